@@ -1,0 +1,77 @@
+# Every target runs in .venv. The first one that needs it creates it, with the exact versions of constraints.txt, and it is
+# kept until settings.ini, setup.py or constraints.txt change. Needs python3 (3.11 or newer) with pip, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= results/demo
+WORKERS ?= 1
+NB ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOG := $(VENV)/install.log
+
+# Waiting OpenMP threads must sleep: spinning ones bring processes that share cores to a standstill.
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(READY) ## create .venv with everything the project needs
+
+demo: $(READY) ## the whole pipeline on simulated profiles; OUT=folder (default results/demo)
+	$(BIN)/cpvae demo --out $(OUT)
+
+test: notebooks pytest ## run every notebook as a test, then tests/
+
+notebooks: $(READY)
+	$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
+
+pytest: $(READY)
+	$(BIN)/pytest -q
+
+sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
+	$(BIN)/python tools/sync.py
+
+refresh: $(READY) ## run notebooks from top to bottom and keep their outputs; NB=file for one
+	$(BIN)/python tools/refresh.py $(NB)
+	$(BIN)/python tools/readme.py
+
+docs: $(READY) ## fail unless every public name is documented and the site's pages convert
+	$(BIN)/python tools/check_docs.py
+
+lint: $(READY) ## ruff on notebooks, tests and tools
+	$(BIN)/ruff check nbs tests tools setup.py
+
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	$(BIN)/python tools/readme.py
+
+canary: $(READY) ## prove that broken notebooks make the tests fail
+	$(BIN)/python tools/canary.py
+
+coverage: $(READY) ## how much of the package the notebooks and tests/ run
+	$(BIN)/coverage erase
+	$(BIN)/coverage run tools/cover_notebooks.py
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+wheel: $(READY) ## build the package and import it in an environment without development tools
+	$(BIN)/python tools/check_wheel.py
+
+clean: ## delete the environment, builds and caches (not results/)
+	rm -rf $(VENV) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*
+
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "cpvae needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Installing into $(VENV) (minutes the first time); log: $(LOG)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
+	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip >$(LOG) 2>&1; } || \
+	  { echo "No virtual environment could be made with $(PYTHON): it needs its venv module and pip" >&2; exit 1; }
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@touch $@

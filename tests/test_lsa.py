@@ -1,0 +1,194 @@
+"""Properties of the arithmetic and its tests that need many pairs, many permutations, or the real tables."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.stats import kstest
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from cpvae import lsa
+from cpvae.data import drop_copies, read_profiles, scale_profiles, split_profiles
+
+DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def as_profiles(x, obs, zero_control):
+    x = np.asarray(x, np.float32)
+    obs = pd.DataFrame(obs).assign(time=np.nan, well="")
+    obs.index = [str(i) for i in range(len(obs))]
+    about = {"zero_control": zero_control, "clip": 0.0}
+    profiles = AnnData(x, obs=obs, var={"center": np.zeros(x.shape[1]), "scale": np.ones(x.shape[1])}, uns={"cpvae": about})
+    profiles.layers["scaled"] = profiles.X.copy()
+    return profiles
+
+
+def groups(n_pairs, rng, largest=3):
+    "Names and annotations of the compounds of `n_pairs` pairs, each with mechanisms of its own."
+    for i in range(n_pairs):
+        for moa, most in ((f"a{i:03d}", largest), (f"b{i:03d}", largest), (f"a{i:03d}|b{i:03d}", 2)):
+            for k in range(rng.integers(1, most + 1)):
+                yield i, f"{moa}-{k}", moa
+
+
+def silent_world(n_pairs, kind, seed, n_features=30):
+    "Compounds whose mechanisms do nothing; `kind` is what they share instead."
+    rng = np.random.default_rng(seed)
+    (ill, bend), potency = rng.normal(size=(2, n_features)), rng.gamma(2, 0.5, n_pairs)
+    rows, x = [], []
+    for i, compound, moa in groups(n_pairs, rng):
+        dose = potency[i] if kind in ("potency", "bent") else rng.gamma(2, 0.5)
+        effect = dose * ill + (kind == "bent") * dose**2 / 2 * bend + rng.normal(size=n_features)
+        n_wells = 300 if kind == "reference" and compound == f"a{i:03d}-0" else 4 if kind == "reference" else 1
+        for _ in range(n_wells):
+            rows.append({"compound": compound, "moa": moa, "dose": 1.0, "plate": "", "is_control": False})
+            x.append(effect + (rng.normal(size=n_features) if n_wells > 1 else 0))
+    return as_profiles(x, rows, zero_control=True)
+
+
+def additive_world(n_pairs=40, n_features=60, seed=0, curve=0.3):
+    "Ten mechanisms add in five latent units; a curved map makes features of them."
+    rng = np.random.default_rng(seed)
+    effect, decode = 2.0 * rng.normal(size=(10, 5)), rng.normal(size=(5, n_features))
+    moas = [f"m{i}" for i in range(10)] + [f"m{i}|m{j}" for i in range(10) for j in range(i)][:n_pairs]
+    rows, z = [], []
+    for moa in moas:
+        for k in range(4 if "|" not in moa else 2):
+            for dose, share in ((1.0, 0.5), (10.0, 1.5)):
+                for plate in "xy":
+                    rows.append({"compound": f"{moa}-{k}", "moa": "|".join(sorted(moa.split("|"))), "dose": dose, "plate": plate, "is_control": False})
+                    z.append(share * sum(effect[int(term[1:])] for term in moa.split("|")) + 0.3 * rng.normal(size=5))
+    for k in range(60):
+        rows.append({"compound": "DMSO", "moa": "", "dose": np.nan, "plate": "xy"[k % 2], "is_control": True})
+        z.append(0.3 * rng.normal(size=5))
+    return as_profiles(np.arcsinh(curve * np.array(z) @ decode) / curve + 0.1 * rng.normal(size=(len(z), n_features)), rows, zero_control=False)
+
+
+def curved_model(curve=0.3):
+    "The inverse of the curved map, then PCA: the latent space in which mechanisms add."
+    bend = FunctionTransformer(lambda x: np.sinh(curve * x) / curve, lambda y: np.arcsinh(curve * y) / curve, check_inverse=False)
+    return make_pipeline(bend, PCA(5, random_state=0))
+
+
+def p_values(profiles, model, n=399, seed=0, **options):
+    arithmetic = lsa.prepare(profiles)
+    latents = {"model": lsa.latent_groups(model, arithmetic, profiles)}
+    return lsa.permutation_tests({"model": model}, latents, arithmetic, n, seed, **options)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("independent", "p"), ("independent", "p_matched"), ("reference", "p_matched"), ("potency", "p"), ("potency", "p_matched")])
+def test_null_validity(kind, column):
+    "Without an effect, p-values are uniform: a compound label permutation, where compounds are exchangeable."
+    worlds = [silent_world(75 if kind == "reference" else 150, kind, seed) for seed in range(10, 14)]
+    p = pd.concat([p_values(w, FunctionTransformer())[0] for w in worlds])[column]
+    assert len(p) >= 300
+    assert 0.03 <= (p <= 0.05).mean() <= 0.07
+    assert kstest(p, "uniform").pvalue > 0.01
+
+
+def test_matching_strength_matters_where_illness_bends():
+    "Why the primary null is stratified: labels permuted over any compound find potency, not mechanism."
+    worlds = [silent_world(150, "bent", seed) for seed in range(10, 14)]
+    tests = pd.concat([p_values(w, FunctionTransformer())[0] for w in worlds])
+    assert (tests["p"] <= 0.05).mean() > 0.11 > 0.09 > (tests["p_matched"] <= 0.05).mean()
+
+
+def test_additive_world_is_found_and_the_right_latent_space_wins():
+    profiles = additive_world()
+    bent = curved_model().fit(profiles.layers["scaled"])
+    table, _ = lsa.lsa_table({"bent": bent}, profiles, n_permutations=2000)
+    mean = table.groupby(["model", "space"])[["l2", "mismatch_r", "delta_pearson"]].mean()
+    assert (table.loc[table["model"] == "bent", "q"] < 0.05).mean() >= 0.9
+    for other in set(mean.index) - {("bent", "bent")}:
+        assert mean.loc[("bent", "bent"), "l2"] < mean.loc[other, "l2"], other
+    assert table.loc[table["model"] == "bent", "beats_both_parents"].mean() > 0.8
+    blind = table["model"].isin(["mechanism_blind", "global_mean", "control"])
+    assert np.allclose(table[blind].groupby(["model", "space"])["mismatch_r"].mean(), 0, atol=1e-9)
+    assert np.allclose(table[blind].groupby(["model", "space"])["rank"].mean(), 0.5)
+
+
+def test_permutations_agree_with_a_loop():
+    profiles = additive_world(n_pairs=3)
+    model = curved_model().fit(profiles.layers["scaled"])
+    arithmetic = lsa.prepare(profiles)
+    latents, pair = lsa.latent_groups(model, arithmetic, profiles), arithmetic.pairs[1]
+    pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
+    weights = lsa.permuted_weights(pair, np.where(pool, 0, -1), 300, np.random.default_rng(0))
+    truth, common = arithmetic.group_mean([pair.in_ab])[0], lsa.global_mean(arithmetic, pair)
+    l2, cosine = lsa.permutation_scores(model, latents, weights, truth, common, arithmetic.control, block=64)
+    for row in range(301):
+        dense = weights[row].toarray()[0]
+        z = sum(w * z for w, z in zip(dense, latents.compounds, strict=True) if w) - latents.control
+        x = model.inverse_transform(z[None])[0]
+        slope = np.linalg.lstsq((common - arithmetic.control)[:, None], np.stack([x - common, truth - common], 1), rcond=None)[0][0]
+        u, v = x - common - slope[0] * (common - arithmetic.control), truth - common - slope[1] * (common - arithmetic.control)
+        assert abs(cosine[row] - u @ v / np.sqrt((u @ u) * (v @ v))) < 1e-5
+        assert abs(l2[row] - np.sqrt(((x - truth) ** 2).sum())) < 1e-3
+
+
+def test_permutations_are_far_faster_than_a_loop():
+    rng = np.random.default_rng(0)
+    rows = [{"compound": c, "moa": m, "dose": 1.0, "plate": "", "is_control": False} for _, c, m in groups(20, rng, 12)]
+    rows += [{"compound": f"u{k}", "moa": f"u{k}", "dose": 1.0, "plate": "", "is_control": False} for k in range(1000)]
+    profiles = as_profiles(rng.normal(size=(len(rows), 588)), rows, zero_control=True)
+    model = PCA(10, random_state=0).fit(profiles.X)
+    arithmetic = lsa.prepare(profiles)
+    latents = {"pca": lsa.latent_groups(model, arithmetic, profiles)}
+    start = time.perf_counter()
+    _, null = lsa.permutation_tests({"pca": model}, latents, arithmetic, 5000)
+    fast = (time.perf_counter() - start) / (2 * len(null))
+    pair, g = arithmetic.pairs[0], lsa.global_mean(arithmetic, arithmetic.pairs[0])
+    weights = lsa.permuted_weights(pair, np.zeros(len(arithmetic.compounds), int), 200, rng)
+    start = time.perf_counter()
+    for w in weights:
+        lsa.correlate(model.inverse_transform(w @ latents["pca"].compounds - latents["pca"].control)[0] - g, g, centre=False)
+    assert (time.perf_counter() - start) / 201 > 5 * fast
+
+
+def test_order_of_wells_and_company_of_models_change_nothing():
+    profiles = additive_world(n_pairs=6)
+    pca, bent = PCA(5, random_state=0).fit(profiles.layers["scaled"]), curved_model().fit(profiles.layers["scaled"])
+    columns = ["pair", "l2", "pearson", "delta_pearson", "mismatch_r", "rank", "beats_both_parents", "p", "p_matched", "p_floor", "q", "z10"]
+    of = lambda table: table.loc[table["model"] == "pca", columns].reset_index(drop=True)
+    one, null = lsa.lsa_table({"pca": pca}, profiles, n_permutations=200)
+    two, both = lsa.lsa_table({"bent": bent, "pca": pca}, profiles, n_permutations=200)
+    pd.testing.assert_frame_equal(of(one), of(two))
+    assert np.array_equal(null.loc[null["model"] == "pca", "cosine"], both.loc[both["model"] == "pca", "cosine"])
+    mixed = profiles[np.random.default_rng(1).permutation(profiles.n_obs)].copy()
+    three, _ = lsa.lsa_table({"pca": pca}, mixed, n_permutations=200)
+    pd.testing.assert_frame_equal(of(one).drop(columns="z10"), of(three).drop(columns="z10"), rtol=1e-4)
+
+
+def test_predictions_do_not_see_the_truth():
+    profiles = additive_world(n_pairs=5)
+    model = PCA(5, random_state=0).fit(profiles.layers["scaled"])
+    before = lsa.prepare(profiles)
+    changed, target = profiles.copy(), before.pairs[2]
+    changed.layers["scaled"][(changed.obs["moa"] == target.moa).to_numpy()] *= -3
+    after = lsa.prepare(changed)
+    assert np.abs(before.group_mean([target.in_ab]) - after.group_mean([target.in_ab])).max() > 1
+    old, new = (lsa.predict_states(model, a, lsa.latent_groups(model, a, x)) for a, x in ((before, profiles), (after, changed)))
+    assert np.array_equal(old, new)
+    for name, states in lsa.trivial_baselines(before).items():
+        assert np.array_equal(states[2], lsa.trivial_baselines(after)[name][2]), name
+    assert np.array_equal(lsa.mechanism_blind(old), lsa.mechanism_blind(new))
+
+
+@pytest.mark.parametrize(("name", "zero_control", "n_pairs"), [("cell_injury_u2os_8298x346", False, 5), ("l1000_drugbank_1170x978", True, 42)])
+def test_real_tables(name, zero_control, n_pairs):
+    path = DATA / f"{name}.parquet"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in CPVAE_DATA")
+    profiles = scale_profiles(split_profiles(drop_copies(read_profiles(path, zero_control=zero_control))))
+    table, null = lsa.lsa_table({"pca": PCA(10, random_state=0).fit(profiles.layers["scaled"])}, profiles, n_permutations=300)
+    assert table["pair"].nunique() == n_pairs and len(null) == 2 * n_pairs * 301 and list(table.columns) == lsa.COLUMNS
+    assert table["active_a"].isna().all() == zero_control
+    assert (table["z10"].dropna().abs() <= np.sqrt(10) + 1e-9).all()
+    mean = table.groupby(["model", "space"])["l2"].mean()
+    assert mean["stronger" if not zero_control else "global_mean", "input"] < mean["additive_input", "additive_input"]

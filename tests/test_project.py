@@ -1,0 +1,161 @@
+"""What must hold for the project as a whole: versions agree, notebooks keep to the rules, imports stay light and one-way."""
+
+import ast
+import base64
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from project import ROOT, modules, notebooks, settings
+
+CFG = settings()
+ORDER = "data datasets losses training models selection interpretation lsa evaluation report pipeline cli".split()
+NBS = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, as_version=4) for p in notebooks()}
+each_notebook = pytest.mark.parametrize("name", NBS)
+each_module = pytest.mark.parametrize("path", [p for p in modules() if p.stem in ORDER], ids=lambda p: p.stem)
+
+
+def code(name):
+    "The sources of a notebook's code cells."
+    return [c.source for c in NBS[name].cells if c.cell_type == "code"]
+
+
+def directives(source):
+    "The nbdev directives at the head of a cell: name to arguments."
+    return {m[1]: (m[2] or "").split() for m in re.finditer(r"^#\|\s*(\w+)[ \t]*(.*)$", source, re.MULTILINE)}
+
+
+def python(script):
+    "Run a script in a fresh interpreter, in the project's folder."
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_one_version_everywhere():
+    import cpvae
+
+    changes = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert CFG["version"] == cpvae.__version__ == str(citation["version"]) == changes[0]
+    assert importlib.metadata.version("cpvae") == CFG["version"]
+
+
+def test_the_paper_is_cited():
+    (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    assert paper["doi"] == "10.1371/journal.pcbi.1009888"
+    assert [a["family-names"] for a in paper["authors"]] == ["Chow", "Singh", "Carpenter", "Way"]
+
+
+def test_every_notebook_has_a_module_of_its_own():
+    homes = {name: [d["default_exp"] for s in code(name) if "default_exp" in (d := directives(s))] for name in NBS}
+    exporting = [name for name in NBS if any({"export", "exports", "exporti"} & directives(s).keys() for s in code(name))]
+    assert exporting, "no notebook exports anything"
+    assert all(len(homes[name]) == 1 for name in exporting), homes
+    twice = [m for m, n in Counter(h[0][0] for h in homes.values() if h).items() if n > 1]
+    assert not twice, f"two notebooks export to {twice}"
+    assert {h[0][0] for h in homes.values() if h} == {p.stem for p in modules() if p.name != "_modidx.py"}
+
+
+@each_notebook
+def test_no_notebook_escapes_the_tests(name):
+    head = "\n".join(c.source for c in NBS[name].cells if c.cell_type in ("raw", "markdown"))
+    assert not re.search(r"^-?\s*skip_exec\s*:\s*true", head, re.MULTILINE | re.IGNORECASE)
+    assert not any("eval" in directives(s) for s in code(name)), "guard a cell with `if` and print why, instead of eval: false"
+
+
+@each_notebook
+def test_notebook_sizes(name):
+    assert (ROOT / "nbs" / name).stat().st_size < 600_000
+    for source in code(name):
+        if {"export", "exports"} & directives(source).keys():
+            lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
+            assert len(lines) <= 40, f"{len(lines)} lines in one exported cell: {lines[0]}"
+    for cell in NBS[name].cells:
+        for output in cell.get("outputs", []):
+            if image := output.get("data", {}).get("image/png"):
+                assert len(base64.b64decode(image)) < 120_000, "a figure of 120 kB or more (is it retina?)"
+
+
+@each_notebook
+def test_outputs_are_clean(name):
+    for cell in NBS[name].cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            text = output.get("text", "")
+            assert "Warning:" not in text and not re.search(r"\d+%\|", text), f"a warning or a progress bar: {text[:200]}"
+
+
+@each_module
+def test_imports_go_one_way(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = {n.module.split(".")[1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("cpvae.")}
+    used |= {a.name.split(".")[1] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if a.name.startswith("cpvae.")}
+    late = {m for m in used if ORDER.index(m) >= ORDER.index(path.stem)}
+    assert not late, f"cpvae.{path.stem} imports {late}, which come after it"
+
+
+@each_module
+def test_no_development_tool_at_run_time(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    names |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert not names & {"nbdev", "fastcore", "execnb", "IPython", "pytest"}
+
+
+@each_module
+def test_nothing_is_pickled(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    assert not imported & {"pickle", "cloudpickle", "dill"}
+    assert not called & {"torch.save", "torch.load", "joblib.dump", "joblib.load", "pd.read_pickle"}
+    assert not any(c.endswith(".to_pickle") for c in called)
+
+
+@pytest.mark.parametrize("module", ["cpvae", "cpvae.data", "cpvae.cli"])
+def test_light_imports(module):
+    done = python(f"import sys, {module}\nprint(*{{'torch', 'anndata', 'sklearn', 'umap', 'matplotlib'}} & set(sys.modules))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], f"{module} imports what takes seconds"
+
+
+@each_module
+def test_import_leaves_no_trace(path):
+    done = python(
+        f"import random, numpy as np\nrandom.seed(1); np.random.seed(1)\nbefore = random.getstate(), str(np.random.get_state())\n"
+        f"import cpvae.{path.stem}\nassert before == (random.getstate(), str(np.random.get_state()))"
+    )
+    assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr
+
+
+def installed(requirement, seen):
+    "Walk what a requirement brings into this environment: canonical name to installed version."
+    name = canonicalize_name(requirement.name)
+    key = (name, frozenset(requirement.extras))
+    if key in seen:
+        return
+    dist = importlib.metadata.distribution(name)
+    seen[key] = dist.version
+    for line in dist.requires or []:
+        child = Requirement(line)
+        if child.marker is None or any(child.marker.evaluate({"extra": e}) for e in requirement.extras or {""}):
+            installed(child, seen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="constraints.txt is resolved on Linux")
+def test_constraints_pin_all_that_is_used():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = {canonicalize_name(k): v for k, v in pins.items()}
+    seen = {}
+    for line in (CFG["requirements"] + " " + CFG["dev_requirements"]).split():
+        installed(Requirement(line), seen)
+    used = {name: version.split("+")[0] for (name, _), version in seen.items()}
+    gpu = {n for n in used if n.startswith(("nvidia-", "cuda-")) or n == "triton"}  # torch pins these itself, where it wants them
+    assert {n: v for n, v in used.items() if n not in gpu and pins.get(n) != v} == {}

@@ -1,0 +1,147 @@
+"""Fail unless every public name is documented and every page of the site converts.
+
+A function or method needs a docstring, a comment on each parameter (one parameter a line; or `help=` for a command line
+option) and one on what it returns; a class a docstring, and a comment on each field; a constant a comment. Then the site's
+own filter runs over all notebooks, and each page is converted to Markdown.
+"""
+
+import ast
+import io
+import json
+import os
+import sys
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+from project import ROOT, modules, notebooks
+
+
+def comments(source: str) -> dict[int, str]:
+    "The comment of each line that has one, nbdev's own cell headers left out."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    found = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+    return {line: text for line, text in found.items() if text and not text.startswith("%%")}
+
+
+class Checker:
+    "Collects what lacks documentation in one module."
+
+    def __init__(self, source: str, name: str):
+        self.name, self.lines, self.comments = name, source.splitlines(), comments(source)
+        self.missing: list[str] = []
+        self.count = Counter()
+
+    def note(self, kind: str, what: str, documented: bool) -> None:
+        "Count one thing that must be documented."
+        self.count[kind] += 1
+        if not documented:
+            self.missing.append(f"{self.name}.{what}")
+
+    def commented(self, line: int, taken: set[int] = frozenset()) -> bool:
+        "Is there a comment on this line, or on lines of their own right above it?"
+        above = line - 1
+        own_line = above in self.comments and above not in taken and self.lines[above - 1].lstrip().startswith("#")
+        return line in self.comments or own_line
+
+    def function(self, node: ast.FunctionDef, prefix: str = "", docstring: bool = True) -> None:
+        "Check a function's docstring, parameters and return."
+        name, spec = prefix + node.name, node.args
+        if docstring:
+            self.note("names", f"{name}: no docstring", bool(ast.get_docstring(node)))
+        positional = spec.posonlyargs + spec.args
+        defaults = dict(zip([a.arg for a in positional][::-1], spec.defaults[::-1], strict=False))
+        defaults |= {a.arg: d for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d}
+        every = [*positional, *filter(None, [spec.vararg]), *spec.kwonlyargs, *filter(None, [spec.kwarg])]
+        every = [a for a in every if a.arg not in ("self", "cls")]
+        taken = {a.lineno for a in every}
+        shared = {line for line, n in Counter(a.lineno for a in every).items() if n > 1}
+        for arg in every:
+            parts = [p for p in (arg.annotation, defaults.get(arg.arg)) if p is not None]
+            has_help = any(isinstance(n, ast.keyword) and n.arg == "help" for p in parts for n in ast.walk(p))
+            documented = has_help or (arg.lineno not in shared and self.commented(arg.lineno, taken))
+            self.note("parameters and returns", f"{name}: parameter {arg.arg}", documented)
+        if node.name == "__init__" or (isinstance(node.returns, ast.Constant) and node.returns.value is None):
+            return
+        documented = node.returns is not None and self.commented(node.returns.lineno, taken)
+        self.note("parameters and returns", f"{name}: return", documented)
+
+    def klass(self, node: ast.ClassDef) -> None:
+        "Check a class's docstring, fields and public methods."
+        self.note("names", f"{node.name}: no docstring", bool(ast.get_docstring(node)))
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and not item.target.id.startswith("_"):
+                self.note("parameters and returns", f"{node.name}: field {item.target.id}", self.commented(item.lineno))
+            elif isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if item.name in ("__init__", "__call__") or not item.name.startswith("_"):
+                    self.function(item, f"{node.name}.", docstring=item.name != "__init__")
+
+    def module(self, tree: ast.Module) -> None:
+        "Check every public name of a module."
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
+                self.function(node)
+            elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                self.klass(node)
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for name in [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]:
+                    if not name.startswith("_"):
+                        self.note("names", f"{name}: constant without comment", self.commented(node.lineno) or self.commented(node.end_lineno))
+
+
+def check(source: str, name: str) -> Checker:
+    "What the module `name` with this source documents, and what it does not."
+    checker = Checker(source, name)
+    checker.module(ast.parse(source))
+    return checker
+
+
+def pages(root: Path = ROOT) -> list[str]:
+    "Run the site's filter and convert each page; what went wrong."
+    from nbconvert import MarkdownExporter
+    from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
+    from nbdev.serve import proc_nbs
+
+    refresh_quarto_yml()
+    nbdev_sidebar.__wrapped__()
+    cache, wrong = Path(proc_nbs(force=True)), []
+    for name in ["_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css"]:
+        if not (cache / name).is_file() or (cache / name).is_symlink():
+            wrong.append(f"{name} did not reach the site's folder")
+    listed = (cache / "sidebar.yml").read_text(encoding="utf-8")
+    for path in notebooks(root):
+        name = path.relative_to(root / "nbs")
+        if not (cache / name).exists():
+            wrong.append(f"{name}: the site's filter left it out")
+            continue
+        if name.as_posix() not in listed:
+            wrong.append(f"{name}: not in the sidebar")
+        cells = json.loads((cache / name).read_text(encoding="utf-8"))["cells"]
+        if any(out["output_type"] == "error" for cell in cells for out in cell.get("outputs", [])):
+            wrong.append(f"{name}: an output is an error")
+        if not MarkdownExporter().from_filename(str(cache / name))[0].strip():
+            wrong.append(f"{name}: the page is empty")
+    return wrong
+
+
+def main() -> None:
+    "Run the gate on this project."
+    os.chdir(ROOT)
+    total, missing = Counter(), []
+    for path in modules():
+        if path.name != "_modidx.py":
+            checker = check(path.read_text(encoding="utf-8"), path.stem)
+            total += checker.count
+            missing += checker.missing
+    if missing:
+        sys.exit(f"docs: {len(missing)} of {sum(total.values())} undocumented:\n  " + "\n  ".join(missing))
+    if not total:
+        sys.exit("docs: no exported name found")
+    if wrong := pages():
+        sys.exit("docs: the site does not build:\n  " + "\n  ".join(wrong))
+    print("docs: all documented: " + ", ".join(f"{n} {kind}" for kind, n in total.items()) + f"; {len(notebooks())} pages convert")
+
+
+if __name__ == "__main__":
+    main()

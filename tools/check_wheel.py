@@ -1,0 +1,58 @@
+"""Fail unless the package builds, installs and imports where nothing but its own requirements is installed.
+
+An isolated build makes the source distribution and, from that, the wheel. The wheel goes into an empty environment with
+constraints.txt, and every module is imported in an empty folder, where neither nbdev nor fastcore is to be had.
+"""
+
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from project import ROOT, modules, run, settings
+
+PROBE = """
+import importlib, importlib.metadata, importlib.util, pathlib, sys
+for name in ["nbdev", "fastcore", "execnb", "pytest"]:
+    assert importlib.util.find_spec(name) is None, f"{name} is installed: the environment proves nothing"
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+import cpvae
+assert cpvae.__version__ == importlib.metadata.version("cpvae") == sys.argv[1], cpvae.__version__
+assert pathlib.Path(cpvae.__file__).is_relative_to(sys.prefix), cpvae.__file__
+"""
+
+
+def must(*command: str, cwd: Path = ROOT) -> str:
+    "Run a command and give its output, or stop with the end of it."
+    done = run(*command, cwd=cwd, quiet=True)
+    if done.returncode:
+        sys.exit(f"wheel: failed: {' '.join(command[:6])}\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
+
+
+def main() -> None:
+    "Run the gate on this project."
+    names = ["cpvae", *(f"cpvae.{p.stem}" for p in modules() if p.name != "_modidx.py")]
+    if missing := {"cpvae.models", "cpvae.lsa"} - set(names):
+        sys.exit(f"wheel: the package lacks {', '.join(sorted(missing))}")
+    version = settings()["version"]
+    with tempfile.TemporaryDirectory() as folder:
+        tmp = Path(folder)
+        must(sys.executable, "-m", "build", "--outdir", str(tmp / "dist"), str(ROOT))
+        if len(list((tmp / "dist").glob("*.tar.gz"))) != 1:
+            sys.exit("wheel: no source distribution was built")
+        (wheel,) = (tmp / "dist").glob("*.whl")
+        venv.create(tmp / "venv", with_pip=True)
+        python = str(tmp / "venv" / "bin" / "python")
+        must(python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel))
+        (tmp / "empty").mkdir()
+        must(python, "-c", PROBE, version, *names, cwd=tmp / "empty")
+        said = must(str(tmp / "venv" / "bin" / "cpvae"), "--version", cwd=tmp / "empty")
+        if version not in said:
+            sys.exit(f"wheel: cpvae --version says {said!r}, not {version}")
+        print(f"wheel: {wheel.name} installs, and {len(names)} modules import without development tools")
+
+
+if __name__ == "__main__":
+    main()

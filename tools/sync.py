@@ -1,0 +1,69 @@
+"""Fail unless package, notebooks and README say the same, and what git has is what the notebooks say.
+
+Generated modules are removed before the export, so that the module of a renamed notebook does not live on. Then notebooks
+are cleaned and README.md rebuilt. The gate fails if any of this changed a file, and, in a git checkout, if something is
+neither committed nor staged.
+"""
+
+import hashlib
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import readme
+from project import ROOT, modules, notebooks, run, tool
+
+CONFLICT = re.compile(r"^\W*(<{7} \S|>{7} \S)", re.MULTILINE)  # as git writes it, and as a cell of its own
+
+
+def conflicted(paths: list[Path]) -> list[Path]:
+    "Those of `paths` that still hold the marks of a merge conflict."
+    return [p for p in paths if CONFLICT.search(p.read_text(encoding="utf-8"))]
+
+
+def snapshot(root: Path = ROOT) -> dict[str, str]:
+    "A digest of each file that the gate may write."
+    watched = [*(root / "cpvae").rglob("*.py"), *notebooks(root), root / "pyproject.toml", root / "README.md", *(root / "README_files").rglob("*")]
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in watched if p.is_file()}
+
+
+def export(root: Path = ROOT) -> None:
+    "Export every notebook into a package without generated modules; put them back if that fails."
+    kept = {path: path.read_bytes() for path in modules(root)}
+    for path in kept:
+        path.unlink()
+    if run(tool("nbdev_export"), cwd=root).returncode:
+        for path, content in kept.items():
+            path.write_bytes(content)
+        sys.exit("sync: nbdev_export failed; the package is as it was")
+
+
+def unstaged(root: Path = ROOT) -> list[str]:
+    "Lines of `git status --porcelain` for what is neither committed nor staged; none outside a git checkout."
+    if not shutil.which("git"):
+        return []
+    status = run("git", "-c", "safe.directory=*", "status", "--porcelain", cwd=root, quiet=True)
+    return [line for line in status.stdout.splitlines() if line[1] != " "] if status.returncode == 0 else []
+
+
+def main() -> None:
+    "Run the gate on this project."
+    if bad := conflicted(notebooks()):
+        sys.exit("sync: merge conflicts left in " + ", ".join(str(p.relative_to(ROOT)) for p in bad))
+    before = snapshot()
+    export()
+    if run(tool("nbdev_clean")).returncode:
+        sys.exit("sync: nbdev_clean failed")
+    readme.write()
+    after = snapshot()
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    if changed:
+        sys.exit("sync: out of step until now, look at the difference and commit it:\n  " + "\n  ".join(changed))
+    if left := unstaged():
+        sys.exit("sync: neither committed nor staged (git status --porcelain):\n  " + "\n  ".join(left))
+    print(f"sync: {len(modules())} modules, {len(notebooks())} notebooks and README.md are in step")
+
+
+if __name__ == "__main__":
+    main()
