@@ -6,7 +6,7 @@
 __all__ = ['COMPARTMENTS', 'CHANNELS', 'hill', 'cellprofiler_features', 'StateToFeatures', 'random_map', 'simulated_compounds',
            'plate_layout', 'hidden_states', 'simulate_profiles', 'simulated_metadata']
 
-# %% ../nbs/00a_datasets.ipynb #044001ee
+# %% ../nbs/00a_datasets.ipynb #cebe105b
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from .data import profiles_from_table
 
-# %% ../nbs/00a_datasets.ipynb #d8bea104
+# %% ../nbs/00a_datasets.ipynb #32b35777
 def hill(
     dose: np.ndarray,  # doses, µM
     ec50: np.ndarray,  # dose of half the effect, µM; broadcast against `dose`
@@ -25,10 +25,10 @@ def hill(
     "Share of a compound's full effect at a dose."
     return 1 / (1 + (ec50 / dose) ** slope)
 
-# %% ../nbs/00a_datasets.ipynb #26edd845
+# %% ../nbs/00a_datasets.ipynb #2cf91a2e
 COMPARTMENTS, CHANNELS = ("Cells", "Cytoplasm", "Nuclei"), ("AGP", "DNA", "ER", "Mito", "RNA")
 
-# %% ../nbs/00a_datasets.ipynb #373751f6
+# %% ../nbs/00a_datasets.ipynb #40a773b9
 def cellprofiler_features(
     n: int,  # how many, at most 564
 ) -> list[str]:  # names as CellProfiler writes them, spread evenly over compartments and families
@@ -43,7 +43,7 @@ def cellprofiler_features(
         raise ValueError(f"{n} features asked for; there are names for {len(names)}")
     return [names[i] for i in np.linspace(0, len(names) - 1, n).round().astype(int)]
 
-# %% ../nbs/00a_datasets.ipynb #158f04eb
+# %% ../nbs/00a_datasets.ipynb #3239d1d4
 @dataclass(frozen=True)
 class StateToFeatures:
     "The bent map from hidden states to features."
@@ -59,7 +59,7 @@ class StateToFeatures:
         "Map states to features."
         return (np.tanh(state @ self.gain + self.bias) - np.tanh(self.bias)) @ self.loadings
 
-# %% ../nbs/00a_datasets.ipynb #c5625620
+# %% ../nbs/00a_datasets.ipynb #34a4742c
 def random_map(
     features: list[str],  # `[G]` CellProfiler names
     n_state: int,  # K, state coordinates
@@ -75,7 +75,7 @@ def random_map(
     gain = curvature * rng.standard_normal((n_state, n_processes)) / np.sqrt(n_state)
     return StateToFeatures(gain, rng.uniform(-1, 1, n_processes), loadings / np.linalg.norm(loadings, axis=0))
 
-# %% ../nbs/00a_datasets.ipynb #5e2b1d37
+# %% ../nbs/00a_datasets.ipynb #695e32ae
 def simulated_compounds(
     n_mechanisms: int,  # single mechanisms
     n_pairs: int,  # pairs of mechanisms that some compound carries
@@ -93,7 +93,7 @@ def simulated_compounds(
     names = [f"simulated compound {i + 1:03d}" for i in range(len(moa))]
     return pd.DataFrame({"compound": names, "moa": moa, "ec50": 10 ** rng.uniform(-1.2, 0.3, len(moa)), "efficacy": rng.uniform(0.7, 1.3, len(moa))})
 
-# %% ../nbs/00a_datasets.ipynb #15f79841
+# %% ../nbs/00a_datasets.ipynb #eb0b9d6a
 def plate_layout(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     n_maps: int,  # plate maps
@@ -111,7 +111,7 @@ def plate_layout(
         wells.append(plate)
     return pd.concat(wells, ignore_index=True)
 
-# %% ../nbs/00a_datasets.ipynb #aae82027
+# %% ../nbs/00a_datasets.ipynb #f24e8ee0
 def hidden_states(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`
@@ -131,7 +131,7 @@ def hidden_states(
     share = np.where(c < 0, 0, hill(layout.dose.fillna(1).to_numpy(), compounds.ec50.to_numpy()[c]))
     return share[:, None] * full[c] + 0.15 * rng.standard_normal((len(layout), n_state)), directions
 
-# %% ../nbs/00a_datasets.ipynb #222e4d1b
+# %% ../nbs/00a_datasets.ipynb #b9bb3314
 def simulate_profiles(
     effect: float = 1.0,  # size of every compound's effect: 0 silences all of them
     interaction: float = 0.0,  # what two mechanisms do only together: 0 additive, 1 as large as one mechanism
@@ -153,14 +153,14 @@ def simulate_profiles(
     features = cellprofiler_features(n_features)
     bent = random_map(features, 6, rng)
     state, directions = hidden_states(compounds, layout, effect, interaction, rng)
-    x = 1.3 * bent(state) + 0.15 * rng.standard_normal((layout.plate.nunique(), n_features))[pd.factorize(layout.plate)[0]]
+    x = 2 * bent(state) + 0.2 * rng.standard_normal((layout.plate.nunique(), n_features))[pd.factorize(layout.plate)[0]]
     x += 0.4 * rng.standard_normal(x.shape)
     profiles = profiles_from_table(pd.concat([simulated_metadata(compounds, layout), pd.DataFrame(x.astype("float32"), columns=features)], axis=1), "simulated")
     profiles.obsm["state"] = state
     profiles.uns["truth"] = {"effect": effect, "interaction": interaction, "seed": seed, "compounds": compounds, "directions": directions}
     return profiles
 
-# %% ../nbs/00a_datasets.ipynb #95253e09
+# %% ../nbs/00a_datasets.ipynb #460bcf22
 def simulated_metadata(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`

@@ -6,7 +6,7 @@
 __all__ = ['fvu', 'emd_per_profile', 'reconstruction_scores', 'reconstruct', 'reconstruction_table', 'umap_embedding',
            'umap_table']
 
-# %% ../nbs/07_evaluation.ipynb #50b84cae
+# %% ../nbs/07_evaluation.ipynb #dc3b33cb
 import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from anndata import AnnData
 
 from .training import one_thread, shuffle_columns
 
-# %% ../nbs/07_evaluation.ipynb #c9f4002a
+# %% ../nbs/07_evaluation.ipynb #4dd158e4
 def fvu(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
@@ -30,7 +30,7 @@ def fvu(
     spread = np.square(np.subtract(x, train_mean, dtype=np.float64)).sum()
     return float(error / spread) if spread > 0 else float("nan")
 
-# %% ../nbs/07_evaluation.ipynb #b64220b1
+# %% ../nbs/07_evaluation.ipynb #c6a49ccb
 def emd_per_profile(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
@@ -41,7 +41,7 @@ def emd_per_profile(
     gaps = np.abs(np.sort(x, axis=1) - np.sort(x_hat, axis=1))
     return gaps.mean(axis=1, dtype=np.float64)
 
-# %% ../nbs/07_evaluation.ipynb #c75c3e9b
+# %% ../nbs/07_evaluation.ipynb #34a7020c
 def reconstruction_scores(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
@@ -53,7 +53,7 @@ def reconstruction_scores(
     mse = np.square(np.subtract(x, x_hat, dtype=np.float64)).mean()
     return dict(mse=float(mse), fvu=unexplained, emd_mean=float(emd.mean()), emd_p05=float(low), emd_p95=float(high))
 
-# %% ../nbs/07_evaluation.ipynb #fc89129d
+# %% ../nbs/07_evaluation.ipynb #3e922686
 def reconstruct(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     x: np.ndarray,  # `[N,G]` profiles
@@ -65,7 +65,7 @@ def reconstruct(
         raise ValueError("the reconstruction holds NaN or infinite values: did the training diverge?")
     return x_hat
 
-# %% ../nbs/07_evaluation.ipynb #8c2fb1ed
+# %% ../nbs/07_evaluation.ipynb #c763786d
 def reconstruction_table(
     models: Mapping[tuple[str, bool], Any],  # (name, shuffled) -> fitted model; shuffled: fitted on column-shuffled training rows
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]` (train, valid, test)
@@ -83,7 +83,7 @@ def reconstruction_table(
                 rows.append(dict(model=name, split=split, shuffled=shuffled, n=len(x)) | reconstruction_scores(x, x_hat, train_mean))
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_evaluation.ipynb #ecdac819
+# %% ../nbs/07_evaluation.ipynb #5d434d0e
 def _split_matrices(profiles: AnnData, seed: int) -> dict[tuple[str, bool], np.ndarray]:
     "Scaled profiles by (split, shuffled). Raises ValueError if profiles are not scaled and split."
     if "scaled" not in profiles.layers or "split" not in profiles.obs:
@@ -96,7 +96,7 @@ def _split_matrices(profiles: AnnData, seed: int) -> dict[tuple[str, bool], np.n
         (name, True): shuffle_columns(rows, seed) if len(rows) else rows for name, rows in real.items()
     }
 
-# %% ../nbs/07_evaluation.ipynb #0682c48f
+# %% ../nbs/07_evaluation.ipynb #f6f4c89a
 def umap_embedding(
     original: np.ndarray,  # `[N,G]` profiles that define the map
     others: Mapping[Hashable, np.ndarray],  # label -> `[*,G]` profiles placed into it, each without regard to the rest
@@ -118,14 +118,14 @@ def umap_embedding(
     frames = [pd.DataFrame({"label": [label] * len(xy), "umap1": xy[:, 0], "umap2": xy[:, 1]}) for label, xy in placed.items()]
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/07_evaluation.ipynb #4869f7ea
+# %% ../nbs/07_evaluation.ipynb #e8e8f68f
 def _thin(x: np.ndarray, max_points: int, seed: int) -> np.ndarray:
     "At most `max_points` rows, in their order."
     if len(x) <= max_points:
         return np.asarray(x)
     return np.asarray(x)[np.sort(np.random.default_rng(seed).choice(len(x), max_points, replace=False))]
 
-# %% ../nbs/07_evaluation.ipynb #8f3a3f22
+# %% ../nbs/07_evaluation.ipynb #c36125bb
 def umap_table(
     models: Mapping[tuple[str, bool], Any],  # (name, shuffled) -> fitted model; those with `sample` also simulate
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]`

@@ -8,14 +8,15 @@ __all__ = ['NAMES', 'TRIVIAL', 'METRICS', 'MIN_PAIRS', 'example_run', 'display_n
            'shuffled_findings', 'baseline_findings', 'blind_findings', 'significance_findings', 'limit_findings',
            'findings']
 
-# %% ../nbs/07a_findings.ipynb #5ed8f5bb
+# %% ../nbs/07a_findings.ipynb #6a50dad6
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/07a_findings.ipynb #1381c21c
+# %% ../nbs/07a_findings.ipynb #695f0d22
 _ARITHMETIC = {"vanilla": 0.74, "beta": 0.62, "mmd": 0.66, "pca": 0.80, "additive_input": 0.95}
 _BASELINES = {"global_mean": 1.0, "control": 1.06, "a": 1.04, "b": 1.02, "stronger": 0.97, "mean_ab": 0.93}
 
@@ -42,7 +43,7 @@ def _example_null(rng: np.random.Generator, pairs: list[str], works: bool, n: in
             frames.append(pd.DataFrame({"model": model, "pair": pair, "permutation": range(n + 1), "l2": l2, "cosine": cosine}))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/07a_findings.ipynb #ebc73329
+# %% ../nbs/07a_findings.ipynb #8d54f2a0
 def _example_lsa(rng: np.random.Generator, pairs: list[str], works: bool, null: pd.DataFrame) -> pd.DataFrame:
     "An lsa.csv whose p-values come from `null`."
     blocks = [_example_scores(rng, pairs, size * (1 if works else 1.9), model, model) for model, size in _ARITHMETIC.items()]
@@ -67,7 +68,7 @@ def _example_reconstruction(works: bool) -> pd.DataFrame:
                 rows.append(dict(model=model, split=split, shuffled=shuffled, n=n, mse=fvu / 2, fvu=fvu, emd_mean=0.1 + fvu / 10, emd_p05=0.05, emd_p95=0.2 + fvu / 5))
     return pd.DataFrame(rows)
 
-# %% ../nbs/07a_findings.ipynb #a2b968e8
+# %% ../nbs/07a_findings.ipynb #93aa7de2
 def _example_training() -> pd.DataFrame:
     "A training.csv of 60 epochs."
     rows = [
@@ -89,7 +90,7 @@ def _example_umap(rng: np.random.Generator, n: int = 150) -> pd.DataFrame:
                 place(model, shuffled, "simulated", rng.normal(0, 0.4 if shuffled else 2.5, (n, 2)))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/07a_findings.ipynb #2933a4cc
+# %% ../nbs/07a_findings.ipynb #077d28eb
 def example_run(
     works: bool = True,  # whether arithmetic and reconstruction succeed
     n_pairs: int = 20,  # pairs of mechanisms
@@ -107,17 +108,17 @@ def example_run(
     lsa = _example_lsa(rng, pairs, works, null)
     return run, {"training": _example_training(), "reconstruction": _example_reconstruction(works), "umap": _example_umap(rng), "lsa": lsa, "lsa_null": null}
 
-# %% ../nbs/07a_findings.ipynb #896905d2
-NAMES = {
+# %% ../nbs/07a_findings.ipynb #b03506e6
+NAMES = {  # models and baselines: name in tables -> name for readers
     "vanilla": "vanilla VAE", "beta": "β-VAE", "mmd": "MMD-VAE", "pca": "PCA", "additive_input": "input features", "mean": "training mean",
     "global_mean": "global mean", "control": "control (no change)", "a": "A alone", "b": "B alone", "stronger": "stronger of A and B",
     "mean_ab": "mean of A and B", "mechanism_blind": "mechanism-blind",
 }
-TRIVIAL = ("global_mean", "control", "a", "b", "stronger", "mean_ab", "mechanism_blind")
-METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected correlation"}
+TRIVIAL = ("global_mean", "control", "a", "b", "stronger", "mean_ab", "mechanism_blind")  # predictions that know less, in their usual order
+METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected correlation"}  # scores that are compared: column -> name
 MIN_PAIRS = 10  # fewer pairs bear no interval
 
-# %% ../nbs/07a_findings.ipynb #f946eaca
+# %% ../nbs/07a_findings.ipynb #e98813d1
 def display_name(
     method: str,  # a model, a baseline, or `mechanism_blind/MODEL`
 ) -> str:  # the name a reader sees; an unknown one stays as it is
@@ -125,7 +126,7 @@ def display_name(
     kind, _, space = method.partition("/")
     return NAMES.get(kind, kind) + (f", {NAMES.get(space, space)}" if space else "")
 
-# %% ../nbs/07a_findings.ipynb #8c6ff899
+# %% ../nbs/07a_findings.ipynb #a622f1bc
 def number(
     value: Any,  # a cell of a table
 ) -> str:  # three significant digits, thousands separated; an en dash where there is none
@@ -142,7 +143,7 @@ def number(
     text = f"{value:,.0f}" if size >= 1000 else f"{value:.2g}" if size < 0.001 else f"{value:.{max(0, 2 - int(np.floor(np.log10(size))))}f}"
     return text.replace("-", "−", 1) if value < 0 else text
 
-# %% ../nbs/07a_findings.ipynb #2f0b9d36
+# %% ../nbs/07a_findings.ipynb #eb23d636
 def usual_order(
     names: Iterable[str],  # models, with or without repetition
 ) -> list[str]:  # each once: known models first, then the others as they come
@@ -150,7 +151,7 @@ def usual_order(
     known = list(NAMES)
     return sorted(dict.fromkeys(names), key=lambda n: known.index(n) if n in known else len(known))
 
-# %% ../nbs/07a_findings.ipynb #a176bd57
+# %% ../nbs/07a_findings.ipynb #36093126
 def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
@@ -161,14 +162,14 @@ def score_matrix(
     order = [method for model in arithmetic_models(lsa) for method in (model, f"mechanism_blind/{model}")] + list(TRIVIAL)
     return wide.reindex(index=lsa.pair.unique(), columns=[m for m in order if m in wide]).rename_axis(columns=None)
 
-# %% ../nbs/07a_findings.ipynb #badebeae
+# %% ../nbs/07a_findings.ipynb #20bf4864
 def arithmetic_models(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # names in their usual order
     "The models whose A - D + B was scored: all but the trivial baselines."
     return usual_order(m for m in lsa.model.unique() if m not in TRIVIAL)
 
-# %% ../nbs/07a_findings.ipynb #37707887
+# %% ../nbs/07a_findings.ipynb #37909c83
 def advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
@@ -186,17 +187,22 @@ def advantages(
                 rows.append(dict(method=method, baseline=baseline, n=len(gain), advantage=gain.mean(), low=low, high=high, better=int((gain > 0).sum())))
     return pd.DataFrame(rows, columns=["method", "baseline", "n", "advantage", "low", "high", "better"])
 
-# %% ../nbs/07a_findings.ipynb #c7e05c9f
+# %% ../nbs/07a_findings.ipynb #c1417b1d
 def _bootstrap_interval(gain: np.ndarray, n_boot: int, seed: int) -> tuple[float, float]:
     "95 % percentile interval of the mean; NaN below `MIN_PAIRS`."
     n = len(gain)
     if n < MIN_PAIRS:
         return float("nan"), float("nan")
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot)
-    low, high = np.quantile(counts @ gain / n, [0.025, 0.975])
+    low, high = np.quantile(_bootstrap_counts(n, n_boot, seed) @ gain / n, [0.025, 0.975])
     return float(low), float(high)
 
-# %% ../nbs/07a_findings.ipynb #22db834c
+
+@lru_cache(maxsize=4)
+def _bootstrap_counts(n: int, n_boot: int, seed: int) -> np.ndarray:
+    "`[n_boot,n]` how often each of n pairs is drawn; the same draws for every comparison."
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot).astype(float)
+
+# %% ../nbs/07a_findings.ipynb #1b5563c6
 def lsa_summary(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> pd.DataFrame:  # a predictor a row: method, n, means of the scores, median rank, pairs better than both parents, pairs at p and q < .05 (NaN: not tested)
@@ -211,7 +217,7 @@ def lsa_summary(
         table[name] = tested[column].agg(lambda v: int((v < 0.05).sum())).reindex(table.index).astype("Int64")
     return table.loc[score_matrix(lsa).columns].rename_axis("method").reset_index().assign(n=lsa.pair.nunique())
 
-# %% ../nbs/07a_findings.ipynb #5c0549de
+# %% ../nbs/07a_findings.ipynb #a425e7cc
 def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
@@ -223,7 +229,7 @@ def pair_table(
     table["nearest_parent"] = l2.reindex(columns=["a", "b"]).min(axis=1)
     return table.reset_index().sort_values(["p_matched", "l2"], kind="stable", ignore_index=True)
 
-# %% ../nbs/07a_findings.ipynb #df320ce4
+# %% ../nbs/07a_findings.ipynb #17c66272
 def _brief(value: float) -> str:
     "A number inside a sentence: two decimals, fewer for large and more for tiny ones."
     size = abs(value)
@@ -240,7 +246,7 @@ def _names(methods: Any) -> str:
     *most, last = map(display_name, methods)
     return f"{', '.join(most)} and {last}" if most else last
 
-# %% ../nbs/07a_findings.ipynb #866e20ad
+# %% ../nbs/07a_findings.ipynb #e124a8b5
 def reconstruction_findings(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> list[str]:  # one paragraph
@@ -256,7 +262,7 @@ def reconstruction_findings(
     text += f" No better than the training mean: {_names(useless)}." if len(useless) else ""
     return [verdict + text + " One split and one seed stand behind each number."]
 
-# %% ../nbs/07a_findings.ipynb #ef3df529
+# %% ../nbs/07a_findings.ipynb #ea33ad90
 def _against_pca(fvu: pd.Series, pca: float) -> str:
     "Which models are ahead of PCA; within 2 % counts as level."
     ahead, behind = fvu.index[fvu < 0.98 * pca], fvu.index[fvu > 1.02 * pca]
@@ -269,7 +275,7 @@ def _against_pca(fvu: pd.Series, pca: float) -> str:
     groups = (("better than PCA", ahead), ("worse", behind), ("within 2 % of it", level))
     return "Reconstruction of unseen profiles is " + "; ".join(f"{text} in {_names(group)}" for text, group in groups if len(group)) + "."
 
-# %% ../nbs/07a_findings.ipynb #97f874d2
+# %% ../nbs/07a_findings.ipynb #c3fc9ceb
 def shuffled_findings(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> list[str]:  # one paragraph; none without shuffled models
@@ -285,7 +291,7 @@ def shuffled_findings(
         return ["The shuffled controls learn next to nothing, as it should be." + text + " What the real models explain comes from ties between features."]
     return [f"The shuffled control is not clean for {_names(suspect.index)}." + text + " It explains more than a quarter of what the real model does, and for that no tie between features is needed."]
 
-# %% ../nbs/07a_findings.ipynb #36c2a137
+# %% ../nbs/07a_findings.ipynb #002f86bb
 def baseline_findings(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
@@ -305,7 +311,7 @@ def baseline_findings(
     baselines = _listing(_baseline_means(lsa, metric, best))
     return [f"{text} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best after the fact flatters it."]
 
-# %% ../nbs/07a_findings.ipynb #6a36fa3e
+# %% ../nbs/07a_findings.ipynb #edb2cdff
 def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
     "Baselines by the side of zero on which the paired advantage lies."
     low, high = table.low.fillna(table.advantage), table.high.fillna(table.advantage)
@@ -318,7 +324,7 @@ def _baseline_means(lsa: pd.DataFrame, metric: str, model: str) -> pd.Series:
     mean = score_matrix(lsa, metric).mean()
     return mean.reindex([f"mechanism_blind/{model}", *(b for b in TRIVIAL if b in mean)]).dropna()
 
-# %% ../nbs/07a_findings.ipynb #d1a98734
+# %% ../nbs/07a_findings.ipynb #c8d913fc
 def blind_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph; none without mechanism-blind rows
@@ -331,17 +337,20 @@ def blind_findings(
     if l2.empty:
         return []
     clear = [m for m in l2.index if all(m in t.index and t.loc[m, "low"] > 0 for t in own.values())]
-    verdict = f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and delta-Pearson." if clear else "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
-    verdict = verdict if n >= MIN_PAIRS else f"With {n} pairs it cannot be said whether knowing the two mechanisms helps."
+    verdict = "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
+    if clear:
+        verdict = f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and delta-Pearson."
+    if n < MIN_PAIRS:
+        verdict = f"With so few pairs ({n}) it cannot be said whether knowing the two mechanisms helps."
     gains = [f"{display_name(m)} {_brief(r.advantage)}{_interval(r)}, closer in {r.better} of {r.n}" for m, r in l2.iterrows()]
     return [verdict + " The mechanism-blind prediction for a pair is the mean of what the same model predicts for the other pairs. Mean gain over it in L2: " + "; ".join(gains) + "."]
 
-# %% ../nbs/07a_findings.ipynb #0f83012f
+# %% ../nbs/07a_findings.ipynb #fc206c47
 def _interval(row: pd.Series) -> str:
     "The interval of an advantage, if it has one."
     return f" [{_brief(row.low)}, {_brief(row.high)}]" if row.n >= MIN_PAIRS else ""
 
-# %% ../nbs/07a_findings.ipynb #62a48ae5
+# %% ../nbs/07a_findings.ipynb #6611036f
 def significance_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph
@@ -352,7 +361,9 @@ def significance_findings(
     by_model = {m: tested[tested.model == m] for m in usual_order(tested.model)}
     found = ", ".join(f"{display_name(m)} {(t.q < 0.05).sum()} of {len(t)}" for m, t in by_model.items())
     small = ", ".join(f"{display_name(m)} {(t.p_matched < 0.05).sum()}" for m, t in by_model.items())
-    verdict = f"Pairs that stand out from relabelled compounds (q < 0.05): {found}." if (tested.q < 0.05).any() else "After correction, no pair of any model stands out from relabelled compounds."
+    verdict = "After correction, no pair of any model stands out from relabelled compounds."
+    if (tested.q < 0.05).any():
+        verdict = f"Pairs that stand out from relabelled compounds (q < 0.05): {found}."
     blocked = (tested.p_floor > 0.05).groupby(tested.pair).any().sum()
     floor = f" In {blocked} pairs there are too few compounds for any p below 0.05." if blocked else ""
     return [
@@ -361,7 +372,7 @@ def significance_findings(
         "A small p says that the labels matter, not that A − D + B is closer than A or B alone."
     ]
 
-# %% ../nbs/07a_findings.ipynb #92fb7c48
+# %% ../nbs/07a_findings.ipynb #59f200d2
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
@@ -369,7 +380,8 @@ def limit_findings(
     "What weakens the conclusions of this run."
     pairs = lsa.drop_duplicates("pair")
     n, left_out = len(pairs), run.get("config", {}).get("leave_out")
-    words = [f"Limits. Left out of training: {', '.join(map(str, left_out))}." if left_out else "Limits. A|B compounds of the scored pairs are among the training profiles, where the split put them there: the arithmetic is in-sample, as in the paper, which flatters it."]
+    in_sample = "A|B compounds of the scored pairs are among the training profiles, where the split put them there: the arithmetic is in-sample, as in the paper, which flatters it."
+    words = [f"Limits. Left out of training: {', '.join(map(str, left_out))}." if left_out else f"Limits. {in_sample}"]
     single = int((pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum())
     words += [f"{single} of {n} pairs rest on a single compound for A, B or A|B."] if single else []
     shared, known = int((pairs.target_overlap > 0).sum()), int(pairs.target_overlap.notna().sum())
@@ -380,7 +392,7 @@ def limit_findings(
     few = f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few can be relied on."
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
 
-# %% ../nbs/07a_findings.ipynb #55674bcb
+# %% ../nbs/07a_findings.ipynb #604e04ff
 def findings(
     run: Mapping[str, Any],  # run.json
     reconstruction: pd.DataFrame | None,  # reconstruction.csv, if there is one
@@ -392,4 +404,5 @@ def findings(
         words = reconstruction_findings(reconstruction) + shuffled_findings(reconstruction)
     if lsa is None or not len(lsa):
         return words + ["Arithmetic was not scored: it needs compounds annotated A alone, B alone and A|B, and no such pair was found."]
-    return [*words, *baseline_findings(lsa), *baseline_findings(lsa, "delta_pearson"), *blind_findings(lsa), *significance_findings(lsa), *limit_findings(run, lsa)]
+    *warning, limits = limit_findings(run, lsa)
+    return [*words, *warning, *baseline_findings(lsa), *baseline_findings(lsa, "delta_pearson"), *blind_findings(lsa), *significance_findings(lsa), limits]

@@ -11,7 +11,7 @@ __all__ = ['COLUMNS', 'averaging_matrix', 'control_weights', 'Pair', 'find_pair'
            'compound_targets', 'target_overlap', 'replicate_r', 'describe_pairs', 'permutation_tests', 'null_table',
            'score_table', 'lsa_table', 'predicted_state', 'nearest_compounds']
 
-# %% ../nbs/06_lsa.ipynb #7258e76e
+# %% ../nbs/06_lsa.ipynb #a40f9d70
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from .data import ProfileError, control_profile, dose_levels, evaluable_pairs
 
-# %% ../nbs/06_lsa.ipynb #1282b30c
+# %% ../nbs/06_lsa.ipynb #df7a888a
 def averaging_matrix(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
 ) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_cells (doses x times)
@@ -41,7 +41,7 @@ def averaging_matrix(
     moa = obs["moa"].astype(str).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
     return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_cells": n_cells})
 
-# %% ../nbs/06_lsa.ipynb #177851df
+# %% ../nbs/06_lsa.ipynb #57d96132
 def control_weights(
     profiles: AnnData,  # `[N,G]` profiles with `is_control` and `plate` in `obs`
 ) -> np.ndarray:  # `[N]` weights summing to one; all zero where there are no control wells
@@ -52,7 +52,7 @@ def control_weights(
         weight[rows] = 1 / (np.bincount(code)[code] * len(plates))
     return weight
 
-# %% ../nbs/06_lsa.ipynb #1a2f206f
+# %% ../nbs/06_lsa.ipynb #4535c71b
 @dataclass(frozen=True, eq=False)
 class Pair:
     "Two mechanisms and the compounds that bear on them, as masks over compounds."
@@ -73,7 +73,7 @@ class Pair:
         "Annotation of the pair, as `obs` has it."
         return "|".join(sorted((self.a, self.b)))
 
-# %% ../nbs/06_lsa.ipynb #efe9c2cb
+# %% ../nbs/06_lsa.ipynb #391749f4
 def find_pair(
     moa: pd.Series,  # `[C]` annotation of each compound
     a: str,  # first mechanism
@@ -84,7 +84,7 @@ def find_pair(
     equal = lambda *want: terms.eq(frozenset(want)).to_numpy(bool)
     return Pair(a, b, equal(a), equal(b), equal(a, b), terms.map(lambda have: {a, b} <= have).to_numpy(bool))
 
-# %% ../nbs/06_lsa.ipynb #0c6305ff
+# %% ../nbs/06_lsa.ipynb #2e3d733d
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
     "Everything the arithmetic needs that no model has touched."
@@ -102,7 +102,7 @@ class Arithmetic:
         "Plain means over compounds; NaN for an empty group."
         return np.stack([self.means[m].mean(0) if m.any() else np.full(self.means.shape[1], np.nan) for m in masks])
 
-# %% ../nbs/06_lsa.ipynb #ff6abda5
+# %% ../nbs/06_lsa.ipynb #778d8f88
 def prepare(
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
 ) -> Arithmetic:  # compounds, averages and pairs; `pairs` may be empty
@@ -116,7 +116,7 @@ def prepare(
     pairs = [find_pair(compounds["moa"], a, b) for a, b in evaluable_pairs(profiles)]
     return Arithmetic(compounds, weights, control_weights(profiles), means, control, tuple(pairs))
 
-# %% ../nbs/06_lsa.ipynb #28cbd3f7
+# %% ../nbs/06_lsa.ipynb #ae49c7ca
 def predict_pair(
     z_a: np.ndarray,  # `[...,L]` mean of mechanism A, latent units
     z_d: np.ndarray,  # `[L]` control, latent units
@@ -125,7 +125,7 @@ def predict_pair(
     "A - D + B."
     return z_a - z_d + z_b
 
-# %% ../nbs/06_lsa.ipynb #b191d3b1
+# %% ../nbs/06_lsa.ipynb #df96e6c2
 @dataclass(frozen=True, eq=False)
 class Latents:
     "Wells, compounds and control in one model's latent space."
@@ -133,7 +133,7 @@ class Latents:
     compounds: np.ndarray  # `[C,L]` averages over the wells of each compound, latent units
     control: np.ndarray  # `[L]` control state, latent units
 
-# %% ../nbs/06_lsa.ipynb #fee22acb
+# %% ../nbs/06_lsa.ipynb #0a2c019d
 def latent_groups(
     transformer,  # fitted, with `transform` and `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -147,7 +147,7 @@ def latent_groups(
         control = np.asarray(transformer.transform(arithmetic.control[None].astype(wells.dtype)))[0]
     return Latents(wells, arithmetic.weights @ wells, control)
 
-# %% ../nbs/06_lsa.ipynb #cfdbc167
+# %% ../nbs/06_lsa.ipynb #18ce96c4
 def predict_states(
     transformer,  # fitted, with `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -158,7 +158,7 @@ def predict_states(
     z = np.stack([predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs])
     return np.asarray(transformer.inverse_transform(z.astype(latents.wells.dtype)), dtype=float)
 
-# %% ../nbs/06_lsa.ipynb #f089daa9
+# %% ../nbs/06_lsa.ipynb #11ec59f0
 def global_mean(
     arithmetic: Arithmetic,  # from `prepare`
     *pairs: Pair,  # compounds that carry any of these are left out
@@ -166,7 +166,7 @@ def global_mean(
     "The response that treated compounds have in common."
     return arithmetic.means[~np.any([p.carriers for p in pairs], axis=0)].mean(0)
 
-# %% ../nbs/06_lsa.ipynb #2316fa2e
+# %% ../nbs/06_lsa.ipynb #c0b0fc4c
 def trivial_baselines(
     arithmetic: Arithmetic,  # from `prepare`
 ) -> dict[str, np.ndarray]:  # name to `[P,G]` predicted states, scaled feature values
@@ -180,7 +180,7 @@ def trivial_baselines(
         "a": a, "b": b, "stronger": np.where(strength(a) >= strength(b), a, b), "mean_ab": (a + b) / 2,
     }
 
-# %% ../nbs/06_lsa.ipynb #2a05e5ac
+# %% ../nbs/06_lsa.ipynb #f03fd9e8
 def leave_two_out(
     predictions: np.ndarray,  # `[P,G]` predicted states, one a pair
 ) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of the predictions other than i and j; NaN where none is left
@@ -193,14 +193,14 @@ def leave_two_out(
         with np.errstate(invalid="ignore", divide="ignore"):
             yield np.where(left[:, None] > 0, rest / left[:, None], np.nan)
 
-# %% ../nbs/06_lsa.ipynb #bb23d487
+# %% ../nbs/06_lsa.ipynb #b60ae278
 def mechanism_blind(
     predictions: np.ndarray,  # `[P,G]` one model's predicted states
 ) -> np.ndarray:  # `[P,G]` for each pair, the mean of the other pairs' predictions; NaN for a single pair
     "What a model predicts for 'some pair', whichever it is."
     return np.stack([rows[i] for i, rows in enumerate(leave_two_out(predictions))])
 
-# %% ../nbs/06_lsa.ipynb #87e5ab8f
+# %% ../nbs/06_lsa.ipynb #2ad0f8d8
 def global_means_without_two(
     arithmetic: Arithmetic,  # from `prepare`
 ) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of treated compounds that carry neither pair i nor pair j
@@ -210,7 +210,7 @@ def global_means_without_two(
         keep = ~(own | carriers)
         yield keep.astype(float) @ arithmetic.means / keep.sum(1, keepdims=True)
 
-# %% ../nbs/06_lsa.ipynb #8731fa46
+# %% ../nbs/06_lsa.ipynb #554af618
 def unit(
     x: np.ndarray,  # `[...,G]` vectors
     centre: bool = True,  # subtract each vector's mean over features first
@@ -221,7 +221,7 @@ def unit(
     norm = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.where(norm > 1e-10, norm, np.nan)
 
-# %% ../nbs/06_lsa.ipynb #6fb79b30
+# %% ../nbs/06_lsa.ipynb #c8dc5d5c
 def correlate(
     x: np.ndarray,  # `[...,G]` vectors
     y: np.ndarray,  # `[...,G]` vectors
@@ -230,7 +230,7 @@ def correlate(
     "Correlation over features, row by row."
     return (unit(x, centre) * unit(y, centre)).sum(-1)
 
-# %% ../nbs/06_lsa.ipynb #e8088811
+# %% ../nbs/06_lsa.ipynb #4518a9c3
 def own_and_other(
     predictions: Iterable[np.ndarray],  # P items, `[G]`, or `[P,G]` where item i's row j is meant for the comparison with truth j
     truths: np.ndarray,  # `[P,G]` true states
@@ -245,7 +245,7 @@ def own_and_other(
         other.append((q * t).sum(1))
     return np.stack(own), np.stack(other)
 
-# %% ../nbs/06_lsa.ipynb #8d0c1bc2
+# %% ../nbs/06_lsa.ipynb #157b196e
 def _off_diagonal_mean(x):
     other = ~np.eye(len(x), dtype=bool)
     return x[other].reshape(len(x), -1).mean(1) if len(x) > 1 else np.full(1, np.nan)
@@ -259,7 +259,7 @@ def mismatch_r(
     own, other = own_and_other(predictions, truths, common)
     return _off_diagonal_mean(own - other)
 
-# %% ../nbs/06_lsa.ipynb #2d8d2a92
+# %% ../nbs/06_lsa.ipynb #da1d2095
 def rank(
     predictions: Iterable[np.ndarray],  # P items `[G]` or `[P,G]`, as in `own_and_other`
     truths: np.ndarray,  # `[P,G]` true states
@@ -269,7 +269,7 @@ def rank(
     own, other = own_and_other(predictions, truths, common, centre=False)
     return _off_diagonal_mean(np.where(np.isnan(own + other), np.nan, (other > own) + 0.5 * (other == own)))
 
-# %% ../nbs/06_lsa.ipynb #c9afc8b3
+# %% ../nbs/06_lsa.ipynb #79f5abb8
 def score_states(
     predictions: np.ndarray,  # `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
@@ -287,7 +287,7 @@ def score_states(
         "beats_both_parents": l2(predictions) < np.minimum(l2(base["a"]), l2(base["b"])) - 1e-9,
     }, index=[p.name for p in arithmetic.pairs])
 
-# %% ../nbs/06_lsa.ipynb #ef433e2b
+# %% ../nbs/06_lsa.ipynb #b2f8d496
 def shuffled_groups(
     profiles: AnnData,  # `[N,G]` profiles
     groups: list[str],  # K labels whose means are wanted; "" is the control
@@ -306,7 +306,7 @@ def shuffled_groups(
         matrices.append(csr_matrix((weight[drawn[keep]], (drawn[keep], rows[keep])), shape=(len(groups), profiles.n_obs)))
     return matrices
 
-# %% ../nbs/06_lsa.ipynb #40f68804
+# %% ../nbs/06_lsa.ipynb #d691959e
 def zscore_10_shuffles(
     transformer,  # fitted, with `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -329,7 +329,7 @@ def zscore_10_shuffles(
     sd = np.std(distance, axis=0)
     return (distance[0] - np.mean(distance, axis=0)) / np.where(sd > 0, sd, np.nan)
 
-# %% ../nbs/06_lsa.ipynb #360b84cf
+# %% ../nbs/06_lsa.ipynb #2a33a3b0
 def remove_common(
     x: np.ndarray,  # `[...,G]` states, scaled feature values
     common: np.ndarray,  # `[G]` common response, from `global_mean`
@@ -340,7 +340,7 @@ def remove_common(
     u = u / max(np.linalg.norm(u), 1e-10)
     return x - common - ((x - common) @ u)[..., None] * u
 
-# %% ../nbs/06_lsa.ipynb #0c748a24
+# %% ../nbs/06_lsa.ipynb #a2bb56fb
 def draw_disjoint(
     rng: np.random.Generator,  # source of randomness
     pool: int,  # number of members to draw from
@@ -354,7 +354,7 @@ def draw_disjoint(
         deck[rows, j], deck[rows, swap] = deck[rows, swap], deck[rows, j]
     return deck[:, :k]
 
-# %% ../nbs/06_lsa.ipynb #c5228437
+# %% ../nbs/06_lsa.ipynb #e3deaace
 def strength_strata(
     strength: np.ndarray,  # `[C]` distance of each compound from the control, scaled units
     pool: np.ndarray,  # `[C]` bool: compounds that take part
@@ -366,7 +366,7 @@ def strength_strata(
     strata[np.flatnonzero(pool)[order]] = np.arange(len(order)) * n_strata // max(len(order), 1)
     return strata
 
-# %% ../nbs/06_lsa.ipynb #f5e2825e
+# %% ../nbs/06_lsa.ipynb #22548b4c
 def permuted_weights(
     pair: Pair,  # the pair
     strata: np.ndarray,  # `[C]` stratum of each compound; -1 takes no part
@@ -384,7 +384,7 @@ def permuted_weights(
     start = np.arange(0, columns.size + 1, columns.shape[1])
     return csr_matrix((np.tile(weights, n + 1), columns.ravel(), start), shape=(n + 1, len(strata)))
 
-# %% ../nbs/06_lsa.ipynb #5bbfe291
+# %% ../nbs/06_lsa.ipynb #dab304ab
 def arrangements(
     pair: Pair,  # the pair
     strata: np.ndarray,  # `[C]` stratum of each compound; -1 takes no part
@@ -396,7 +396,7 @@ def arrangements(
     log -= gammaln(a + b + 1) if a.sum() == b.sum() else gammaln(a + 1) + gammaln(b + 1)
     return float(np.exp(min(log.sum(), 700)))
 
-# %% ../nbs/06_lsa.ipynb #6097c346
+# %% ../nbs/06_lsa.ipynb #d1291d58
 def permutation_scores(
     transformer,  # fitted, with `inverse_transform`
     latents: Latents,  # from `latent_groups`, same transformer
@@ -420,7 +420,7 @@ def permutation_scores(
             cosine[rows] = x @ target / np.sqrt(square(x))
     return l2, cosine
 
-# %% ../nbs/06_lsa.ipynb #d520af90
+# %% ../nbs/06_lsa.ipynb #8b6f1cd7
 def permutation_p(
     cosine: np.ndarray,  # `[n+1]` statistic; item 0 belongs to the real labels, large is good
     distinct: float = np.inf,  # number of different predictions, from `arrangements`; p is never below its inverse
@@ -428,7 +428,7 @@ def permutation_p(
     "One-sided permutation p-value. Near-ties (1e-5, single precision) count against the real labels."
     return max(float(np.mean(~(cosine < cosine[0] - 1e-5))), 1 / distinct) if np.isfinite(cosine[0]) else float("nan")
 
-# %% ../nbs/06_lsa.ipynb #bb008047
+# %% ../nbs/06_lsa.ipynb #45e28de0
 def active_compounds(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
@@ -437,17 +437,18 @@ def active_compounds(
 ) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are no control wells
     "Which compounds differ from control wells of their own plates (5 % of inactive ones pass)."
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
-    plate, x = profiles.obs["plate"].astype(str).to_numpy(), profiles.layers["scaled"]
     if not len(controls):
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
-    near, active = {name: controls[plate[controls] == name] for name in np.unique(plate[controls])}, []
+    plate, x = profiles.obs["plate"].astype(str).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
+    everywhere, near = np.arange(len(controls)), pd.Series(range(len(controls))).groupby(plate[controls]).indices
+    start, active = np.arange(n_draws + 1), []
     for row, strength in zip(arithmetic.weights, arithmetic.compounds["strength"], strict=True):
-        picks = np.stack([rng.choice(near.get(plate[i], controls), n_draws) for i in row.indices], axis=1)
-        weights = csr_matrix((np.tile(row.data, n_draws), (np.repeat(np.arange(n_draws), len(row.data)), picks.ravel())), shape=(n_draws, len(x)))
-        active.append(strength > np.quantile(np.linalg.norm(weights @ x - arithmetic.control, axis=1), 0.95))
+        picks = np.stack([rng.choice(near.get(plate[i], everywhere), n_draws) for i in row.indices], axis=1)
+        weights = csr_matrix((np.tile(row.data.astype(np.float32), n_draws), picks.ravel(), start * len(row.data)), shape=(n_draws, len(x)))
+        active.append(strength > np.quantile(np.linalg.norm(weights @ x, axis=1), 0.95))
     return pd.array(active, dtype="boolean")
 
-# %% ../nbs/06_lsa.ipynb #0e980792
+# %% ../nbs/06_lsa.ipynb #a7b1b1ae
 def compound_targets(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` profiles; targets are read from `obs["Metadata_target"]`, joined by pipes
@@ -459,7 +460,7 @@ def compound_targets(
     by_compound = column.groupby(profiles.obs["compound"].astype(str)).agg(lambda s: frozenset("|".join(s.unique()).split("|")) - {""})
     return [by_compound[name] for name in arithmetic.compounds["compound"]]
 
-# %% ../nbs/06_lsa.ipynb #2452c776
+# %% ../nbs/06_lsa.ipynb #42d3afd5
 def target_overlap(
     pair: Pair,  # the pair
     targets: list[frozenset[str]],  # C sets, from `compound_targets`
@@ -468,7 +469,7 @@ def target_overlap(
     a, b = (frozenset().union(*(targets[i] for i in np.flatnonzero(mask))) for mask in (pair.in_a, pair.in_b))
     return len(a & b) / len(a | b) if a and b else float("nan")
 
-# %% ../nbs/06_lsa.ipynb #0642bb0f
+# %% ../nbs/06_lsa.ipynb #95cea6e8
 def replicate_r(
     pair: Pair,  # the pair
     arithmetic: Arithmetic,  # from `prepare`
@@ -478,7 +479,7 @@ def replicate_r(
     r = (x @ x.T)[np.triu_indices(len(x), 1)]
     return float(np.median(r)) if len(r) else float("nan")
 
-# %% ../nbs/06_lsa.ipynb #2b5d7903
+# %% ../nbs/06_lsa.ipynb #a872ba31
 def describe_pairs(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
@@ -495,7 +496,7 @@ def describe_pairs(
                      "target_overlap": target_overlap(p, targets), "replicate_r": replicate_r(p, arithmetic)})
     return pd.DataFrame(rows).astype({f"active_{k}": "boolean" for k in ("a", "b", "ab")})
 
-# %% ../nbs/06_lsa.ipynb #e66d7688
+# %% ../nbs/06_lsa.ipynb #7ca7f05c
 def permutation_tests(
     models: dict,  # name to fitted transformer
     latents: dict[str, Latents],  # name to latents of the same transformer
@@ -521,7 +522,7 @@ def permutation_tests(
             null.append((name, pair.name, l2, cosine))
     return pd.DataFrame(tests), null_table(null)
 
-# %% ../nbs/06_lsa.ipynb #94286b55
+# %% ../nbs/06_lsa.ipynb #a9c9b98d
 def null_table(
     scores: list[tuple],  # model, pair, `[n+1]` L2, `[n+1]` cosine; one for each model and pair
 ) -> pd.DataFrame:  # model, pair, permutation (0 is the real labelling), l2, cosine; sorted by model as they came, then by pair
@@ -535,11 +536,11 @@ def null_table(
     })
     return table.sort_values("model", kind="stable", ignore_index=True)
 
-# %% ../nbs/06_lsa.ipynb #dfd6e9a7
+# %% ../nbs/06_lsa.ipynb #f2062ee8
 COLUMNS = ("model space pair a b n_profiles n_compounds_a n_compounds_b n_compounds_ab active_a active_b active_ab target_overlap "
            "l2 pearson delta_pearson mismatch_r rank beats_both_parents z10 p p_matched p_floor q replicate_r").split()
 
-# %% ../nbs/06_lsa.ipynb #be0edf83
+# %% ../nbs/06_lsa.ipynb #363746d9
 def score_table(
     predictions: dict[str, np.ndarray],  # model to `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
@@ -551,7 +552,7 @@ def score_table(
     blocks += [("mechanism_blind", name, score_states(mechanism_blind(x), arithmetic, leave_two_out(x))) for name, x in predictions.items()]
     return pd.concat([scores.rename_axis("pair").reset_index().assign(model=model, space=space) for model, space, scores in blocks], ignore_index=True)
 
-# %% ../nbs/06_lsa.ipynb #2c5cfdfe
+# %% ../nbs/06_lsa.ipynb #d18dff73
 def lsa_table(
     models: dict,  # name to fitted transformer with `transform` and `inverse_transform`, in the order wanted
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
@@ -572,7 +573,7 @@ def lsa_table(
     table = table.merge(describe_pairs(arithmetic, profiles, seed), on="pair", how="left")
     return table.merge(tests, on=["model", "pair"], how="left").merge(z10, on=["model", "pair"], how="left")[COLUMNS], null
 
-# %% ../nbs/06_lsa.ipynb #c729f7fe
+# %% ../nbs/06_lsa.ipynb #f408a6f8
 def predicted_state(
     transformer,  # fitted, with `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -590,7 +591,7 @@ def predicted_state(
     z = predict_pair(mean(a), latents.control, mean(b)).astype(latents.wells.dtype)
     return np.asarray(transformer.inverse_transform(z[None]), dtype=float)[0]
 
-# %% ../nbs/06_lsa.ipynb #6c163c71
+# %% ../nbs/06_lsa.ipynb #ad1f18c9
 def nearest_compounds(
     arithmetic: Arithmetic,  # from `prepare`
     state: np.ndarray,  # `[G]` predicted state, scaled feature values

@@ -70,9 +70,22 @@ def test_headers_written_by_nbdev_are_no_documentation():
     assert check_docs.check("# %% ../nbs/00_data.ipynb 4\nLIMIT = 3\n", "m").missing == ["m.LIMIT: constant without comment"]
 
 
+def test_a_return_without_annotation_needs_its_comment():
+    source = 'def f(\n    a: int,  # a number\n):  # AnnData\n    "F."\n'
+    assert check_docs.check(source, "m").missing == []
+    assert check_docs.check(source.replace("  # AnnData", ""), "m").missing == ["m.f: return"]
+
+
 def test_command_line_help_counts():
     source = 'def f(\n    a: Annotated[int, typer.Option(help="a number")] = 3,\n) -> None:\n    "F."\n'
     assert check_docs.check(source, "m").missing == []
+
+
+def test_an_import_that_would_stop_the_site_is_found():
+    head = ["#| export\nimport numpy as np", "#| hide\nfrom fastcore.test import test_eq\nCOLOUR = 'k'", "values = np.ones(3)"]
+    assert check_docs.unready([*head, "assert values.sum() == 3", "import math\nmath.pi"]) == []
+    assert check_docs.unready([*head, "from math import sqrt\nsqrt(values[0])"]) == ["'from math import sqrt' needs values"]
+    assert check_docs.unready([*head, "def f():\n    import math\n    return math.pi\nf() + values"]) == ["'def f():' needs values"]
 
 
 @pytest.mark.parametrize("mark", ["<" * 7 + " HEAD", ">" * 7 + " other"])

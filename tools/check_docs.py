@@ -6,9 +6,12 @@ own filter runs over all notebooks, and each page is converted to Markdown.
 """
 
 import ast
+import builtins
 import io
 import json
 import os
+import re
+import symtable
 import sys
 import tokenize
 from collections import Counter
@@ -63,7 +66,11 @@ class Checker:
             self.note("parameters and returns", f"{name}: parameter {arg.arg}", documented)
         if node.name == "__init__" or (isinstance(node.returns, ast.Constant) and node.returns.value is None):
             return
-        documented = node.returns is not None and self.commented(node.returns.lineno, taken)
+        if node.returns is not None:
+            documented = self.commented(node.returns.lineno, taken)
+        else:  # a type too heavy to import has no annotation, only a comment where it would stand
+            end = node.body[0].lineno - 1
+            documented = end in self.comments and self.lines[end - 1].startswith((")", "    )"))
         self.note("parameters and returns", f"{name}: return", documented)
 
     def klass(self, node: ast.ClassDef) -> None:
@@ -97,15 +104,56 @@ def check(source: str, name: str) -> Checker:
     return checker
 
 
+def names(source: str) -> tuple[set[str], set[str], bool]:
+    "What a cell's code binds, what it needs from elsewhere, and whether anything in it is imported."
+    source = re.sub(r"^\s*[%!].*", "", source, flags=re.MULTILINE)
+    scopes = [top := symtable.symtable(source, "cell", "exec")]
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    needed = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
+    while scopes:
+        scopes += (scope := scopes.pop()).get_children()
+        needed |= {s.get_name() for s in scope.get_symbols() if s.is_global() and s.is_referenced()}
+    return bound, needed - bound, any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(ast.parse(source)))
+
+
+def unready(sources: list[str]) -> list[str]:
+    """Cells that the site's filter cannot run: the first line of each.
+
+    To show signatures the filter runs exported cells and every cell with an import anywhere in it, and skips all others; an
+    import beside code that needs a skipped cell stops it. So imports stand alone in their cell.
+    """
+    ready, wrong = set(dir(builtins)) | {"show_doc", "__file__"}, []
+    for source in sources:
+        bound, needed, imports = names(source)
+        exported = re.match(r"(#\|.*\n)*#\|\s*export", source)
+        if exported or imports:
+            ready |= bound
+        if imports and not exported and needed - ready:
+            lines = [line for line in source.splitlines() if not line.startswith("#|")]
+            wrong.append(f"{lines[0]!r} needs {', '.join(sorted(needed - ready))}")
+    return wrong
+
+
 def pages(root: Path = ROOT) -> list[str]:
     "Run the site's filter and convert each page; what went wrong."
     from nbconvert import MarkdownExporter
     from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
     from nbdev.serve import proc_nbs
 
+    wrong = []
+    for path in notebooks(root):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found = unready(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
+        wrong += [f"{path.name}: an import beside code; move it to a cell of its own: {what}" for what in found]
+    if wrong:
+        return wrong
     refresh_quarto_yml()
     nbdev_sidebar.__wrapped__()
-    cache, wrong = Path(proc_nbs(force=True)), []
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning"  # of import cells that also set up the figures
+    try:
+        cache = Path(proc_nbs(force=True))
+    except Exception as error:
+        return [f"the site's filter stopped: {error}"]
     for name in ["_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css"]:
         if not (cache / name).is_file() or (cache / name).is_symlink():
             wrong.append(f"{name} did not reach the site's folder")

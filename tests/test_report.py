@@ -1,0 +1,115 @@
+"""The report as a file: nothing is loaded, nothing leaks, and opposite runs read as opposites."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from cpvae.data import ProfileError
+from cpvae.findings import example_run, findings
+from cpvae.report import read_run, write_report
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+FETCHES = {"src", "href", "srcset", "data", "action", "poster", "background"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and collects addresses a browser would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.fetched, self.ids, self.targets, self.tags = [], [], set(), set(), set()
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key == "id":
+                self.ids.add(value)
+            if key == "href" and value.startswith("#"):
+                self.targets.add(value[1:])
+            elif key in FETCHES and not value.startswith("data:image/png;base64,"):
+                self.fetched.append(value)
+            assert not key.startswith("on"), f"script in {key}"
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+
+def save(folder, run, tables):
+    (folder / "tables").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    for name, table in tables.items():
+        table.to_csv(folder / "tables" / f"{name}.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("works,n_pairs", [(True, 20), (False, 20), (True, 3), (True, 1)])
+def test_page_is_whole_and_self_contained(tmp_path, works, n_pairs):
+    folder = save(tmp_path / "run", *example_run(works, n_pairs))
+    text = write_report(folder).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.fetched == [] and not page.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    assert "@import" not in text and "url(" not in text
+    assert page.targets and page.targets <= page.ids
+    assert str(tmp_path) not in text
+    shown = re.sub(r"base64,[^\"]*", "", text)
+    assert not re.search(r"\b(nan|NaN|None|inf|<NA>)\b|&lt;NA&gt;", shown)
+    assert len(list((folder / "figures").glob("*.png"))) == text.count("<img ")
+
+
+@pytest.mark.parametrize("missing", ["training", "reconstruction", "umap", "lsa", "lsa_null"])
+def test_each_table_may_be_missing(tmp_path, missing):
+    run, tables = example_run(n_pairs=4)
+    tables.pop(missing)
+    Page(write_report(save(tmp_path / "run", run, tables)).read_text(encoding="utf-8"))
+
+
+def test_same_tables_same_bytes_wherever_they_lie(tmp_path):
+    run, tables = example_run(n_pairs=4)
+    one, two = (save(tmp_path / name, run, tables) for name in ("one", "a longer name"))
+    assert write_report(one).read_bytes() == write_report(two).read_bytes()
+    for picture in (one / "figures").iterdir():
+        assert picture.read_bytes() == (two / "figures" / picture.name).read_bytes()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_opposite_runs_read_as_opposites(tmp_path):
+    told = {}
+    for works in (True, False):
+        run, tables = read_run(save(tmp_path / str(works), *example_run(works)))
+        told[works] = " ".join(findings(run, tables["reconstruction"], tables["lsa"]))
+    for only_good in ("Every VAE reconstructs unseen profiles better than PCA", "as it should be", "beats all 7 trivial baselines", "Knowing the two mechanisms helps", "20 of 20"):
+        assert only_good in told[True] and only_good not in told[False], only_good
+    for only_bad in ("PCA reconstructs unseen profiles better than every VAE", "is not clean for", "beats none of the 7", "For no model do both", "no pair of any model stands out"):
+        assert only_bad in told[False] and only_bad not in told[True], only_bad
+    for both in ("in-sample", "mechanism-blind", "exchangeable"):
+        assert both in told[True] and both in told[False]
+
+
+def test_warning_comes_before_the_arithmetic():
+    run, tables = example_run(n_pairs=5)
+    leads = [p.split(".")[0] for p in findings(run, tables["reconstruction"], tables["lsa"])]
+    assert [k for k, p in enumerate(leads) if p.startswith("Only 5 pairs")][0] < [k for k, p in enumerate(leads) if p.startswith("By mean")][0]
+
+
+def test_refusals_name_the_file(tmp_path):
+    with pytest.raises(ProfileError, match="no run.json"):
+        write_report(tmp_path)
+    folder = save(tmp_path / "run", *example_run(n_pairs=3))
+    (folder / "tables" / "training.csv").write_bytes(b"")
+    with pytest.raises(ProfileError, match="training.csv cannot be read"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_report_needs_no_model():
+    code = "import sys, cpvae.report; print([m for m in ('torch', 'umap', 'numba', 'matplotlib.pyplot') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
