@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['sse', 'gaussian_nll', 'kl_unit_normal', 'gaussian_kernel', 'mmd', 'bandwidth', 'total_loss']
 
-# %% ../nbs/01_losses.ipynb #29b19e27
+# %% ../nbs/01_losses.ipynb #cd52d2d5
 import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_losses.ipynb #4505dc2c
+# %% ../nbs/01_losses.ipynb #37c9a75d
 def sse(
     x: Tensor,  # `[B,G]` profiles
     x_hat: Tensor,  # `[B,G]` their reconstructions
@@ -20,7 +20,7 @@ def sse(
     "Sum of squared errors of each profile."
     return (x - x_hat).square().sum(-1)
 
-# %% ../nbs/01_losses.ipynb #efe488de
+# %% ../nbs/01_losses.ipynb #43b12ef1
 def gaussian_nll(
     x: Tensor,  # `[B,G]` profiles
     x_hat: Tensor,  # `[B,G]` the decoder's means
@@ -29,7 +29,7 @@ def gaussian_nll(
     "Negative log density of each profile under a Gaussian decoder."
     return 0.5 * ((x - x_hat).square() * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum(-1)
 
-# %% ../nbs/01_losses.ipynb #70000474
+# %% ../nbs/01_losses.ipynb #03d498f4
 def kl_unit_normal(
     mu: Tensor,  # `[B,L]` posterior means
     logvar: Tensor,  # `[B,L]` log posterior variances (natural log; not standard deviations)
@@ -37,7 +37,7 @@ def kl_unit_normal(
     "Kullback–Leibler divergence of each posterior from the unit normal."
     return 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(-1)
 
-# %% ../nbs/01_losses.ipynb #a3090a77
+# %% ../nbs/01_losses.ipynb #e2c3e79b
 def gaussian_kernel(
     u: Tensor,  # `[N,L]` points
     v: Tensor,  # `[M,L]` points
@@ -47,7 +47,7 @@ def gaussian_kernel(
     squared = u.square().sum(1)[:, None] + v.square().sum(1)[None] - 2 * u @ v.T
     return torch.exp(-squared.clamp_min(0) / (2 * bandwidth**2))
 
-# %% ../nbs/01_losses.ipynb #3ac00f67
+# %% ../nbs/01_losses.ipynb #2313f00b
 def mmd(
     z: Tensor,  # `[N,L]` latent codes, N ≥ 2
     prior: Tensor,  # `[M,L]` draws from the prior, M ≥ 2
@@ -62,7 +62,7 @@ def mmd(
         return zz.mean() + pp.mean() - between
     return (zz.sum() - n) / (n * (n - 1)) + (pp.sum() - m) / (m * (m - 1)) - between
 
-# %% ../nbs/01_losses.ipynb #6937e034
+# %% ../nbs/01_losses.ipynb #03aed58b
 def bandwidth(
     n_latent: int,  # L, the number of latent units
     kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
@@ -70,7 +70,7 @@ def bandwidth(
     "Bandwidth of the MMD's kernel for a latent space of a given size."
     return math.sqrt(n_latent) if kernel == "gaussian" else n_latent / math.sqrt(2)
 
-# %% ../nbs/01_losses.ipynb #3abede3d
+# %% ../nbs/01_losses.ipynb #4bdb9151
 def total_loss(
     reconstruction: Tensor,  # `[B]` `sse` or `gaussian_nll` of each profile
     kl: Tensor,  # `[B]` divergence of each profile, nats

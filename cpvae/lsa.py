@@ -537,6 +537,7 @@ def null_table(
     return table.sort_values("model", kind="stable", ignore_index=True)
 
 # %% ../nbs/06_lsa.ipynb #f2062ee8
+# The columns of lsa.csv.
 COLUMNS = ("model space pair a b n_profiles n_compounds_a n_compounds_b n_compounds_ab active_a active_b active_ab target_overlap "
            "l2 pearson delta_pearson mismatch_r rank beats_both_parents z10 p p_matched p_floor q replicate_r").split()
 

@@ -7,12 +7,13 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'fit_model'
            'compute_tables', 'run_record', 'check_destination', 'into_place', 'write_tables', 'with_latents',
            'run_pipeline', 'predict_from_run']
 
-# %% ../nbs/09_pipeline.ipynb #a8d09c77
+# %% ../nbs/09_pipeline.ipynb #77cda4aa
 import json
 import platform
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -35,9 +36,11 @@ from .models import VAE, load_model, make_vae, save_model
 from .report import write_report
 from .training import DivergedError, one_thread, shuffle_columns
 
-# %% ../nbs/09_pipeline.ipynb #3d2eb103
+# %% ../nbs/09_pipeline.ipynb #34183bc3
+# Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
+# How each preset splits and scales.
 PREPARATION: dict[str, dict[str, dict[str, Any]]] = {
     "recommended": {"split": dict(by="compound", valid=0.1, test=0.2), "scale": dict(method="median_sd", fit_on="train")},
     "chow2022": {"split": dict(by="plate", valid=0.1, test=0.1), "scale": dict(method="minmax", fit_on="all")},
@@ -60,7 +63,7 @@ class RunConfig:
         if not self.models or (unknown := set(self.models) - set(MODELS)):
             raise ProfileError(f"unknown model {', '.join(sorted(unknown)) if self.models else '(none)'}; choose from {', '.join(MODELS)}")
 
-# %% ../nbs/09_pipeline.ipynb #b035521a
+# %% ../nbs/09_pipeline.ipynb #d9e2adb9
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
@@ -70,7 +73,7 @@ def prepare_profiles(
     split_profiles(prepared, **PREPARATION[config.preset]["split"], seed=config.seed)
     return scale_profiles(prepared, **PREPARATION[config.preset]["scale"])
 
-# %% ../nbs/09_pipeline.ipynb #f3c86a96
+# %% ../nbs/09_pipeline.ipynb #7939699e
 def fit_model(
     name: str,  # vanilla, beta, mmd or pca
     shuffled: bool,  # fit on column-shuffled profiles
@@ -91,7 +94,14 @@ def fit_model(
         except DivergedError as error:
             raise ProfileError(f"model {name}{' (shuffled)' if shuffled else ''}: {error}") from error
 
-# %% ../nbs/09_pipeline.ipynb #4f0a67ae
+# %% ../nbs/09_pipeline.ipynb #f0d3a6b8
+@contextmanager
+def _quiet_workers():  # joblib replaces a worker that has grown, and says so in the user's terminal
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        yield
+
+# %% ../nbs/09_pipeline.ipynb #0a0dc5a8
 def fit_models(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
@@ -102,10 +112,11 @@ def fit_models(
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     keys = [(name, shuffled) for name in config.models for shuffled in (False, True)]
     tasks = (delayed(fit_model)(*key, x[split == "train"], x[split == "valid"], config) for key in keys)
-    fitted = Parallel(n_jobs=jobs, return_as="generator")(tasks)
-    return dict(zip(keys, tqdm(fitted, "fitting", len(keys), leave=False, disable=None if progress else True), strict=True))
+    with _quiet_workers():
+        fitted = Parallel(n_jobs=jobs, return_as="generator")(tasks)
+        return dict(zip(keys, tqdm(fitted, "fitting", len(keys), leave=False, disable=None if progress else True), strict=True))
 
-# %% ../nbs/09_pipeline.ipynb #c0ab8ea5
+# %% ../nbs/09_pipeline.ipynb #36b96e0c
 def training_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
 ) -> pd.DataFrame:  # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of sse, kl, mmd; no rows for PCA
@@ -115,7 +126,7 @@ def training_table(
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
     return table[[c for c in first if c in table] + [c for c in table if c not in first]]
 
-# %% ../nbs/09_pipeline.ipynb #99fdb9d0
+# %% ../nbs/09_pipeline.ipynb #bc42e0b4
 def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, seconds
     start = time.perf_counter()
     with one_thread():
@@ -127,7 +138,7 @@ def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa a
     except ProfileError as error:
         return str(error)
 
-# %% ../nbs/09_pipeline.ipynb #a044df8f
+# %% ../nbs/09_pipeline.ipynb #de96481b
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
     profiles: AnnData,  # from `prepare_profiles`
@@ -141,7 +152,8 @@ def compute_tables(
         "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
     }
-    done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
+    with _quiet_workers():
+        done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
     arithmetic = done["lsa"][0]
     tables = {"training": training_table(fitted), "reconstruction": done["reconstruction"][0], "umap": done["umap"][0]}
     missing = arithmetic if isinstance(arithmetic, str) else ""
@@ -149,7 +161,13 @@ def compute_tables(
         tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
-# %% ../nbs/09_pipeline.ipynb #21b7350e
+# %% ../nbs/09_pipeline.ipynb #2f7ee656
+def _in_a_line(value: Any) -> Any:  # lists and dicts as text
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:,}" for k, v in value.items())
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, list) else value
+
+# %% ../nbs/09_pipeline.ipynb #60276381
 def run_record(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
@@ -159,16 +177,17 @@ def run_record(
 ) -> dict[str, Any]:  # run.json
     "What was run, on what, with what."
     about, facts = profiles.uns["cpvae"], describe_profiles(profiles)
-    data = {"source": about["source"], "sha256": about["sha256"]} | {k: v for k, v in facts.items() if k not in ("source", "notes", "columns")}
+    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns")}
+    data["evaluable pairs"] = len(facts["evaluable pairs"])
     data |= {f"{part} profiles": int(n) for part, n in profiles.obs["split"].value_counts().sort_index().items()}
     packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
     return {
         "format": 1, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds"), "seed": config.seed, "preset": config.preset,
-        "config": asdict(config) | PREPARATION[config.preset], "data": data, "columns": facts["columns"], "notes": facts["notes"] + [missing] * bool(missing),
+        "config": asdict(config) | PREPARATION[config.preset], "data": {k: v for k, v in data.items() if v != ""}, "columns": facts["columns"], "notes": facts["notes"] + [missing] * bool(missing),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages}, "seconds": seconds,
     }
 
-# %% ../nbs/09_pipeline.ipynb #a6ee9339
+# %% ../nbs/09_pipeline.ipynb #37042e63
 def check_destination(
     out: str | Path,  # run folder to be
 ) -> Path:  # the same, absolute
@@ -178,7 +197,7 @@ def check_destination(
         raise ProfileError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
     return out
 
-# %% ../nbs/09_pipeline.ipynb #da3e653f
+# %% ../nbs/09_pipeline.ipynb #610bebf2
 @contextmanager
 def into_place(
     out: Path,  # run folder to be, from `check_destination`
@@ -199,7 +218,7 @@ def into_place(
             parent.rmdir()
         raise
 
-# %% ../nbs/09_pipeline.ipynb #2a8c002b
+# %% ../nbs/09_pipeline.ipynb #8a91c181
 def write_tables(
     tables: dict[str, pd.DataFrame],  # name to table
     folder: Path,  # gets NAME.csv, or NAME.parquet above 100,000 rows
@@ -212,7 +231,7 @@ def write_tables(
         else:
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
-# %% ../nbs/09_pipeline.ipynb #fb89ffc2
+# %% ../nbs/09_pipeline.ipynb #5946e803
 def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
@@ -222,7 +241,7 @@ def with_latents(
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
     return AnnData(X=x, obs=profiles.obs.copy(), var=profiles.var.copy(), uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm)
 
-# %% ../nbs/09_pipeline.ipynb #2076ca66
+# %% ../nbs/09_pipeline.ipynb #44e5063b
 def run_pipeline(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `simulate_profiles`
     out: str | Path,  # run folder to be
@@ -252,7 +271,7 @@ def run_pipeline(
             write_report(folder)
     return out
 
-# %% ../nbs/09_pipeline.ipynb #7cf9ddf5
+# %% ../nbs/09_pipeline.ipynb #e292a149
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated

@@ -496,7 +496,7 @@ def read_run(
                 if path.is_file():
                     tables[name] = read(path)
     except (ValueError, OSError) as error:
-        raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again with --resume.") from error
+        raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
     return run, tables
 
 # %% ../nbs/08_report.ipynb #a657b895

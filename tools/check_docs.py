@@ -34,6 +34,7 @@ class Checker:
         self.name, self.lines, self.comments = name, source.splitlines(), comments(source)
         self.missing: list[str] = []
         self.count = Counter()
+        self.helpful: set[str] = set()  # constants that carry `help=`, as command line options do
 
     def note(self, kind: str, what: str, documented: bool) -> None:
         "Count one thing that must be documented."
@@ -46,6 +47,10 @@ class Checker:
         above = line - 1
         own_line = above in self.comments and above not in taken and self.lines[above - 1].lstrip().startswith("#")
         return line in self.comments or own_line
+
+    def helps(self, node: ast.AST) -> bool:
+        "Does an annotation or default carry `help=`, or name a constant that does?"
+        return any((isinstance(n, ast.keyword) and n.arg == "help") or (isinstance(n, ast.Name) and n.id in self.helpful) for n in ast.walk(node))
 
     def function(self, node: ast.FunctionDef, prefix: str = "", docstring: bool = True) -> None:
         "Check a function's docstring, parameters and return."
@@ -61,7 +66,7 @@ class Checker:
         shared = {line for line, n in Counter(a.lineno for a in every).items() if n > 1}
         for arg in every:
             parts = [p for p in (arg.annotation, defaults.get(arg.arg)) if p is not None]
-            has_help = any(isinstance(n, ast.keyword) and n.arg == "help" for p in parts for n in ast.walk(p))
+            has_help = any(self.helps(p) for p in parts)
             documented = has_help or (arg.lineno not in shared and self.commented(arg.lineno, taken))
             self.note("parameters and returns", f"{name}: parameter {arg.arg}", documented)
         if node.name == "__init__" or (isinstance(node.returns, ast.Constant) and node.returns.value is None):
@@ -93,7 +98,9 @@ class Checker:
             elif isinstance(node, (ast.Assign, ast.AnnAssign)):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for name in [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]:
-                    if not name.startswith("_"):
+                    if self.helps(node.value):
+                        self.helpful.add(name)
+                    elif not name.startswith("_"):
                         self.note("names", f"{name}: constant without comment", self.commented(node.lineno) or self.commented(node.end_lineno))
 
 

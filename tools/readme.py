@@ -47,6 +47,9 @@ def build(root: Path = ROOT) -> dict[str, bytes]:
     nb = processed(root / "nbs" / "index.ipynb")
     head = next((yaml.safe_load(c.source.strip().strip("-")) for c in nb.cells if c.cell_type == "raw"), {})
     nb.cells = [c for c in nb.cells if c.cell_type != "raw"]
+    for cell in nb.cells:
+        if "#| echo: false" in cell.source:
+            cell.metadata["transient"] = {"remove_source": True}
     body, extra = MarkdownExporter().from_notebook_node(nb, resources={"unique_key": "index", "output_files_dir": FIGURES})
     title = f"# {head.get('title', root.name)}\n\n" + (f"> {head['description']}\n\n" if "description" in head else "")
     files = {"README.md": tidy(title + body, root / "nbs").encode()}

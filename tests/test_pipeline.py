@@ -1,0 +1,175 @@
+"""Whole runs: the demo as a user starts it, the same bytes whatever the jobs, and the rate of false alarms where nothing is true."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cpvae.data import read_profiles
+from cpvae.datasets import simulate_profiles
+from cpvae.lsa import COLUMNS, lsa_table
+from cpvae.pipeline import RunConfig, fit_model, prepare_profiles, run_pipeline
+
+DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+MODELS = ["vanilla", "beta", "mmd", "pca"]
+BASELINES = {"global_mean", "control", "a", "b", "stronger", "mean_ab", "additive_input", "mechanism_blind"}
+
+
+def cpvae(*arguments, cwd=None):
+    "The command as installed, in a process of its own."
+    return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def fingerprint(run):
+    "Hash of every table and weight of a run."
+    files = sorted(p for d in ("tables", "models") for p in (run / d).rglob("*") if p.is_file())
+    return {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    "A finished demo."
+    folder = tmp_path_factory.mktemp("demo")
+    done = cpvae("demo", "--out", "results/demo", "--jobs", 2, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "report: results/demo/report.html"
+    assert done.stderr == ""
+    return folder / "results" / "demo"
+
+
+def test_the_demo_leaves_a_whole_run(demo):
+    assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
+    assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
+    assert [p.name for p in demo.parent.iterdir()] == ["demo"]  # nothing temporary beside it
+    reconstruction, lsa = (pd.read_csv(demo / "tables" / f"{t}.csv") for t in ("reconstruction", "lsa"))
+    assert list(reconstruction) == ["model", "split", "shuffled", "n", "mse", "fvu", "emd_mean", "emd_p05", "emd_p95"]
+    assert set(reconstruction.model) == {*MODELS, "mean"}
+    assert list(lsa) == list(COLUMNS) and set(lsa.model) == {*MODELS, *BASELINES}
+
+
+def test_the_demo_finds_the_truth_that_was_simulated(demo):
+    lsa = pd.read_csv(demo / "tables" / "lsa.csv").set_index("model")
+    found = (lsa.q < 0.05).groupby("model").mean()
+    assert max(found["beta"], found["mmd"]) >= 0.8
+    held_out = pd.read_csv(demo / "tables" / "reconstruction.csv").query("split == 'test'").set_index(["model", "shuffled"]).fvu
+    assert all(held_out[m, False] < held_out["pca", False] for m in ("vanilla", "beta", "mmd"))
+    assert all(held_out[m, True] > 0.9 for m in MODELS)
+    means = lsa.groupby("model")[["l2", "delta_pearson", "mismatch_r"]].mean()
+    for vae in ("vanilla", "beta", "mmd"):  # the state adds up where features do not
+        assert means.l2[vae] < means.l2["pca"] < means.l2["additive_input"]
+        assert means.mismatch_r[vae] > means.mismatch_r["pca"] > means.mismatch_r["mechanism_blind"] + 0.5
+
+
+def test_jobs_change_no_byte(tmp_path):
+    world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
+    config = RunConfig(seed=3, n_permutations=200, vae=dict(steps=150, n_hidden=32))
+    one, two = (run_pipeline(world, tmp_path / str(jobs), config, jobs=jobs) for jobs in (1, 2))
+    assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 13
+    assert (one / "latents.h5ad").read_bytes() == (two / "latents.h5ad").read_bytes()
+    other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, n_permutations=200, vae=dict(steps=150, n_hidden=32)), jobs=2)
+    changed = {name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]}
+    assert changed >= {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_false_alarms_where_nothing_is_true(seed):
+    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1)
+    config = RunConfig(seed=seed, vae=dict(steps=300))
+    profiles = prepare_profiles(world, config)
+    x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
+    models = {m: fit_model(m, False, x[split == "train"], x[split == "valid"], config) for m in ("beta", "pca")}
+    lsa, _ = lsa_table(models, profiles, n_permutations=1000, seed=seed)
+    tested = lsa[lsa.p.notna()].groupby("model")
+    assert set(tested.size()) == {250} and set(tested.groups) == {"beta", "pca", "additive_input"}
+    for column in ("p", "p_matched"):
+        rate = tested[column].agg(lambda p: (p < 0.05).mean())
+        assert rate.between(0.02, 0.08).all(), f"{column}: {rate.to_dict()}"
+    assert (tested.q.min() > 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("missing.csv", None, "no such file"),
+        ("bare.csv", "Metadata_compound,Metadata_moa\nx,y\nz,w\n", "no feature"),
+        ("hole.csv", "Metadata_compound,Cells_AreaShape_Area\nDMSO,1\nx,\ny,3\n", "--drop-na"),
+        ("alone.csv", "Metadata_compound,Cells_AreaShape_Area\nx,1\ny,2\nz,3\n", "--zero-control"),
+    ],
+)
+def test_a_refusal_is_one_quick_line_and_leaves_nothing(name, text, says, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    before, start = sorted(tmp_path.rglob("*")), time.monotonic()
+    done = cpvae("run", name, "--out", "results/x", cwd=tmp_path)
+    seconds = time.monotonic() - start
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert says in done.stderr and name in done.stderr and "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert seconds < 5  # about half a second on a quiet machine; the heavy libraries alone take longer than this under load
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    done = cpvae("demo", "--out", "thesis", cwd=tmp_path)
+    assert done.returncode == 2 and "is not a run" in done.stderr
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+
+
+def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
+    pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
+    done = cpvae("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
+    assert done.returncode == 0, done.stderr
+    near = pd.read_csv(tmp_path / "near.csv")
+    assert len(near) == 104 and near.cosine.is_monotonic_decreasing
+    assert near.moa[0] == pair.pair  # the truth is nearest
+    assert len(done.stdout.splitlines()) == 8
+    wrong = cpvae("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
+    assert wrong.returncode == 2 and "Did you mean" in wrong.stderr
+    nowhere = cpvae("predict", tmp_path, "--a", "x", "--b", "y")
+    assert nowhere.returncode == 2 and "not a run folder" in nowhere.stderr
+
+
+def test_a_table_without_pairs_still_gets_a_report(tmp_path):
+    world = simulate_profiles(seed=5, n_mechanisms=6, n_pairs=0, n_features=60, n_maps=2)
+    run = run_pipeline(world, tmp_path / "run", RunConfig(models=("pca",)), jobs=1)
+    assert not (run / "tables" / "lsa.csv").exists()
+    assert any("No evaluable pair" in note for note in json.loads((run / "run.json").read_text())["notes"])
+    assert "No evaluable pair" in (run / "report.html").read_text()
+
+
+def test_the_papers_preset_runs_to_a_report(tmp_path):
+    world = simulate_profiles(seed=6, n_mechanisms=6, n_pairs=3, n_features=60, n_maps=2)
+    run = run_pipeline(world, tmp_path / "run", RunConfig(preset="chow2022", n_permutations=200, vae=dict(epochs=5)), jobs=1)
+    config = json.loads((run / "models" / "mmd" / "config.json").read_text())["params"]
+    assert (config["heads"], config["mmd_weight"], config["code"]) == ("chow2022", 1000.0, "sample")
+    assert set(pd.read_csv(run / "tables" / "lsa.csv").model) == {*MODELS, *BASELINES}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real profiles: set CPVAE_DATA (looked in {DATA.name}/)")
+def test_real_morphology_is_rebuilt_better_than_by_pca():
+    profiles = prepare_profiles(read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"), config := RunConfig())
+    x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
+    train, test = x[split == "train"], x[split == "test"]
+    fvu = {}
+    for name in ("beta", "pca"):
+        model = fit_model(name, False, train, x[split == "valid"], config)
+        fvu[name] = ((test - model.inverse_transform(model.transform(test))) ** 2).sum() / ((test - train.mean(0)) ** 2).sum()
+    assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
+
+
+def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
+    earlier = tmp_path / "run"
+    shutil.copytree(demo, earlier)
+    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", "demo", "--out", earlier, "--jobs", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(6)
+    process.kill()
+    process.wait()
+    assert fingerprint(earlier) == fingerprint(demo)
