@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Profiles', 'Out', 'ZeroControl', 'Control', 'CompoundColumn', 'DoseColumn', 'PlateColumn', 'MoaColumn',
-           'DropNa', 'Seed', 'Jobs', 'Quiet', 'Debug', 'refusing', 'cpvae', 'read', 'lines', 'info', 'read_for_info',
-           'run', 'demo', 'predict', 'main']
+           'DropNa', 'Seed', 'Jobs', 'Quiet', 'Debug', 'refusing', 'read', 'lines', 'info', 'read_for_info', 'run',
+           'demo', 'predict', 'main']
 
-# %% ../nbs/10_cli.ipynb #c0738895
+# %% ../nbs/10_cli.ipynb #43d49326
 import errno
 import sys
 import traceback
@@ -18,11 +18,11 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/10_cli.ipynb #b8fb47b5
+# %% ../nbs/10_cli.ipynb #1cd91b38
 # All commands.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-# %% ../nbs/10_cli.ipynb #a46169a9
+# %% ../nbs/10_cli.ipynb #1d6ff31a
 @contextmanager
 def refusing(
     debug: bool = False,  # show the traceback
@@ -42,7 +42,7 @@ def refusing(
         typer.echo(f"cpvae: {text}{advice}", err=True)
         raise typer.Exit(2 if mendable else 1) from None
 
-# %% ../nbs/10_cli.ipynb #b6b5dda4
+# %% ../nbs/10_cli.ipynb #bfc251d7
 Profiles = Annotated[str, typer.Argument(help="Table of profiles: .csv, .tsv (also .gz) or .parquet; or the word 'simulated'.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 ZeroControl = Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]
@@ -57,7 +57,7 @@ Jobs = Annotated[int, typer.Option(help="Fits at the same time; -1 is one a core
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and the report's place.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-# %% ../nbs/10_cli.ipynb #0c72dbca
+# %% ../nbs/10_cli.ipynb #8519bddd
 def _show_version(value: bool) -> None:
     if value:
         from cpvae import __version__
@@ -65,14 +65,14 @@ def _show_version(value: bool) -> None:
         typer.echo(f"cpvae {__version__}")
         raise typer.Exit
 
-# %% ../nbs/10_cli.ipynb #58b94e3e
+# %% ../nbs/10_cli.ipynb #504cfe10
 @app.callback()
-def cpvae(
+def _root(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")] = False,
 ) -> None:
     "Variational autoencoders and latent space arithmetic on cell profiles."
 
-# %% ../nbs/10_cli.ipynb #9c9b66df
+# %% ../nbs/10_cli.ipynb #2c353e65
 def read(
     profiles: str,  # file name, or "simulated"
     seed: int,  # of the simulation
@@ -89,7 +89,7 @@ def read(
 
     return read_profiles(profiles, **options)
 
-# %% ../nbs/10_cli.ipynb #d3bec341
+# %% ../nbs/10_cli.ipynb #aafb5466
 def lines(
     facts: dict,  # from `describe_profiles`
 ) -> list[str]:  # one fact a line, names aligned; lists on lines of their own
@@ -106,7 +106,7 @@ def lines(
         text += [f"{name if i == 0 else '':<{width}}{line}".rstrip() for i, line in enumerate(many or ["none"])]
     return text
 
-# %% ../nbs/10_cli.ipynb #234bd2b4
+# %% ../nbs/10_cli.ipynb #264d026f
 @app.command()
 def info(
     profiles: Profiles,
@@ -127,7 +127,7 @@ def info(
 
         typer.echo("\n".join(lines(describe_profiles(table))))
 
-# %% ../nbs/10_cli.ipynb #1bbbf6d4
+# %% ../nbs/10_cli.ipynb #d842438b
 def read_for_info(
     profiles: str,  # file name, or "simulated"
     zero_control: bool,  # the zero vector is the control
@@ -146,14 +146,14 @@ def read_for_info(
         table.uns["cpvae"]["notes"] = [*table.uns["cpvae"]["notes"], f"`cpvae run` will refuse: {error}"]
         return table
 
-# %% ../nbs/10_cli.ipynb #e905f292
+# %% ../nbs/10_cli.ipynb #9b035588
 def _run(table, out: Path, command: str, jobs: int, quiet: bool, **settings) -> None:
     from cpvae.pipeline import RunConfig, run_pipeline
 
     folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, command=command, progress=not quiet)
     typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")
 
-# %% ../nbs/10_cli.ipynb #3a528885
+# %% ../nbs/10_cli.ipynb #8da4f89e
 @app.command()
 def run(
     profiles: Profiles,
@@ -181,7 +181,7 @@ def run(
         command = f"cpvae run {Path(profiles).name}"
         _run(table, out, command, jobs, quiet, preset=preset, models=tuple(m.strip() for m in models.split(",")), seed=seed, n_permutations=permutations)
 
-# %% ../nbs/10_cli.ipynb #089b81a0
+# %% ../nbs/10_cli.ipynb #522a6e8f
 @app.command()
 def demo(
     out: Out = Path("results/demo"),
@@ -194,7 +194,7 @@ def demo(
     with refusing(debug):
         _run(read("simulated", seed), out, "cpvae demo", jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200))
 
-# %% ../nbs/10_cli.ipynb #1817def6
+# %% ../nbs/10_cli.ipynb #c504d8e4
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
@@ -220,7 +220,7 @@ def predict(
             table.to_csv(out, index=False)
             typer.echo(f"all {len(table):,} compounds: {out}")
 
-# %% ../nbs/10_cli.ipynb #ebb46dd9
+# %% ../nbs/10_cli.ipynb #7708248d
 def main() -> None:
     "Entry point of the `cpvae` command."
     for stream in (sys.stdout, sys.stderr):
