@@ -7,8 +7,9 @@ __all__ = ['app', 'Profiles', 'Out', 'ZeroControl', 'Control', 'CompoundColumn',
            'DropNa', 'Seed', 'Jobs', 'Quiet', 'Debug', 'refusing', 'read', 'lines', 'info', 'read_for_info', 'run',
            'demo', 'predict', 'main']
 
-# %% ../nbs/10_cli.ipynb #43d49326
+# %% ../nbs/10_cli.ipynb #976b9b2d
 import errno
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/10_cli.ipynb #1cd91b38
+# %% ../nbs/10_cli.ipynb #d30a86b4
 # All commands.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-# %% ../nbs/10_cli.ipynb #1d6ff31a
+# %% ../nbs/10_cli.ipynb #e1b41c3e
 @contextmanager
 def refusing(
     debug: bool = False,  # show the traceback
@@ -42,7 +43,7 @@ def refusing(
         typer.echo(f"cpvae: {text}{advice}", err=True)
         raise typer.Exit(2 if mendable else 1) from None
 
-# %% ../nbs/10_cli.ipynb #bfc251d7
+# %% ../nbs/10_cli.ipynb #822409eb
 Profiles = Annotated[str, typer.Argument(help="Table of profiles: .csv, .tsv (also .gz) or .parquet; or the word 'simulated'.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 ZeroControl = Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]
@@ -57,7 +58,7 @@ Jobs = Annotated[int, typer.Option(help="Fits at the same time; -1 is one a core
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and the report's place.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-# %% ../nbs/10_cli.ipynb #8519bddd
+# %% ../nbs/10_cli.ipynb #e2165c8a
 def _show_version(value: bool) -> None:
     if value:
         from cpvae import __version__
@@ -65,14 +66,14 @@ def _show_version(value: bool) -> None:
         typer.echo(f"cpvae {__version__}")
         raise typer.Exit
 
-# %% ../nbs/10_cli.ipynb #504cfe10
+# %% ../nbs/10_cli.ipynb #d97d03e2
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")] = False,
 ) -> None:
     "Variational autoencoders and latent space arithmetic on cell profiles."
 
-# %% ../nbs/10_cli.ipynb #2c353e65
+# %% ../nbs/10_cli.ipynb #f857ed46
 def read(
     profiles: str,  # file name, or "simulated"
     seed: int,  # of the simulation
@@ -89,7 +90,7 @@ def read(
 
     return read_profiles(profiles, **options)
 
-# %% ../nbs/10_cli.ipynb #aafb5466
+# %% ../nbs/10_cli.ipynb #ed15a127
 def lines(
     facts: dict,  # from `describe_profiles`
 ) -> list[str]:  # one fact a line, names aligned; lists on lines of their own
@@ -106,7 +107,7 @@ def lines(
         text += [f"{name if i == 0 else '':<{width}}{line}".rstrip() for i, line in enumerate(many or ["none"])]
     return text
 
-# %% ../nbs/10_cli.ipynb #264d026f
+# %% ../nbs/10_cli.ipynb #87f83637
 @app.command()
 def info(
     profiles: Profiles,
@@ -127,7 +128,7 @@ def info(
 
         typer.echo("\n".join(lines(describe_profiles(table))))
 
-# %% ../nbs/10_cli.ipynb #d842438b
+# %% ../nbs/10_cli.ipynb #b66f348e
 def read_for_info(
     profiles: str,  # file name, or "simulated"
     zero_control: bool,  # the zero vector is the control
@@ -146,14 +147,14 @@ def read_for_info(
         table.uns["cpvae"]["notes"] = [*table.uns["cpvae"]["notes"], f"`cpvae run` will refuse: {error}"]
         return table
 
-# %% ../nbs/10_cli.ipynb #9b035588
-def _run(table, out: Path, command: str, jobs: int, quiet: bool, **settings) -> None:
+# %% ../nbs/10_cli.ipynb #50806d42
+def _run(table, out: Path, jobs: int, quiet: bool, **settings) -> None:
     from cpvae.pipeline import RunConfig, run_pipeline
 
-    folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, command=command, progress=not quiet)
+    folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, command=f"cpvae {shlex.join(sys.argv[1:])}", progress=not quiet)
     typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")
 
-# %% ../nbs/10_cli.ipynb #8da4f89e
+# %% ../nbs/10_cli.ipynb #0ca6f41c
 @app.command()
 def run(
     profiles: Profiles,
@@ -178,10 +179,9 @@ def run(
         columns = dict(compound=compound_column, dose=dose_column, plate=plate_column, moa=moa_column)
         table = read(profiles, seed, zero_control=zero_control, control=control, drop_na=drop_na, **columns)
         out = out or Path("results") / Path(profiles).name.split(".")[0]
-        command = f"cpvae run {Path(profiles).name}"
-        _run(table, out, command, jobs, quiet, preset=preset, models=tuple(m.strip() for m in models.split(",")), seed=seed, n_permutations=permutations)
+        _run(table, out, jobs, quiet, preset=preset, models=tuple(m.strip() for m in models.split(",")), seed=seed, n_permutations=permutations)
 
-# %% ../nbs/10_cli.ipynb #522a6e8f
+# %% ../nbs/10_cli.ipynb #4f3145ee
 @app.command()
 def demo(
     out: Out = Path("results/demo"),
@@ -192,9 +192,9 @@ def demo(
 ) -> None:
     "The whole pipeline on simulated profiles whose truth is known, in about a minute."
     with refusing(debug):
-        _run(read("simulated", seed), out, "cpvae demo", jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200))
+        _run(read("simulated", seed), out, jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200))
 
-# %% ../nbs/10_cli.ipynb #c504d8e4
+# %% ../nbs/10_cli.ipynb #761e2acb
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
@@ -220,7 +220,7 @@ def predict(
             table.to_csv(out, index=False)
             typer.echo(f"all {len(table):,} compounds: {out}")
 
-# %% ../nbs/10_cli.ipynb #7708248d
+# %% ../nbs/10_cli.ipynb #69ee7b54
 def main() -> None:
     "Entry point of the `cpvae` command."
     for stream in (sys.stdout, sys.stderr):

@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'fit_model'
            'compute_tables', 'run_record', 'check_destination', 'into_place', 'write_tables', 'with_latents',
            'run_pipeline', 'predict_from_run']
 
-# %% ../nbs/09_pipeline.ipynb #dcdd8fb9
+# %% ../nbs/09_pipeline.ipynb #bc9d82f8
 import json
 import platform
 import shutil
@@ -36,7 +36,7 @@ from .models import VAE, load_model, make_vae, save_model
 from .report import write_report
 from .training import DivergedError, one_thread, shuffle_columns
 
-# %% ../nbs/09_pipeline.ipynb #ee13aebe
+# %% ../nbs/09_pipeline.ipynb #0eead426
 # Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
@@ -63,7 +63,7 @@ class RunConfig:
         if not self.models or (unknown := set(self.models) - set(MODELS)):
             raise ProfileError(f"unknown model {', '.join(sorted(unknown)) if self.models else '(none)'}; choose from {', '.join(MODELS)}")
 
-# %% ../nbs/09_pipeline.ipynb #fc622f4a
+# %% ../nbs/09_pipeline.ipynb #c6f9ff0d
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
@@ -73,7 +73,7 @@ def prepare_profiles(
     split_profiles(prepared, **PREPARATION[config.preset]["split"], seed=config.seed)
     return scale_profiles(prepared, **PREPARATION[config.preset]["scale"])
 
-# %% ../nbs/09_pipeline.ipynb #8d7c1d26
+# %% ../nbs/09_pipeline.ipynb #f9459b53
 def fit_model(
     name: str,  # vanilla, beta, mmd or pca
     shuffled: bool,  # fit on column-shuffled profiles
@@ -94,14 +94,14 @@ def fit_model(
         except DivergedError as error:
             raise ProfileError(f"model {name}{' (shuffled)' if shuffled else ''}: {error}") from error
 
-# %% ../nbs/09_pipeline.ipynb #a653706f
+# %% ../nbs/09_pipeline.ipynb #bf265c88
 @contextmanager
 def _quiet_workers():  # joblib replaces a worker that has grown, and says so in the user's terminal
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         yield
 
-# %% ../nbs/09_pipeline.ipynb #cdb5bcc8
+# %% ../nbs/09_pipeline.ipynb #53378fa4
 def fit_models(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
@@ -116,7 +116,7 @@ def fit_models(
         fitted = Parallel(n_jobs=jobs, return_as="generator")(tasks)
         return dict(zip(keys, tqdm(fitted, "fitting", len(keys), leave=False, disable=None if progress else True), strict=True))
 
-# %% ../nbs/09_pipeline.ipynb #efd59ff8
+# %% ../nbs/09_pipeline.ipynb #0370265f
 def training_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
 ) -> pd.DataFrame:  # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of sse, kl, mmd; no rows for PCA
@@ -126,7 +126,7 @@ def training_table(
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
     return table[[c for c in first if c in table] + [c for c in table if c not in first]]
 
-# %% ../nbs/09_pipeline.ipynb #2633f73b
+# %% ../nbs/09_pipeline.ipynb #158d231c
 def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, seconds
     start = time.perf_counter()
     with one_thread():
@@ -138,7 +138,7 @@ def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa a
     except ProfileError as error:
         return str(error)
 
-# %% ../nbs/09_pipeline.ipynb #7011ebc2
+# %% ../nbs/09_pipeline.ipynb #6a3dea59
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
     profiles: AnnData,  # from `prepare_profiles`
@@ -161,18 +161,18 @@ def compute_tables(
         tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
-# %% ../nbs/09_pipeline.ipynb #a37960b7
+# %% ../nbs/09_pipeline.ipynb #bc91ac1a
 def _in_a_line(value: Any) -> Any:  # lists and dicts as text
     if isinstance(value, dict):
         return ", ".join(f"{k} {v:,}" for k, v in value.items())
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, list) else value
 
-# %% ../nbs/09_pipeline.ipynb #e3f9d7b3
+# %% ../nbs/09_pipeline.ipynb #6c7fbc53
 def run_record(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
     command: str,  # how the run was started, in words
-    seconds: dict[str, float],  # time of each stage
+    seconds: dict[str, float],  # wall time of each stage
     missing: str = "",  # why there is no arithmetic
 ) -> dict[str, Any]:  # run.json
     "What was run, on what, with what."
@@ -187,7 +187,7 @@ def run_record(
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages}, "seconds": seconds,
     }
 
-# %% ../nbs/09_pipeline.ipynb #ccbf5dcd
+# %% ../nbs/09_pipeline.ipynb #7c743835
 def check_destination(
     out: str | Path,  # run folder to be
 ) -> Path:  # the same, absolute
@@ -197,7 +197,7 @@ def check_destination(
         raise ProfileError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
     return out
 
-# %% ../nbs/09_pipeline.ipynb #1953b307
+# %% ../nbs/09_pipeline.ipynb #2452c35b
 @contextmanager
 def into_place(
     out: Path,  # run folder to be, from `check_destination`
@@ -218,7 +218,7 @@ def into_place(
             parent.rmdir()
         raise
 
-# %% ../nbs/09_pipeline.ipynb #52266c63
+# %% ../nbs/09_pipeline.ipynb #88155399
 def write_tables(
     tables: dict[str, pd.DataFrame],  # name to table
     folder: Path,  # gets NAME.csv, or NAME.parquet above 100,000 rows
@@ -231,7 +231,7 @@ def write_tables(
         else:
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
-# %% ../nbs/09_pipeline.ipynb #54164774
+# %% ../nbs/09_pipeline.ipynb #d6d2c381
 def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
@@ -241,7 +241,7 @@ def with_latents(
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
     return AnnData(X=x, obs=profiles.obs.copy(), var=profiles.var.copy(), uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm)
 
-# %% ../nbs/09_pipeline.ipynb #683216c7
+# %% ../nbs/09_pipeline.ipynb #44eab022
 def run_pipeline(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `simulate_profiles`
     out: str | Path,  # run folder to be
@@ -259,19 +259,19 @@ def run_pipeline(
         say(f"fitting {len(config.models)} models and their shuffled controls on {(prepared.obs['split'] == 'train').sum():,} profiles")
         fitted, seconds["fit"] = _timed(fit_models, prepared, config, jobs, progress)
         say("measuring reconstruction, map and arithmetic")
-        tables, more, missing = compute_tables(fitted, prepared, config, jobs)
+        (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs)
         real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
         with into_place(out) as folder:
             for name, model in real.items():
                 save_model(model, folder / "models" / name)
             write_tables(tables, folder / "tables")
             with_latents(prepared, real).write_h5ad(folder / "latents.h5ad")
-            record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()} | more, missing)
+            record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, missing) | {"stages": {f"{k}, s": v for k, v in parts.items()}}
             (folder / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             write_report(folder)
     return out
 
-# %% ../nbs/09_pipeline.ipynb #83830714
+# %% ../nbs/09_pipeline.ipynb #5d6bafc7
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated
