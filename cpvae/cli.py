@@ -7,7 +7,7 @@ __all__ = ['app', 'Profiles', 'Out', 'ZeroControl', 'Control', 'CompoundColumn',
            'DropNa', 'Seed', 'Jobs', 'Quiet', 'Debug', 'refusing', 'read', 'lines', 'info', 'read_for_info', 'run',
            'demo', 'predict', 'main']
 
-# %% ../nbs/10_cli.ipynb #976b9b2d
+# %% ../nbs/10_cli.ipynb #93277550
 import errno
 import shlex
 import sys
@@ -19,11 +19,11 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/10_cli.ipynb #d30a86b4
+# %% ../nbs/10_cli.ipynb #8919fc49
 # All commands.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-# %% ../nbs/10_cli.ipynb #e1b41c3e
+# %% ../nbs/10_cli.ipynb #0af3218c
 @contextmanager
 def refusing(
     debug: bool = False,  # show the traceback
@@ -43,7 +43,13 @@ def refusing(
         typer.echo(f"cpvae: {text}{advice}", err=True)
         raise typer.Exit(2 if mendable else 1) from None
 
-# %% ../nbs/10_cli.ipynb #822409eb
+# %% ../nbs/10_cli.ipynb #e47a20aa
+def _some_jobs(value: int) -> int:
+    if value == 0:
+        raise typer.BadParameter("0 fits at a time do nothing; give 1 or more, or -1 for one a core")
+    return value
+
+# %% ../nbs/10_cli.ipynb #27a9f7f7
 Profiles = Annotated[str, typer.Argument(help="Table of profiles: .csv, .tsv (also .gz) or .parquet; or the word 'simulated'.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 ZeroControl = Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]
@@ -53,12 +59,12 @@ DoseColumn = Annotated[str | None, typer.Option(help="Column of the dose, µM.",
 PlateColumn = Annotated[str | None, typer.Option(help="Column of the plate.", show_default=False)]
 MoaColumn = Annotated[str | None, typer.Option(help="Column of mechanisms of action, joined by '|'.", show_default=False)]
 DropNa = Annotated[bool, typer.Option("--drop-na", help="Leave out rows with missing or infinite features.")]
-Seed = Annotated[int, typer.Option(help="Of everything random: the same seed gives the same tables.")]
-Jobs = Annotated[int, typer.Option(help="Fits at the same time; -1 is one a core. Changes no result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")]
+Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at the same time; -1 is one a core. Changes no result.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and the report's place.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-# %% ../nbs/10_cli.ipynb #e2165c8a
+# %% ../nbs/10_cli.ipynb #251764c4
 def _show_version(value: bool) -> None:
     if value:
         from cpvae import __version__
@@ -66,14 +72,14 @@ def _show_version(value: bool) -> None:
         typer.echo(f"cpvae {__version__}")
         raise typer.Exit
 
-# %% ../nbs/10_cli.ipynb #d97d03e2
+# %% ../nbs/10_cli.ipynb #8422486c
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")] = False,
 ) -> None:
     "Variational autoencoders and latent space arithmetic on cell profiles."
 
-# %% ../nbs/10_cli.ipynb #f857ed46
+# %% ../nbs/10_cli.ipynb #2d95b9de
 def read(
     profiles: str,  # file name, or "simulated"
     seed: int,  # of the simulation
@@ -90,7 +96,7 @@ def read(
 
     return read_profiles(profiles, **options)
 
-# %% ../nbs/10_cli.ipynb #ed15a127
+# %% ../nbs/10_cli.ipynb #69deafa0
 def lines(
     facts: dict,  # from `describe_profiles`
 ) -> list[str]:  # one fact a line, names aligned; lists on lines of their own
@@ -107,7 +113,7 @@ def lines(
         text += [f"{name if i == 0 else '':<{width}}{line}".rstrip() for i, line in enumerate(many or ["none"])]
     return text
 
-# %% ../nbs/10_cli.ipynb #87f83637
+# %% ../nbs/10_cli.ipynb #4cbc236f
 @app.command()
 def info(
     profiles: Profiles,
@@ -128,7 +134,7 @@ def info(
 
         typer.echo("\n".join(lines(describe_profiles(table))))
 
-# %% ../nbs/10_cli.ipynb #b66f348e
+# %% ../nbs/10_cli.ipynb #00b70c5e
 def read_for_info(
     profiles: str,  # file name, or "simulated"
     zero_control: bool,  # the zero vector is the control
@@ -147,14 +153,14 @@ def read_for_info(
         table.uns["cpvae"]["notes"] = [*table.uns["cpvae"]["notes"], f"`cpvae run` will refuse: {error}"]
         return table
 
-# %% ../nbs/10_cli.ipynb #50806d42
+# %% ../nbs/10_cli.ipynb #61dade15
 def _run(table, out: Path, jobs: int, quiet: bool, **settings) -> None:
     from cpvae.pipeline import RunConfig, run_pipeline
 
     folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, command=f"cpvae {shlex.join(sys.argv[1:])}", progress=not quiet)
     typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")
 
-# %% ../nbs/10_cli.ipynb #0ca6f41c
+# %% ../nbs/10_cli.ipynb #cf2d15a2
 @app.command()
 def run(
     profiles: Profiles,
@@ -179,9 +185,9 @@ def run(
         columns = dict(compound=compound_column, dose=dose_column, plate=plate_column, moa=moa_column)
         table = read(profiles, seed, zero_control=zero_control, control=control, drop_na=drop_na, **columns)
         out = out or Path("results") / Path(profiles).name.split(".")[0]
-        _run(table, out, jobs, quiet, preset=preset, models=tuple(m.strip() for m in models.split(",")), seed=seed, n_permutations=permutations)
+        _run(table, out, jobs, quiet, preset=preset, models=tuple(m.strip().lower() for m in models.split(",") if m.strip()), seed=seed, n_permutations=permutations)
 
-# %% ../nbs/10_cli.ipynb #4f3145ee
+# %% ../nbs/10_cli.ipynb #af6585d8
 @app.command()
 def demo(
     out: Out = Path("results/demo"),
@@ -194,7 +200,7 @@ def demo(
     with refusing(debug):
         _run(read("simulated", seed), out, jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200))
 
-# %% ../nbs/10_cli.ipynb #761e2acb
+# %% ../nbs/10_cli.ipynb #93bd5109
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
@@ -213,14 +219,14 @@ def predict(
             raise ProfileError(f"{run}: not a run folder; make one with `cpvae run PROFILES --out {run}`")
         from cpvae.pipeline import predict_from_run
 
-        table, state = predict_from_run(run, a, b, model, None)
+        table, state = predict_from_run(run, a, b, model and model.lower(), None)
         typer.echo(f"{a} + {b}, A - D + B in the latent space of {state.name}; cosine: direction from the control, 1 is the same")
         typer.echo(table.head(top).to_string(index=False, float_format=lambda v: f"{v:.3f}"))
         if out:
             table.to_csv(out, index=False)
             typer.echo(f"all {len(table):,} compounds: {out}")
 
-# %% ../nbs/10_cli.ipynb #69ee7b54
+# %% ../nbs/10_cli.ipynb #3150cbc6
 def main() -> None:
     "Entry point of the `cpvae` command."
     for stream in (sys.stdout, sys.stderr):

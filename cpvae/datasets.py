@@ -6,7 +6,7 @@
 __all__ = ['hill', 'cellprofiler_features', 'StateToFeatures', 'random_map', 'simulated_compounds', 'plate_layout',
            'hidden_states', 'simulate_profiles', 'simulated_metadata']
 
-# %% ../nbs/00a_datasets.ipynb #be9f169e
+# %% ../nbs/00a_datasets.ipynb #7fbc7e2f
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from .data import CHANNELS, COMPARTMENTS, profiles_from_table
 
-# %% ../nbs/00a_datasets.ipynb #3365ca40
+# %% ../nbs/00a_datasets.ipynb #7e4570a1
 def hill(
     dose: np.ndarray,  # doses, µM
     ec50: np.ndarray,  # dose of half the effect, µM; broadcast against `dose`
@@ -25,7 +25,7 @@ def hill(
     "Share of a compound's full effect at a dose."
     return 1 / (1 + (ec50 / dose) ** slope)
 
-# %% ../nbs/00a_datasets.ipynb #1661acf5
+# %% ../nbs/00a_datasets.ipynb #da522918
 def cellprofiler_features(
     n: int,  # how many, at most 564
 ) -> list[str]:  # names as CellProfiler writes them, spread evenly over compartments and families
@@ -40,7 +40,7 @@ def cellprofiler_features(
         raise ValueError(f"{n} features asked for; there are names for {len(names)}")
     return [names[i] for i in np.linspace(0, len(names) - 1, n).round().astype(int)]
 
-# %% ../nbs/00a_datasets.ipynb #2b553803
+# %% ../nbs/00a_datasets.ipynb #013479ea
 @dataclass(frozen=True)
 class StateToFeatures:
     "The bent map from hidden states to features."
@@ -56,7 +56,7 @@ class StateToFeatures:
         "Map states to features."
         return (np.tanh(state @ self.gain + self.bias) - np.tanh(self.bias)) @ self.loadings
 
-# %% ../nbs/00a_datasets.ipynb #0f193952
+# %% ../nbs/00a_datasets.ipynb #73413cfd
 def random_map(
     features: list[str],  # `[G]` CellProfiler names
     n_state: int,  # K, state coordinates
@@ -72,7 +72,7 @@ def random_map(
     gain = curvature * rng.standard_normal((n_state, n_processes)) / np.sqrt(n_state)
     return StateToFeatures(gain, rng.uniform(-1, 1, n_processes), loadings / np.linalg.norm(loadings, axis=0))
 
-# %% ../nbs/00a_datasets.ipynb #8dd54efd
+# %% ../nbs/00a_datasets.ipynb #0c45debd
 def simulated_compounds(
     n_mechanisms: int,  # single mechanisms
     n_pairs: int,  # pairs of mechanisms that some compound carries
@@ -90,7 +90,7 @@ def simulated_compounds(
     names = [f"simulated compound {i + 1:03d}" for i in range(len(moa))]
     return pd.DataFrame({"compound": names, "moa": moa, "ec50": 10 ** rng.uniform(-1.2, 0.3, len(moa)), "efficacy": rng.uniform(0.7, 1.3, len(moa))})
 
-# %% ../nbs/00a_datasets.ipynb #7afc9da8
+# %% ../nbs/00a_datasets.ipynb #79ea9dd7
 def plate_layout(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     n_maps: int,  # plate maps
@@ -108,7 +108,7 @@ def plate_layout(
         wells.append(plate)
     return pd.concat(wells, ignore_index=True)
 
-# %% ../nbs/00a_datasets.ipynb #201190a2
+# %% ../nbs/00a_datasets.ipynb #09fb7caf
 def hidden_states(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`
@@ -128,7 +128,7 @@ def hidden_states(
     share = np.where(c < 0, 0, hill(layout.dose.fillna(1).to_numpy(), compounds.ec50.to_numpy()[c]))
     return share[:, None] * full[c] + 0.15 * rng.standard_normal((len(layout), n_state)), directions
 
-# %% ../nbs/00a_datasets.ipynb #228e3b0a
+# %% ../nbs/00a_datasets.ipynb #d336b639
 def simulate_profiles(
     effect: float = 1.0,  # size of every compound's effect: 0 silences all of them
     interaction: float = 0.0,  # what two mechanisms do only together: 0 additive, 1 as large as one mechanism
@@ -157,7 +157,7 @@ def simulate_profiles(
     profiles.uns["truth"] = {"effect": effect, "interaction": interaction, "seed": seed, "compounds": compounds, "directions": directions}
     return profiles
 
-# %% ../nbs/00a_datasets.ipynb #e6c84095
+# %% ../nbs/00a_datasets.ipynb #6ea60a17
 def simulated_metadata(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`

@@ -567,7 +567,8 @@ def lsa_table(
     latents = {name: latent_groups(model, arithmetic, profiles) for name, model in models.items()}
     table = score_table({name: predict_states(model, arithmetic, latents[name]) for name, model in models.items()}, arithmetic)
     tests, null = permutation_tests(models, latents, arithmetic, n_permutations, seed)
-    tests["q"] = tests.groupby("model")["p_matched"].transform(lambda p: false_discovery_control(p) if p.notna().all() else np.nan)
+    known = tests[tests["p_matched"].notna()]  # a pair whose test is undefined has no q, and costs the others nothing
+    tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
     pair_names = [p.name for p in arithmetic.pairs]
     z10 = pd.concat([pd.DataFrame({"model": name, "pair": pair_names, "z10": zscore_10_shuffles(model, arithmetic, latents[name], profiles, seed)})
                      for name, model in models.items()])

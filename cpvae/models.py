@@ -6,7 +6,7 @@
 __all__ = ['CHOW2022', 'PRESETS', 'FORMAT', 'ChowHead', 'Network', 'Objective', 'VAESettings', 'VAE', 'fit_vae', 'encode',
            'decode', 'make_vae', 'save_model', 'load_model']
 
-# %% ../nbs/03_models.ipynb #75a62669
+# %% ../nbs/03_models.ipynb #8466b06e
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .losses import bandwidth, gaussian_nll, kl_unit_normal, mmd, sse, total_loss
 from .training import epochs_for, one_thread, train
 
-# %% ../nbs/03_models.ipynb #97c6918f
+# %% ../nbs/03_models.ipynb #7215b59f
 class ChowHead(nn.Sequential):
     "A latent head as the authors built it: linear, batch normalisation with Keras' constants, leaky rectifier."
 
@@ -37,7 +37,7 @@ class ChowHead(nn.Sequential):
     ):
         super().__init__(nn.Linear(n_hidden, n_latent), nn.BatchNorm1d(n_latent, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3))
 
-# %% ../nbs/03_models.ipynb #59f11aa8
+# %% ../nbs/03_models.ipynb #c581c25f
 class Network(nn.Module):
     "Encoder to a Gaussian posterior, decoder to a Gaussian with a variance for each feature."
 
@@ -72,12 +72,20 @@ class Network(nn.Module):
         generator: torch.Generator,  # source of the posterior's noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
         "Encode, draw once from each posterior, decode."
-        h = self.encoder(x)
-        mu, logvar = self.mu(h), self.logvar(h)
+        mu, logvar = self.encode(x)
         z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator)
         return mu, logvar, z, self.decoder(z)
 
-# %% ../nbs/03_models.ipynb #b219454f
+    def encode(
+        self,
+        x: Tensor,  # `[B,G]` profiles
+    ) -> tuple[Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`
+        "Posterior of each profile. A linear log variance is bent to stay between -8 and 8, so that no profile's noise can explode."
+        h = self.encoder(x)
+        mu, logvar = self.mu(h), self.logvar(h)
+        return mu, logvar if isinstance(self.logvar, ChowHead) else 8 * torch.tanh(logvar / 8)
+
+# %% ../nbs/03_models.ipynb #120b7136
 @dataclass(frozen=True)
 class Objective:
     "What a network pays, with weights: called on a network and profiles, gives the parts of the loss."
@@ -109,7 +117,7 @@ class Objective:
         prior = torch.randn(z.shape, generator=generator)
         return mmd(z, prior, bandwidth(z.shape[1], self.kernel), unbiased=self.kernel == "gaussian")
 
-# %% ../nbs/03_models.ipynb #5e45a5cd
+# %% ../nbs/03_models.ipynb #e0917cc5
 class _Trainable(nn.Module):
     # What `train` needs: a module with `loss_parts`. Holds the network and its objective together.
     def __init__(self, network: Network, objective: Objective):
@@ -119,7 +127,7 @@ class _Trainable(nn.Module):
     def loss_parts(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.objective(self.network, x, generator)
 
-# %% ../nbs/03_models.ipynb #9a1780fd
+# %% ../nbs/03_models.ipynb #f57d7f2d
 @dataclass(eq=False, repr=False)
 class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     "The choices that make a VAE: a record that scikit-learn can read, clone and search over."
@@ -149,10 +157,10 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype, tags.non_deterministic = ["float32"], False
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-# %% ../nbs/03_models.ipynb #7e0948e4
+# %% ../nbs/03_models.ipynb #679fbed5
 class VAE(VAESettings):
     "Variational autoencoder of profiles, a scikit-learn transformer with an inverse. Its parameters are those of `VAESettings`."
 
@@ -189,12 +197,12 @@ class VAE(VAESettings):
         check_is_fitted(self)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n_samples, self.n_latent)))
 
-# %% ../nbs/03_models.ipynb #528daf8d
+# %% ../nbs/03_models.ipynb #d7f6fd1e
 def _new_network(vae: VAESettings) -> Network:  # untrained, with the weights its seed gives
     generator = torch.Generator().manual_seed(vae.seed_)
     return Network(vae.n_features_in_, vae.n_hidden, vae.n_latent, vae.heads, generator).eval()
 
-# %% ../nbs/03_models.ipynb #46bb3c9e
+# %% ../nbs/03_models.ipynb #4d272a3c
 def fit_vae(
     vae: VAE,  # gets `network_`, `history_`, `seed_`
     X: np.ndarray,  # `[N,G]` scaled training profiles
@@ -213,7 +221,7 @@ def fit_vae(
     )
     return vae
 
-# %% ../nbs/03_models.ipynb #0586c178
+# %% ../nbs/03_models.ipynb #77e2f659
 @torch.no_grad()
 def encode(
     vae: VAE,  # fitted estimator
@@ -223,10 +231,11 @@ def encode(
     check_is_fitted(vae)
     x = torch.tensor(validate_data(vae, X, dtype=np.float32, reset=False))
     with one_thread():
-        mu, _, z, _ = vae.network_(x, torch.Generator().manual_seed(vae.seed_))
-    return (mu if vae.code == "mean" else z).numpy()
+        mu, logvar = vae.network_.encode(x)
+        noise = 0 if vae.code == "mean" else torch.randn(mu.shape, generator=torch.Generator().manual_seed(vae.seed_))
+    return (mu + (0.5 * logvar).exp() * noise).numpy()
 
-# %% ../nbs/03_models.ipynb #dc8394b4
+# %% ../nbs/03_models.ipynb #a2d028a5
 @torch.no_grad()
 def decode(
     vae: VAE,  # fitted estimator
@@ -240,7 +249,7 @@ def decode(
     with one_thread():
         return vae.network_.decoder(torch.tensor(Z)).numpy()
 
-# %% ../nbs/03_models.ipynb #26e28815
+# %% ../nbs/03_models.ipynb #c983f40f
 # What all of the authors' models share.
 CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", code="sample", batch_size=96, schedule="constant", clip=None, monitor="none")
 
@@ -258,7 +267,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-# %% ../nbs/03_models.ipynb #e2b612ea
+# %% ../nbs/03_models.ipynb #7638c1c8
 def make_vae(
     variant: Literal["vanilla", "beta", "mmd"],  # "vanilla", "beta" or "mmd"
     preset: Literal["recommended", "chow2022"] = "recommended",  # "recommended" or "chow2022"
@@ -269,7 +278,7 @@ def make_vae(
         raise ValueError(f"no variant {variant!r} in preset {preset!r}; presets: {', '.join(PRESETS)}; variants: {', '.join(PRESETS['recommended'])}")
     return VAE(**(PRESETS[preset][variant] | overrides))
 
-# %% ../nbs/03_models.ipynb #650bb504
+# %% ../nbs/03_models.ipynb #8d16959a
 FORMAT = 1  # of saved models; raised when an older version could not read them
 _PCA_TENSORS = ("mean_", "components_", "explained_variance_")
 
@@ -281,7 +290,7 @@ def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:  # 
     params = model.get_params() | {"random_state": model.seed_, "progress": False}
     return config | {"seed": model.seed_, "params": params}, {k: v.contiguous() for k, v in model.network_.state_dict().items()}
 
-# %% ../nbs/03_models.ipynb #d3e5ad67
+# %% ../nbs/03_models.ipynb #875c2818
 def save_model(
     model: VAE | PCA,  # fitted
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
@@ -291,10 +300,10 @@ def save_model(
     config, tensors = _describe(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "weights.safetensors")
+    (folder / "weights.safetensors").write_bytes(save(tensors))  # with the permissions of any other file
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
-# %% ../nbs/03_models.ipynb #a6c975bb
+# %% ../nbs/03_models.ipynb #7ef73261
 def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  # a fitted model, checked against its config
     if config["class"] == "PCA":
         model = PCA(config["n_components"])
@@ -312,7 +321,7 @@ def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  
         model.feature_names_in_ = np.array(config["features"], dtype=object)
     return model
 
-# %% ../nbs/03_models.ipynb #89e2a248
+# %% ../nbs/03_models.ipynb #ed551454
 def load_model(
     folder: str | Path,  # written by `save_model`
 ) -> VAE | PCA:  # fitted; a VAE without its training history

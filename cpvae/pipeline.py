@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'fit_model'
            'compute_tables', 'run_record', 'check_destination', 'into_place', 'write_tables', 'with_latents',
            'run_pipeline', 'predict_from_run']
 
-# %% ../nbs/09_pipeline.ipynb #bc9d82f8
+# %% ../nbs/09_pipeline.ipynb #ff8923b9
 import json
 import platform
 import shutil
@@ -36,7 +36,7 @@ from .models import VAE, load_model, make_vae, save_model
 from .report import write_report
 from .training import DivergedError, one_thread, shuffle_columns
 
-# %% ../nbs/09_pipeline.ipynb #0eead426
+# %% ../nbs/09_pipeline.ipynb #56efc21b
 # Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
@@ -60,10 +60,11 @@ class RunConfig:
     def __post_init__(self):
         if self.preset not in PREPARATION:
             raise ProfileError(f"unknown preset {self.preset!r}; there are {', '.join(PREPARATION)}")
+        object.__setattr__(self, "models", tuple(dict.fromkeys(self.models)))
         if not self.models or (unknown := set(self.models) - set(MODELS)):
             raise ProfileError(f"unknown model {', '.join(sorted(unknown)) if self.models else '(none)'}; choose from {', '.join(MODELS)}")
 
-# %% ../nbs/09_pipeline.ipynb #c6f9ff0d
+# %% ../nbs/09_pipeline.ipynb #6e1ca3d3
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
@@ -73,7 +74,7 @@ def prepare_profiles(
     split_profiles(prepared, **PREPARATION[config.preset]["split"], seed=config.seed)
     return scale_profiles(prepared, **PREPARATION[config.preset]["scale"])
 
-# %% ../nbs/09_pipeline.ipynb #f9459b53
+# %% ../nbs/09_pipeline.ipynb #fd263cf4
 def fit_model(
     name: str,  # vanilla, beta, mmd or pca
     shuffled: bool,  # fit on column-shuffled profiles
@@ -94,14 +95,14 @@ def fit_model(
         except DivergedError as error:
             raise ProfileError(f"model {name}{' (shuffled)' if shuffled else ''}: {error}") from error
 
-# %% ../nbs/09_pipeline.ipynb #bf265c88
+# %% ../nbs/09_pipeline.ipynb #4d35e84e
 @contextmanager
 def _quiet_workers():  # joblib replaces a worker that has grown, and says so in the user's terminal
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         yield
 
-# %% ../nbs/09_pipeline.ipynb #53378fa4
+# %% ../nbs/09_pipeline.ipynb #10080d5a
 def fit_models(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
@@ -116,7 +117,7 @@ def fit_models(
         fitted = Parallel(n_jobs=jobs, return_as="generator")(tasks)
         return dict(zip(keys, tqdm(fitted, "fitting", len(keys), leave=False, disable=None if progress else True), strict=True))
 
-# %% ../nbs/09_pipeline.ipynb #0370265f
+# %% ../nbs/09_pipeline.ipynb #96db060e
 def training_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
 ) -> pd.DataFrame:  # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of sse, kl, mmd; no rows for PCA
@@ -126,7 +127,7 @@ def training_table(
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
     return table[[c for c in first if c in table] + [c for c in table if c not in first]]
 
-# %% ../nbs/09_pipeline.ipynb #158d231c
+# %% ../nbs/09_pipeline.ipynb #b5318216
 def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, seconds
     start = time.perf_counter()
     with one_thread():
@@ -138,7 +139,7 @@ def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa a
     except ProfileError as error:
         return str(error)
 
-# %% ../nbs/09_pipeline.ipynb #6a3dea59
+# %% ../nbs/09_pipeline.ipynb #9b948737
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
     profiles: AnnData,  # from `prepare_profiles`
@@ -161,13 +162,18 @@ def compute_tables(
         tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
-# %% ../nbs/09_pipeline.ipynb #bc91ac1a
+# %% ../nbs/09_pipeline.ipynb #bc2f90e0
+def _parameters(config: RunConfig) -> dict[str, dict[str, Any]]:  # of every VAE, preset and all
+    own = {"n_latent": config.n_latent, "random_state": config.seed} | config.vae
+    return {name: make_vae(name, config.preset, **own).get_params() for name in config.models if name != "pca"}
+
+# %% ../nbs/09_pipeline.ipynb #223cf855
 def _in_a_line(value: Any) -> Any:  # lists and dicts as text
     if isinstance(value, dict):
         return ", ".join(f"{k} {v:,}" for k, v in value.items())
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, list) else value
 
-# %% ../nbs/09_pipeline.ipynb #6c7fbc53
+# %% ../nbs/09_pipeline.ipynb #dd39fd1d
 def run_record(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
@@ -183,21 +189,26 @@ def run_record(
     packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
     return {
         "format": 1, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds"), "seed": config.seed, "preset": config.preset,
-        "config": asdict(config) | PREPARATION[config.preset], "data": {k: v for k, v in data.items() if v != ""}, "columns": facts["columns"], "notes": facts["notes"] + [missing] * bool(missing),
+        "config": asdict(config) | PREPARATION[config.preset] | {"parameters": _parameters(config)}, "data": {k: v for k, v in data.items() if v != ""}, "columns": facts["columns"], "notes": facts["notes"] + [missing] * bool(missing),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages}, "seconds": seconds,
     }
 
-# %% ../nbs/09_pipeline.ipynb #7c743835
+# %% ../nbs/09_pipeline.ipynb #bbc5577d
 def check_destination(
     out: str | Path,  # run folder to be
 ) -> Path:  # the same, absolute
     "Refuse to write over anything but an earlier run. Raises ProfileError."
     out = Path(out).absolute()
+    parent = next(p for p in out.parents if p.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise ProfileError(f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another --out") from error
     if out.exists() and not (out / "run.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise ProfileError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
     return out
 
-# %% ../nbs/09_pipeline.ipynb #2452c35b
+# %% ../nbs/09_pipeline.ipynb #5f1210ba
 @contextmanager
 def into_place(
     out: Path,  # run folder to be, from `check_destination`
@@ -209,16 +220,19 @@ def into_place(
     try:
         yield part
         part.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
+        if out.exists():  # an earlier run steps aside, and goes when its successor stands
+            out.rename(aside := part.with_name(part.name + ".old"))
+            part.rename(out)
+            shutil.rmtree(aside)
+        else:
+            part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         for parent in new_parents:
             parent.rmdir()
         raise
 
-# %% ../nbs/09_pipeline.ipynb #88155399
+# %% ../nbs/09_pipeline.ipynb #3d8fade6
 def write_tables(
     tables: dict[str, pd.DataFrame],  # name to table
     folder: Path,  # gets NAME.csv, or NAME.parquet above 100,000 rows
@@ -231,7 +245,7 @@ def write_tables(
         else:
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
-# %% ../nbs/09_pipeline.ipynb #d6d2c381
+# %% ../nbs/09_pipeline.ipynb #a04cab93
 def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
@@ -241,7 +255,7 @@ def with_latents(
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
     return AnnData(X=x, obs=profiles.obs.copy(), var=profiles.var.copy(), uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm)
 
-# %% ../nbs/09_pipeline.ipynb #44eab022
+# %% ../nbs/09_pipeline.ipynb #b3e24a34
 def run_pipeline(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `simulate_profiles`
     out: str | Path,  # run folder to be
@@ -271,7 +285,7 @@ def run_pipeline(
             write_report(folder)
     return out
 
-# %% ../nbs/09_pipeline.ipynb #5d6bafc7
+# %% ../nbs/09_pipeline.ipynb #f87dc81c
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated

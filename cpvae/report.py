@@ -312,7 +312,7 @@ _SUMMARY_COLUMNS = {
 }
 _PAIR_COLUMNS = {
     "pair": "pair", "l2": "L2", "blind": "L2, blind", "nearest_parent": "L2, nearer parent", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected r",
-    "rank": "rank", "p_matched": "p", "q": "q", "p_floor": "smallest p", "n_profiles": "profiles", "n_compounds_a": "compounds A", "n_compounds_b": "B",
+    "rank": "rank", "p_matched": "p, matched", "q": "q", "p_floor": "smallest p", "n_profiles": "profiles", "n_compounds_a": "compounds A", "n_compounds_b": "B",
     "n_compounds_ab": "A|B", "replicate_r": "replicate r", "z10": "paper's z",
 }
 _ADVANTAGE_COLUMNS = {

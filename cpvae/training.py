@@ -6,7 +6,7 @@
 __all__ = ['one_thread', 'batches', 'epochs_for', 'DivergedError', 'train_epoch', 'evaluate', 'optimizer_for', 'train',
            'shuffle_columns']
 
-# %% ../nbs/02_training.ipynb #cd904703
+# %% ../nbs/02_training.ipynb #5d956ab2
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-# %% ../nbs/02_training.ipynb #bd97aae9
+# %% ../nbs/02_training.ipynb #4535e6cd
 @contextmanager
 def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and OpenMP use one thread
     "Run a block on a single thread, then restore what was set before."
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and Open
     finally:
         torch.set_num_threads(before)
 
-# %% ../nbs/02_training.ipynb #4b6ed0b8
+# %% ../nbs/02_training.ipynb #806fe08b
 def batches(
     n: int,  # profiles
     batch_size: int,  # most profiles in a batch
@@ -40,7 +40,7 @@ def batches(
     "Cut a random order of all rows into batches of nearly equal size."
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
-# %% ../nbs/02_training.ipynb #94f39661
+# %% ../nbs/02_training.ipynb #2a41dce4
 def epochs_for(
     steps: int,  # optimiser steps to take, about
     n: int,  # training profiles
@@ -49,11 +49,11 @@ def epochs_for(
     "Epochs that amount to a number of optimiser steps."
     return max(1, round(steps / math.ceil(n / batch_size)))
 
-# %% ../nbs/02_training.ipynb #c9e73f5d
+# %% ../nbs/02_training.ipynb #ae711002
 class DivergedError(RuntimeError):
     "Raised when a training loss is no longer finite."
 
-# %% ../nbs/02_training.ipynb #3380c9d7
+# %% ../nbs/02_training.ipynb #c24b66b9
 def train_epoch(
     module: nn.Module,  # has `loss_parts(x, generator)`
     x: Tensor,  # `[N,G]` training profiles
@@ -82,7 +82,7 @@ def train_epoch(
         raise DivergedError(f"the training loss became {means['loss']}; try a smaller learning rate, and look for extreme values in the profiles")
     return means
 
-# %% ../nbs/02_training.ipynb #60e9456c
+# %% ../nbs/02_training.ipynb #7bcd2ae4
 @torch.no_grad()
 def evaluate(
     module: nn.Module,  # has `loss_parts(x, generator)`
@@ -99,7 +99,7 @@ def evaluate(
             sums[k] = sums.get(k, 0.0) + float(v) * len(rows)
     return {k: v / len(x) for k, v in sums.items()}
 
-# %% ../nbs/02_training.ipynb #79c4e4f3
+# %% ../nbs/02_training.ipynb #2905e944
 def optimizer_for(
     module: nn.Module,  # the module to train
     learning_rate: float,  # largest step size of Adam
@@ -112,7 +112,7 @@ def optimizer_for(
         return optimizer, None
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
 
-# %% ../nbs/02_training.ipynb #203144f2
+# %% ../nbs/02_training.ipynb #8307ff46
 def train(
     module: nn.Module,  # has `loss_parts(x, generator)`; holds the best weights afterwards
     x: Tensor,  # `[N,G]` training profiles
@@ -146,7 +146,7 @@ def train(
     module.eval()
     return pd.DataFrame(history)
 
-# %% ../nbs/02_training.ipynb #f2b4e0d3
+# %% ../nbs/02_training.ipynb #92a41c30
 def shuffle_columns(
     x: np.ndarray,  # `[N,G]` profiles
     seed: int,  # of the permutations

@@ -115,6 +115,20 @@ def test_a_refusal_is_one_quick_line_and_leaves_nothing(name, text, says, tmp_pa
     assert seconds < 5  # about half a second on a quiet machine; the heavy libraries alone take longer than this under load
 
 
+@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "-1"), (["--models", "gan"], "gan"), (["--models", ","], "(none)")])
+def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
+    done = cpvae("run", "simulated", "--out", "x", *options, cwd=tmp_path)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_loads_nothing_heavy(tmp_path):
+    code = "import sys; from cpvae.cli import app; app(['run', 'missing.csv'], standalone_mode=False)"
+    code = f"import sys\ntry:\n    {code.split('; ', 1)[1].replace('; ', chr(10) + '    ')}\nexcept BaseException:\n    pass\nprint(sorted({{'torch', 'anndata', 'umap', 'sklearn', 'pandas'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]" and "no such file" in done.stderr
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
@@ -168,7 +182,7 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
-    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", "demo", "--out", earlier, "--jobs", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", "demo", "--out", earlier, "--jobs", "1", "--seed", "5"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(6)
     process.kill()
     process.wait()
