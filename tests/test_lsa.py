@@ -192,3 +192,49 @@ def test_real_tables(name, zero_control, n_pairs):
     assert (table["z10"].dropna().abs() <= np.sqrt(10) + 1e-9).all()
     mean = table.groupby(["model", "space"])["l2"].mean()
     assert mean["stronger" if not zero_control else "global_mean", "input"] < mean["additive_input", "additive_input"]
+
+
+def test_the_papers_z_by_hand():
+    "Labels of annotated and control wells permuted ten times, plain means, z within eleven values (paper §5.6)."
+    world = additive_world(n_pairs=3, n_features=12)
+    arithmetic, identity = lsa.prepare(world), FunctionTransformer()
+    z = lsa.zscore_10_shuffles(identity, arithmetic, lsa.latent_groups(identity, arithmetic, world), world, seed=4)
+    label, x = np.where(world.obs["is_control"], "DMSO", world.obs["moa"]), pd.DataFrame(world.layers["scaled"].astype(float))
+    rng, distance = np.random.default_rng(4), []
+    for shuffle in range(11):
+        means = x.groupby(rng.permutation(label) if shuffle else label).mean()
+        truth = means if not shuffle else truth
+        distance.append([np.linalg.norm(means.loc[p.a] - means.loc["DMSO"] + means.loc[p.b] - truth.loc[p.moa]) for p in arithmetic.pairs])
+    distance = np.array(distance)
+    np.testing.assert_allclose(z, (distance[0] - distance.mean(0)) / distance.std(0), rtol=1e-5)
+
+
+def test_only_exchangeable_compounds_are_relabelled(monkeypatch):
+    "Neither compounds without annotation nor those that carry both mechanisms, among others, lend their states to the null."
+    world = additive_world(n_pairs=3, n_features=12)
+    names = world.obs["compound"].astype(str)
+    world.obs["moa"] = np.where(names == "m5-0", "", np.where(names == "m6-0", "m0|m1|m9", world.obs["moa"].astype(str)))
+    arithmetic, identity, seen = lsa.prepare(world), FunctionTransformer(), []
+    real = lsa.permuted_weights
+    monkeypatch.setattr(lsa, "permuted_weights", lambda pair, strata, *rest: seen.append((pair, strata)) or real(pair, strata, *rest))
+    tests, _ = lsa.permutation_tests({"x": identity}, {"x": lsa.latent_groups(identity, arithmetic, world)}, arithmetic, 99)
+    compounds = arithmetic.compounds["compound"].to_numpy()
+    pair, strata = next((p, s) for p, s in seen if {p.a, p.b} == {"m0", "m1"})
+    out = set(compounds[strata < 0])
+    assert out == {"m5-0", "m6-0"} | set(compounds[pair.in_ab]) and len(seen) == 2 * len(arithmetic.pairs)
+    assert (tests.p_floor >= 1 / 100).all() and tests.p_floor.min() == pytest.approx(0.01)
+
+
+def test_an_undefined_pair_costs_the_others_no_q(monkeypatch):
+    world = additive_world(n_pairs=3, n_features=12)
+    real = lsa.permutation_tests
+
+    def one_undefined(*arguments):
+        tests, null = real(*arguments)
+        tests.loc[0, "p_matched"] = np.nan
+        return tests, null
+
+    monkeypatch.setattr(lsa, "permutation_tests", one_undefined)
+    table, _ = lsa.lsa_table({}, world, n_permutations=99)
+    q = table.loc[table.model == "additive_input", "q"]
+    assert q.isna().sum() == 1 and q.notna().sum() == 2
