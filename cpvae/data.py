@@ -9,7 +9,7 @@ __all__ = ['READERS', 'STANDARD_COLUMNS', 'TO_MICROMOLAR', 'CONTROL_VALUES', 'CO
            'mechanism_groups', 'evaluable_pairs', 'split_profiles', 'scale_values', 'scale_profiles', 'control_profile',
            'describe_profiles']
 
-# %% ../nbs/00_data.ipynb #29244b59
+# %% ../nbs/00_data.ipynb #d24081fc
 import hashlib
 import re
 import zlib
@@ -19,11 +19,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_data.ipynb #4fdb8b14
+# %% ../nbs/00_data.ipynb #5a8ce787
 class ProfileError(ValueError):
     "Something in the user's table or choices that only the user can put right; the message says how."
 
-# %% ../nbs/00_data.ipynb #7b8e43a6
+# %% ../nbs/00_data.ipynb #592e0356
 def _read_text(path, sep):
     header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     names = [str(name).strip() for name in header.iloc[0]]
@@ -56,7 +56,7 @@ _ADVICE = (
     ((OSError, EOFError, ValueError, zlib.error), "is damaged, or not what its suffix says ({}); copy or export it again"),
 )
 
-# %% ../nbs/00_data.ipynb #640aafba
+# %% ../nbs/00_data.ipynb #26c7771e
 def read_table(
     path: str | Path,  # a `.csv`, `.tsv`, `.txt` (tab-separated; each also `.gz`) or `.parquet` file
 ) -> pd.DataFrame:  # `[N,columns]` the table as it is; columns keep their names, repeated ones too
@@ -81,7 +81,7 @@ def read_table(
         raise ProfileError(f"{path.name}: has no rows; expected one row a profile below the header")
     return table
 
-# %% ../nbs/00_data.ipynb #6f75857b
+# %% ../nbs/00_data.ipynb #18711e2a
 STANDARD_COLUMNS = {  # standard name -> source names without "Metadata_", the most telling first
     "compound": ("compound", "pert_iname", "broad_sample", "JCP2022", "pert_id", "drugbank_id", "InChIKey"),
     "dose": ("conc_uM", "dose_uM", "mmoles_per_liter"),
@@ -100,7 +100,7 @@ CONTROL_VALUES = (  # (source column, value): a row with any of these is a negat
     ("JCP2022", "JCP2022_033924"),
 )
 
-# %% ../nbs/00_data.ipynb #21cebff3
+# %% ../nbs/00_data.ipynb #85759bf3
 def _bare(name):
     return re.sub(r"^(Image_)?Metadata_", "", name).lower()
 
@@ -119,7 +119,7 @@ def _text(column):
         column = column.astype("Int64")
     return column.astype(object).where(column.notna(), "").astype(str).str.strip()
 
-# %% ../nbs/00_data.ipynb #137d5601
+# %% ../nbs/00_data.ipynb #6168a19d
 def guess_columns(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
     where: str = "table",  # name of the file, for messages
@@ -139,7 +139,7 @@ def guess_columns(
         raise ProfileError(f"{where}: no column tells the compound; name one with --compound-column (Metadata columns: {held})")
     return columns
 
-# %% ../nbs/00_data.ipynb #0093e85b
+# %% ../nbs/00_data.ipynb #33133c9a
 COMPARTMENTS = ("Cells", "Cytoplasm", "Nuclei", "Image")  # what CellProfiler measures
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")  # stains of Cell Painting
 
@@ -153,7 +153,7 @@ def parse_feature(
         return "", "", ""
     return compartment, "|".join(sorted(set(rest[1:]) & set(CHANNELS))), rest[0]
 
-# %% ../nbs/00_data.ipynb #e1db9c9d
+# %% ../nbs/00_data.ipynb #61a07826
 def _is_cellprofiler(name):
     return name.startswith(tuple(f"{c}_" for c in COMPARTMENTS)) and not name.startswith("Image_Metadata_")
 
@@ -189,7 +189,7 @@ def _check_names(names, where):
     if numbers:
         raise ProfileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
 
-# %% ../nbs/00_data.ipynb #6cb5d900
+# %% ../nbs/00_data.ipynb #b7739435
 def split_columns(
     table: pd.DataFrame,  # `[N,columns]` as read
     where: str = "table",  # name of the file, for messages
@@ -215,7 +215,7 @@ def split_columns(
         raise ProfileError(f"{where}: {clash[0]} stands there twice, with and without its prefix; remove one")
     return features, table[others].set_axis(renamed, axis=1), notes
 
-# %% ../nbs/00_data.ipynb #dedfe263
+# %% ../nbs/00_data.ipynb #899eacd6
 _PIPED_TERMS = {"nuclear factor erythroid derived|like (NRF2) activator": "nuclear factor erythroid derived like (NRF2) activator"}
 
 
@@ -233,14 +233,14 @@ def _terms(text):
         text = text.replace(broken, whole)
     return list(dict.fromkeys(" ".join(term.split()) for term in text.split("|") if term.strip()))
 
-# %% ../nbs/00_data.ipynb #2235026e
+# %% ../nbs/00_data.ipynb #e40d2323
 def mend_moa(
     text: str | None,  # mechanisms of action joined by "|"; None or NaN where unknown
 ) -> str:  # terms mended, sorted, each once, joined by "|"; "" unknown
     "Bring a mechanism annotation into its one standard form."
     return "|".join(sorted(_terms(text)))
 
-# %% ../nbs/00_data.ipynb #9fa9c522
+# %% ../nbs/00_data.ipynb #f6590774
 def numeric_matrix(
     table: pd.DataFrame,  # `[N,columns]` as read
     features: list[str],  # the `G` feature columns
@@ -261,7 +261,7 @@ def numeric_matrix(
     with np.errstate(over="ignore"):
         return block.to_numpy(np.float32, na_value=np.nan)
 
-# %% ../nbs/00_data.ipynb #45993173
+# %% ../nbs/00_data.ipynb #0c029406
 def finite_rows(
     values: np.ndarray,  # `[N,G]` features
     features: list[str],  # the `G` feature names
@@ -284,7 +284,7 @@ def finite_rows(
         raise ProfileError(f"{where}: every row has a missing or infinite feature; remove the columns that are mostly empty")
     return keep
 
-# %% ../nbs/00_data.ipynb #875c61c6
+# %% ../nbs/00_data.ipynb #ad40f201
 def find_controls(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
@@ -308,7 +308,7 @@ def find_controls(
         raise ProfileError(f'{where}: no row says "{control}"; {columns["compound"]} holds {some}')
     return found, " or ".join(told)
 
-# %% ../nbs/00_data.ipynb #c22d4f92
+# %% ../nbs/00_data.ipynb #87f304e4
 def _numbers(column, what, where, rows):
     "Numbers of a metadata column; refuses text in the rows that count."
     text = _text(column).str.replace(r"\s*(h|hr|hrs|hours)$", "", case=False, regex=True) if what == "time" else _text(column)
@@ -328,7 +328,7 @@ def _one_moa(compound, moa):
     notes = [f"Unannotated because their rows name different mechanisms: {_count(len(torn), 'compound')}, {_some(torn)}."] if torn else []
     return compound.map(per_compound).where(compound != "", moa).fillna(""), notes
 
-# %% ../nbs/00_data.ipynb #8c628b4b
+# %% ../nbs/00_data.ipynb #247be172
 def standard_obs(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
@@ -356,7 +356,7 @@ def standard_obs(
         notes.append(f"Without a compound name, so used in training only: {_count(unknown, 'treated row')}.")
     return obs.reset_index(drop=True).rename(index=str), notes + torn
 
-# %% ../nbs/00_data.ipynb #fa747ea2
+# %% ../nbs/00_data.ipynb #1d666545
 def _kind(features):
     "cell_painting, genes, or other (e.g. the numbered outputs of a network)."
     if _is_cellprofiler(features[0]):
@@ -386,7 +386,7 @@ def _varying(values, where):
         raise ProfileError(f"{where}: no feature differs between rows; is it the right table?")
     return varies
 
-
+# %% ../nbs/00_data.ipynb #f9efbbf5
 def _check_usable(obs, where, source, zero_control):
     "Refuse a table without two compounds or without a control."
     treated = obs.loc[~obs["is_control"], "compound"]
@@ -399,20 +399,14 @@ def _check_usable(obs, where, source, zero_control):
             "are relative to control as z-scores are, declare the zero vector the control with --zero-control"
         )
 
-# %% ../nbs/00_data.ipynb #209c6d0d
-def _varying_features(values, source):  # `[G]` bool: features that differ between rows
-    varies = np.ptp(values, axis=0) > 0
-    if not varies.any():
-        raise ProfileError(f"{source}: no feature differs between rows; is it the right table?")
-    return varies
-
+# %% ../nbs/00_data.ipynb #68493c42
 def _left_out(features, varies, keep):  # notes in words, names dropped, names kept
     dropped = [name for name, good in zip(features, varies) if not good]
     notes = [f"Left out for missing or infinite features: {_count((~keep).sum(), 'row')}."] if not keep.all() else []
     notes += [f"Dropped because the same in every row: {_count(len(dropped), 'feature')}, {_some(dropped)}."] if dropped else []
     return notes, dropped, [name for name, good in zip(features, varies) if good]
 
-# %% ../nbs/00_data.ipynb #2335897a
+# %% ../nbs/00_data.ipynb #0608c627
 def profiles_from_table(
     table: pd.DataFrame,  # `[N,columns]` metadata and features side by side, one row a profile
     source: str,  # what to call the table in messages and in `uns`
@@ -431,8 +425,7 @@ def profiles_from_table(
     features, metadata, notes = split_columns(table, source)
     values = numeric_matrix(table, features, source)
     keep = finite_rows(values, features, source, drop_na)
-    varies = _varying_features(values[keep], source)
-    metadata = metadata[keep]
+    varies, metadata = _varying(values[keep], source), metadata[keep]
     columns = guess_columns(metadata, source, compound=compound, dose=dose, time=time, plate=plate, well=well, moa=moa)
     is_control, rule = find_controls(metadata, columns, source, control)
     obs, more = standard_obs(metadata, columns, is_control, source)
@@ -443,10 +436,9 @@ def profiles_from_table(
         dropped_features=dropped, notes=notes + left_out + more, pair_names=_pair_names(metadata[columns["moa"]]) if columns["moa"] else [],
     )
     from anndata import AnnData
-
     return AnnData(X=values[keep][:, varies], obs=obs, var=_describe_features(kept, about["kind"]), uns={"cpvae": about})
 
-# %% ../nbs/00_data.ipynb #b99a4ad2
+# %% ../nbs/00_data.ipynb #a1125483
 def read_profiles(
     path: str | Path,  # table of profiles: `.csv`, `.tsv`, `.txt` (each also `.gz`) or `.parquet`
     **options,  # any keyword of `profiles_from_table`: columns, `control`, `zero_control`, `drop_na`
@@ -457,7 +449,7 @@ def read_profiles(
         profiles.uns["cpvae"]["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return profiles
 
-# %% ../nbs/00_data.ipynb #595dafb4
+# %% ../nbs/00_data.ipynb #8bf207bf
 def drop_copies(
     profiles,  # AnnData `[N,G]`
 ):  # AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
@@ -474,7 +466,7 @@ def drop_copies(
         about["notes"] = [*about["notes"], note]
     return kept
 
-# %% ../nbs/00_data.ipynb #261473a9
+# %% ../nbs/00_data.ipynb #9dddaf3d
 def dose_levels(
     dose: np.ndarray,  # `[N]` doses, any unit; NaN where there is none
     tolerance: float = 1.05,  # doses up to this factor above the lowest of their level are one level
@@ -488,7 +480,7 @@ def dose_levels(
     level = np.searchsorted(starts, dose, side="right") - 1
     return np.where(np.isnan(dose), np.nan, np.array([*starts, np.nan])[level])
 
-# %% ../nbs/00_data.ipynb #3a293a03
+# %% ../nbs/00_data.ipynb #35cef1a6
 def mechanism_groups(
     profiles,  # AnnData `[N,G]`
 ) -> dict[str, list[str]]:  # annotation (terms sorted, joined by "|") -> its compounds, both sorted
@@ -498,7 +490,7 @@ def mechanism_groups(
     groups = known.groupby(known["moa"].astype(str))["compound"].unique()
     return {moa: sorted(map(str, compounds)) for moa, compounds in groups.items()}
 
-# %% ../nbs/00_data.ipynb #3db3b45e
+# %% ../nbs/00_data.ipynb #b38421d4
 def evaluable_pairs(
     profiles,  # AnnData `[N,G]`
 ) -> list[tuple[str, str]]:  # pairs (A, B) in the order the table writes them, sorted regardless of case
@@ -508,7 +500,7 @@ def evaluable_pairs(
     pairs = [moa for moa in groups if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))]
     return sorted((tuple(written.get(moa, moa).split("|")) for moa in pairs), key=lambda pair: "|".join(pair).casefold())
 
-# %% ../nbs/00_data.ipynb #3c0031e2
+# %% ../nbs/00_data.ipynb #05fb6f92
 def _deal(groups, fractions, rng):
     "Part of each of `[n]` items, dealt at random within each group so that every group keeps the fractions on average."
     parts = np.empty(len(groups), object)
@@ -532,7 +524,7 @@ def _by_compound(obs, valid, test, rng):
     split[control] = _deal(obs["plate"].astype(str).to_numpy()[control], (test, valid), rng)
     return split
 
-# %% ../nbs/00_data.ipynb #94881d68
+# %% ../nbs/00_data.ipynb #7eeb18fb
 def _by_plate(obs, valid, test, seed):
     from sklearn.model_selection import train_test_split
 
@@ -549,7 +541,7 @@ def _by_plate(obs, valid, test, seed):
         split[train_test_split(held, test_size=test / (valid + test), random_state=seed, stratify=strata.iloc[held])[0]] = "valid"
     return split
 
-# %% ../nbs/00_data.ipynb #59a4f363
+# %% ../nbs/00_data.ipynb #bed64504
 def split_profiles(
     profiles,  # AnnData `[N,G]`, copies already dropped
     by: Literal["compound", "plate"] = "compound",  # "compound": no compound in two parts; "plate": rows at random within plates, as in the paper
@@ -569,7 +561,7 @@ def split_profiles(
     profiles.obs["split"] = split
     return profiles
 
-# %% ../nbs/00_data.ipynb #9dd64d4a
+# %% ../nbs/00_data.ipynb #b13fe669
 def scale_values(
     values: np.ndarray,  # `[N,G]` or `[G]` raw features, in the order of `var`
     profiles,  # AnnData whose scaling is to be used, from `scale_profiles`
@@ -579,7 +571,7 @@ def scale_values(
     scaled = (np.asarray(values, np.float64) - var["center"].to_numpy()) / var["scale"].to_numpy()
     return (np.clip(scaled, -clip, clip) if clip else scaled).astype(np.float32)
 
-# %% ../nbs/00_data.ipynb #caef7c4c
+# %% ../nbs/00_data.ipynb #2b7e0830
 def scale_profiles(
     profiles,  # AnnData `[N,G]` with `obs["split"]`
     method: Literal["median_sd", "minmax"] = "median_sd",  # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's)
@@ -598,7 +590,7 @@ def scale_profiles(
     profiles.layers["scaled"] = scale_values(profiles.X, profiles)
     return profiles
 
-# %% ../nbs/00_data.ipynb #760a35b2
+# %% ../nbs/00_data.ipynb #4aa19f3a
 def control_profile(
     profiles,  # AnnData with `layers["scaled"]`
 ) -> np.ndarray:  # `[G]` float32, scaled
@@ -609,7 +601,7 @@ def control_profile(
     wells = pd.DataFrame(np.asarray(profiles.layers["scaled"][control], np.float64))
     return wells.groupby(profiles.obs["plate"].astype(str).to_numpy()[control]).mean().mean().to_numpy(np.float32)
 
-# %% ../nbs/00_data.ipynb #c62bc352
+# %% ../nbs/00_data.ipynb #77d0b44e
 def describe_profiles(
     profiles,  # AnnData from `read_profiles`
 ) -> dict:  # what is in the table, in the order to print it: counts, lists of pairs, guessed columns, notes
