@@ -24,22 +24,24 @@ from scipy.special import gammaln
 from scipy.stats import false_discovery_control
 from sklearn.preprocessing import FunctionTransformer
 
-from .data import ProfileError, control_profile, dose_levels, evaluable_pairs
+from .data import ProfileError, dose_levels, evaluable_pairs
+from .preprocessing import control_profile
 
 # %% ../nbs/06_lsa.ipynb #df7a888a
 def averaging_matrix(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
-) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_cells (doses x times)
-    "Weights that turn wells into compound means, by way of compound x dose x time. Controls and unnamed wells have weight zero."
+) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses x times x cell lines)
+    "Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero."
     obs = profiles.obs.assign(dose=dose_levels(profiles.obs["dose"].to_numpy()), row=np.arange(profiles.n_obs))
     obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()]
-    obs["cell"] = obs.groupby(["compound", "dose", "time"], dropna=False, observed=True).ngroup()
+    by = ["compound", "dose", "time"] + ["cell"] * ("cell" in obs)
+    condition = obs.groupby(by, dropna=False, observed=True).ngroup().to_numpy()
     code, names = pd.factorize(obs["compound"].astype(str), sort=True)
-    n_cells = obs.groupby(code)["cell"].nunique().to_numpy()
-    weight = 1 / (np.bincount(obs["cell"])[obs["cell"]] * n_cells[code])
+    n_conditions = pd.Series(condition).groupby(code).nunique().to_numpy()
+    weight = 1 / (np.bincount(condition)[condition] * n_conditions[code])
     matrix = csr_matrix((weight, (code, obs["row"])), shape=(len(names), profiles.n_obs))
     moa = obs["moa"].astype(str).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
-    return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_cells": n_cells})
+    return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_conditions": n_conditions})
 
 # %% ../nbs/06_lsa.ipynb #57d96132
 def control_weights(
@@ -88,7 +90,7 @@ def find_pair(
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
     "Everything the arithmetic needs that no model has touched."
-    compounds: pd.DataFrame  # C rows: compound, moa, n_wells, n_cells, strength (L2 from the control, scaled units)
+    compounds: pd.DataFrame  # C rows: compound, moa, n_wells, n_conditions, strength (L2 from the control, scaled units)
     weights: csr_matrix  # `[C,N]` wells to compounds
     control_weights: np.ndarray  # `[N]` wells to control; all zero without control wells
     means: np.ndarray  # `[C,G]` compound means, scaled feature values
@@ -451,12 +453,12 @@ def active_compounds(
 # %% ../nbs/06_lsa.ipynb #a7b1b1ae
 def compound_targets(
     arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` profiles; targets are read from `obs["Metadata_target"]`, joined by pipes
+    profiles: AnnData,  # `[N,G]` profiles; targets are read from `obs["target"]`, joined by pipes
 ) -> list[frozenset[str]]:  # C sets; empty where nothing is known
     "The annotated targets of each compound."
-    if "Metadata_target" not in profiles.obs:
+    if "target" not in profiles.obs:
         return [frozenset()] * len(arithmetic.compounds)
-    column = profiles.obs["Metadata_target"].astype(object).fillna("").astype(str)
+    column = profiles.obs["target"].astype(object).fillna("").astype(str)
     by_compound = column.groupby(profiles.obs["compound"].astype(str)).agg(lambda s: frozenset("|".join(s.unique()).split("|")) - {""})
     return [by_compound[name] for name in arithmetic.compounds["compound"]]
 
@@ -585,6 +587,8 @@ def predicted_state(
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
     "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone."
     known = sorted(set(arithmetic.compounds["moa"]) - {""})
+    if not known:
+        raise ProfileError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
     for name in (a, b):
         if name not in known:
             close = get_close_matches(name, known, 3)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,11 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
-from .data import ProfileError, describe_profiles, drop_copies, scale_profiles, split_profiles
+from .data import ProfileError, describe_profiles
 from .evaluation import reconstruction_table, umap_table
 from .lsa import latent_groups, lsa_table, nearest_compounds, predicted_state, prepare
 from .models import VAE, load_model, make_vae, save_model
+from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
 from .report import write_report
 from .training import DivergedError, one_thread, shuffle_columns
 
@@ -40,11 +41,18 @@ from .training import DivergedError, one_thread, shuffle_columns
 # Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
-# How each preset splits and scales.
+# How each preset splits, selects features (of Cell Painting), and scales profiles; genes are scaled by `scale_genes`.
 PREPARATION: dict[str, dict[str, dict[str, Any]]] = {
-    "recommended": {"split": dict(by="compound", valid=0.1, test=0.2), "scale": dict(method="median_sd", fit_on="train")},
-    "chow2022": {"split": dict(by="plate", valid=0.1, test=0.1), "scale": dict(method="minmax", fit_on="all")},
+    "recommended": {
+        "split": dict(by="compound", valid=0.1, test=0.2), "select": SELECTION["recommended"],
+        "scale": dict(method="median_sd", fit_on="train"), "scale_genes": dict(method="median_sd", fit_on="train"),
+    },
+    "chow2022": {
+        "split": dict(by="rows", valid=0.1, test=0.1, seed=9876), "select": SELECTION["chow2022"],
+        "scale": dict(method="minmax", fit_on="all"), "scale_genes": dict(method="none"),
+    },
 }
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -55,11 +63,17 @@ class RunConfig:
     n_latent: int = 10  # L, latent units, and components of PCA
     n_permutations: int = 10_000  # relabellings of each pair of mechanisms
     seed: int = 0  # of splits, weights, shuffles and permutations
+    normalize: Literal["mad_robustize", "standardize", "robustize", "spherize"] | None = None  # first normalise each plate to its controls: mad_robustize, standardize, robustize or spherize
+    consensus: Literal["modz", "median", "mean"] | None = None  # first average replicate wells: modz, median or mean
     vae: dict[str, Any] = field(default_factory=dict)  # parameters of `VAE` over the preset's
 
     def __post_init__(self):
         if self.preset not in PREPARATION:
             raise ProfileError(f"unknown preset {self.preset!r}; there are {', '.join(PREPARATION)}")
+        for name in ("normalize", "consensus"):
+            known = get_args(get_args(get_type_hints(RunConfig)[name])[0])
+            if getattr(self, name) not in (None, *known):
+                raise ProfileError(f"unknown --{name} {getattr(self, name)!r}; choose from {', '.join(known)}")
         object.__setattr__(self, "models", tuple(dict.fromkeys(self.models)))
         if not self.models or (unknown := set(self.models) - set(MODELS)):
             raise ProfileError(f"unknown model {', '.join(sorted(unknown)) if self.models else '(none)'}; choose from {', '.join(MODELS)}")
@@ -68,11 +82,17 @@ class RunConfig:
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
-) -> AnnData:  # copies removed, `obs["split"]`, `layers["scaled"]`
-    "Remove copies, split and scale. Raises ProfileError if there are too few compounds to split."
-    prepared = drop_copies(profiles)
-    split_profiles(prepared, **PREPARATION[config.preset]["split"], seed=config.seed)
-    return scale_profiles(prepared, **PREPARATION[config.preset]["scale"])
+) -> AnnData:  # copies removed, `obs["split"]`, features selected, `layers["scaled"]`
+    "Normalise and average on demand; then remove copies, split, select features and scale. Raises ProfileError if that cannot be done."
+    how = PREPARATION[config.preset]
+    if config.normalize:
+        profiles = normalize_profiles(profiles, config.normalize)
+    if config.consensus:
+        profiles = consensus_profiles(profiles, config.consensus)
+    profiles = split_profiles(drop_copies(profiles), **{"seed": config.seed} | how["split"])
+    profiles = select_features(profiles, **how["select"])
+    genes = profiles.uns["cpvae"]["kind"] == "genes"
+    return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
 
 # %% ../nbs/09_pipeline.ipynb #fd263cf4
 def fit_model(

@@ -1,4 +1,4 @@
-"""Tables that must be refused, splits that must not leak, scales that must not see the test rows."""
+"""Tables that must be refused, and what columns, units, controls and mechanisms of every project must come to mean."""
 
 import gzip
 import io
@@ -14,19 +14,18 @@ import pytest
 
 from cpvae.data import (
     ProfileError,
-    control_profile,
     describe_profiles,
     dose_levels,
-    drop_copies,
+    doses_in_micromolar,
     evaluable_pairs,
+    finite_part,
+    join_mechanisms,
     mechanism_groups,
     mend_moa,
     parse_feature,
+    profiles_from_table,
     read_profiles,
-    read_table,
-    scale_profiles,
-    scale_values,
-    split_profiles,
+    row_digests,
 )
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -100,20 +99,21 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "prefix clash": ("t.csv", TABLE.assign(Plate="x").to_csv(index=False), {}, "Metadata_Plate"),
     "nameless column": ("t.csv", TABLE.assign(**{"": 1}).to_csv(index=False), {}, "has no name"),
     "text cell": ("t.csv", with_cell("high"), {}, f'column {F0}, row 5 holds "high"'),
-    "commas in a tsv": ("t.tsv", CSV, {}, "no feature columns"),
+    "commas in a tsv": ("t.tsv", CSV, {}, "separated by commas"),
     "decimal comma": ("t.tsv", TABLE.astype({F0: object}).assign(**{F0: "1,5"}).to_csv(index=False, sep="\t"), {}, 'row 1 holds "1,5"'),
     "text gene": ("t.csv", GENES.astype({"G0": object}).assign(G0=["x"] + [1] * (len(GENES) - 1)).to_csv(index=False), {}, "column G0, row 1"),
     "dates": ("t.parquet", parquet(TABLE.assign(**{F0: pd.Timestamp("2020-01-01")})), {}, f"column {F0}, row 1"),
     "nan": ("t.csv", with_cell(None), {}, f"column {F0}, row 5"),
     "inf": ("t.csv", with_cell("inf"), {}, "--drop-na"),
     "overflow": ("t.csv", with_cell("1e300"), {}, "infinite"),
-    "empty column": ("t.csv", TABLE.assign(**{F0: np.nan}).to_csv(index=False), {"drop_na": True}, "no number in any row"),
+    "empty column": ("t.csv", TABLE.assign(**{F0: np.nan}).to_csv(index=False), {}, "no number in any row; fill in what is missing, or leave it out with --drop-na"),
     "nan in every row": (
         "t.csv",
         TABLE.mask(TABLE.columns.get_indexer(TABLE.columns)[None] == (5 + np.arange(len(TABLE)) % 5)[:, None]).to_csv(index=False),
         {"drop_na": True},
         "every row",
     ),
+    "nan in every column": ("t.csv", TABLE.mask((np.arange(len(TABLE)) % 9 == 0)[:, None] & TABLE.columns.str.startswith("Cells")).to_csv(index=False), {"drop_na": True}, "more than 5%"),
     "all constant": ("t.csv", TABLE.assign(**{c: 1 for c in TABLE if c.startswith("Cells")}).to_csv(index=False), {}, "no feature differs"),
     "one compound": ("t.csv", TABLE[TABLE.Metadata_compound.isin(["DMSO", "c1"])].to_csv(index=False), {}, "1 compound "),
     "controls only": ("t.csv", TABLE[TABLE.Metadata_compound == "DMSO"].to_csv(index=False), {}, "0 compounds"),
@@ -121,7 +121,13 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "no compound column": ("t.csv", TABLE.drop(columns="Metadata_compound").to_csv(index=False), {}, "--compound-column"),
     "absent override": ("t.csv", CSV, {"plate": "Metadata_Barcode"}, "no column Metadata_Barcode"),
     "absent control": ("t.csv", CSV, {"control": "water"}, 'no row says "water"'),
-    "text dose": ("t.csv", with_cell("1 uM", column="Metadata_conc_uM"), {}, 'row 5 holds "1 uM"'),
+    "text dose": ("t.csv", with_cell("high", column="Metadata_conc_uM"), {}, 'row 5 holds "high"'),
+    "negative dose": ("t.csv", with_cell(-1.5, column="Metadata_conc_uM"), {}, 'row 5 holds "-1.5"'),
+    "infinite dose": ("t.csv", with_cell("inf", column="Metadata_conc_uM"), {}, 'row 5 holds "inf"'),
+    "dose in an unknown unit": ("t.csv", with_cell("3 stones", column="Metadata_conc_uM"), {}, 'row 5 holds "3 stones"'),
+    "decimal comma in a dose": ("t.csv", with_cell("0,5", column="Metadata_conc_uM"), {}, 'row 5 holds "0,5"'),
+    "unknown unit asked for": ("t.csv", CSV, {"dose_unit": "pM"}, "unknown dose unit pM"),
+    "text time": ("t.csv", TABLE.assign(Metadata_time_h="late").to_csv(index=False), {}, 'Metadata_time_h, row 1 holds "late"'),
     "long cell": ("t.csv", with_cell("x" * 10_000), {}, f"column {F0}, row 5"),
 }
 
@@ -135,7 +141,7 @@ def test_bad_input_is_refused_in_one_line(name, tmp_path):
         read_profiles(path, **options)
     message = str(refusal.value)
     assert says in message and file in message
-    assert len(message.splitlines()) == 1 and len(message) < 500
+    assert len(message.splitlines()) == 1 and len(message) < 300
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -144,18 +150,6 @@ def test_missing_file_and_folder(tmp_path):
     (tmp_path / "folder.parquet").mkdir()
     with pytest.raises(ProfileError, match="is a folder"):
         read_profiles(tmp_path / "folder.parquet")
-
-
-def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
-    import cpvae.data
-
-    def locked(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setitem(cpvae.data.READERS, ".csv", locked)
-    (tmp_path / "t.csv").write_text(CSV)
-    with pytest.raises(ProfileError, match="permission"):
-        read_table(tmp_path / "t.csv")
 
 
 def test_a_refusal_needs_no_slow_import(tmp_path):
@@ -183,7 +177,7 @@ def test_formats_agree(file, tmp_path, profiles):
         TABLE.to_csv(tmp_path / file, index=False, sep="," if "csv" in file else "\t")
     read = read_profiles(tmp_path / file)
     np.testing.assert_allclose(read.X, profiles.X, rtol=1e-6)
-    columns = ["compound", "dose", "time", "plate", "well", "moa", "is_control"]
+    columns = ["compound", "dose", "time", "cell", "plate", "well", "moa", "is_control"]
     pd.testing.assert_frame_equal(read.obs[columns], profiles.obs[columns])
     assert read.uns["cpvae"]["columns"] == profiles.uns["cpvae"]["columns"]
 
@@ -204,32 +198,358 @@ def test_identifiers_keep_their_zeros(tmp_path):
     assert set(read_profiles(tmp_path / "t.parquet").obs["plate"]) == {"7", ""}
 
 
+DMSO = TABLE.Metadata_compound == "DMSO"
+BARE = TABLE.drop(columns=["Metadata_compound", "Metadata_conc_uM", "Metadata_moa"])  # plate, well and features
+BRD = ("BRD-K" + TABLE.Metadata_compound.str[1:].str.zfill(8).where(~DMSO)).where(~DMSO, "DMSO")
+BATCH = (BRD + "-001-0" + (1 + TABLE.index % 3).astype(str) + "-1").where(~DMSO, "DMSO")  # every compound in several batches
+C0, C1 = TABLE.Metadata_compound == "c0", TABLE.Metadata_compound == "c1"
+LABS = {  # name: (columns beside plate, well and features; number of compounds; of nameless treated rows; rule for controls; a word of the notes)
+    "LINCS consensus": (
+        dict(Plate_Map_Name="C-7161", broad_sample=BATCH, pert_well="A01", mmoles_per_liter=TABLE.Metadata_conc_uM.fillna(-666), dose_recode=1),
+        12, 0, "broad_sample = DMSO", "read as µM as it stands",
+    ),
+    "LINCS level 4": (
+        dict(broad_sample=BATCH, pert_id=BRD.where(~DMSO), mg_per_ml=7.5, mmoles_per_liter=TABLE.Metadata_conc_uM.fillna(0), solvent="DMSO", time_point="48H",
+             cell_id="A549", broad_sample_type=np.where(DMSO | C0, "control", "trt"), pert_vehicle="DMSO", pert_type=np.where(DMSO | C0, "control", "trt"), cell_count=900),
+        12, 0, "broad_sample = DMSO", "13 characters",
+    ),
+    "JUMP": (
+        dict(Source="source_4", JCP2022=TABLE.Metadata_compound.str.replace("c", "JCP2022_00000").mask(DMSO, "JCP2022_033924").mask(C1, "JCP2022_999999"),
+             pert_type=np.select([DMSO, C0, C1], ["negcon", "poscon", "empty"], "trt"), dose_uM=TABLE.Metadata_conc_uM),
+        11, 3, "pert_type = negcon", "Neither control nor compound",
+    ),
+    "JUMP without types": (
+        dict(JCP2022=TABLE.Metadata_compound.str.replace("c", "JCP2022_00000").mask(DMSO, "JCP2022_033924").mask(C1, "JCP2022_999999"), conc_uM=TABLE.Metadata_conc_uM),
+        11, 3, "JCP2022 = JCP2022_033924", "JCP2022_999999",
+    ),
+    "CPJUMP1": (
+        dict(broad_sample=BATCH.mask(DMSO), pert_iname=TABLE.Metadata_compound, control_type=np.select([DMSO, C0], ["negcon", "poscon_diverse"], ""), dose_uM=TABLE.Metadata_conc_uM),
+        12, 0, "pert_iname = DMSO", "",
+    ),
+    "CLUE": (
+        dict(sig_id="s" + TABLE.index.astype(str), pert_id=BRD.mask(C1, "CMAP-000"), cmap_name=TABLE.Metadata_compound.mask(C1, "UnTrt"), cell_iname="MCF7",
+             pert_type=np.select([DMSO, C1], ["ctl_vehicle", "ctl_untrt"], "trt_cp"), pert_dose=TABLE.Metadata_conc_uM.fillna(-666) * 1000,
+             pert_dose_unit=np.where(DMSO, "-666", "nM"), pert_idose="1 uM", pert_time=24, pert_time_unit="h", pert_itime="24 h"),
+        11, 3, "cmap_name = DMSO", "in nM, divided by 1,000",
+    ),
+    "CLUE by id": (
+        dict(pert_id=BATCH, cell_id="MCF7", pert_type=np.where(DMSO, "ctl_vehicle", "trt_cp"), pert_idose=(TABLE.Metadata_conc_uM.astype(str) + " um").where(~DMSO, "-666"), pert_itime="24 h"),
+        12, 0, "pert_type = ctl_vehicle", "13 characters",
+    ),
+    "CellProfiler": (dict(Treatment=0, compound=TABLE.Metadata_compound, dose_nM=TABLE.Metadata_conc_uM * 1000, cell_line="U2OS"), 12, 0, "compound = DMSO", "divided by 1,000"),
+}
+
+
+@pytest.mark.parametrize("prefix", ["Metadata_", ""])
+@pytest.mark.parametrize("lab", LABS)
+def test_conventions(lab, prefix, tmp_path, profiles):
+    columns, n_compounds, n_nameless, rule, words = LABS[lab]
+    table = pd.concat([pd.DataFrame(columns, TABLE.index).add_prefix(prefix), BARE.rename(columns=lambda c: c.replace("Metadata_", prefix))], axis=1)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = read_profiles(tmp_path / "t.csv")
+    obs, about = read.obs, read.uns["cpvae"]
+    control, nameless = obs["is_control"].to_numpy(), (obs["compound"] == "").to_numpy()
+    assert control.sum() == 12 and (nameless & ~control).sum() == n_nameless
+    assert obs["compound"][~control & ~nameless].nunique() == n_compounds == describe_profiles(read)["compounds"]
+    assert about["columns"]["is_control"].split("_", 1)[1].startswith(rule)
+    assert words in " ".join(about["notes"])
+    np.testing.assert_allclose(obs["dose"][~nameless], profiles.obs["dose"][~nameless])
+    assert set(obs["plate"]) == {"p0", "p1", "p2"} and obs["well"].nunique() == 16
+    cell, time = next((str(v) for k, v in columns.items() if k.startswith("cell_") and k != "cell_count"), ""), {"LINCS level 4": 48, "CLUE": 24, "CLUE by id": 24}.get(lab)
+    assert set(obs["cell"]) == {cell} and describe_profiles(read)["cell lines"] == [cell] * bool(cell)
+    assert set(obs["time"].dropna()) == ({time} if time else set())
+
+
+def test_an_untreated_well_is_a_control_only_on_demand(tmp_path):
+    table = BARE.assign(Metadata_cmap_name=TABLE.Metadata_compound.mask(DMSO, "UnTrt"), Metadata_pert_type=np.where(DMSO, "ctl_untrt", "trt_cp"))
+    with pytest.raises(ProfileError, match="no control wells found"):
+        profiles_from_table(table, "t")
+    read = profiles_from_table(table, "t", control="ctl_untrt")
+    assert read.obs["is_control"].sum() == 12 and "Neither" not in " ".join(read.uns["cpvae"]["notes"])
+
+
+def test_batches_and_salts_are_one_compound():
+    read = profiles_from_table(BARE.assign(Metadata_pert_id=BATCH), "t")
+    assert set(read.obs["compound"]) == set(BRD)
+
+
+UNITS = {  # name: (column, cells, unit column, option, what they mean in µM)
+    "by name, uM": ("conc_uM", [1, 0.5], None, None, [1, 0.5]),
+    "by name, nM": ("conc_nM", [1000, 500], None, None, [1, 0.5]),
+    "by name, mM": ("dose_mM", [0.001, 0.0005], None, None, [1, 0.5]),
+    "by name, M": ("Dose (M)", [1e-6, 5e-7], None, None, [1, 0.5]),
+    "by name, µM": ("conc [µM]", [1, 0.5], None, None, [1, 0.5]),
+    "by the end of the name": ("my_dose_m_nM", [1000, 500], None, None, [1, 0.5]),
+    "not by name": ("time_from_m", ["1", "0.5"], None, "uM", [1, 0.5]),
+    "by cell": ("conc_uM", ["1000 nM", "0.5"], None, None, [1, 0.5]),
+    "by cell, mu": ("pert_idose", ["1 \u03bcM", "0.5\u00b5M"], None, None, [1, 0.5]),
+    "by cell, mojibake": ("pert_idose", ["1 \u00c2\u00b5M", "5e-1 um"], None, None, [1, 0.5]),
+    "cell before option": ("dose", ["1 uM", "500"], None, "nM", [1, 0.5]),
+    "beside": ("pert_dose", [1, 500], ["uM", "nM"], None, [1, 0.5]),
+    "beside, in part": ("conc_nM", [1, 500], ["uM", None], None, [1, 0.5]),
+    "option before beside": ("pert_dose", [1000, 500], ["uM", "uM"], "nM", [1, 0.5]),
+    "option before name": ("conc_uM", [1e-6, 5e-7], None, "M", [1, 0.5]),
+    "micro in the option": ("dose", [1, 0.5], None, "\u00b5M", [1, 0.5]),
+    "stock": ("mmoles_per_liter", [1, 0.5], None, None, [1, 0.5]),
+    "stock, as written": ("mmoles_per_liter", [0.001, 0.0005], None, "mM", [1, 0.5]),
+    "missing": ("pert_dose", [-666, 0.5], ["-666", "uM"], None, [np.nan, 0.5]),
+    "mass": ("pert_dose", [1, 0.5], ["ng/mL", "uM"], None, [np.nan, 0.5]),
+    "zero": ("conc_nM", [0, 500], None, None, [0, 0.5]),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_of_doses(name):
+    column, cells, unit, option, means = UNITS[name]
+    sheet = pd.DataFrame({f"Metadata_{column}": cells} | ({f"Metadata_{column}_unit": unit} if unit else {}))
+    dose, notes = doses_in_micromolar(sheet, f"Metadata_{column}", np.ones(2, bool), dose_unit=option)
+    np.testing.assert_allclose(dose, means)
+    converted = [factor for factor in ("divided by 1,000", "multiplied by 1,000,000", "multiplied by 1,000") if factor in " ".join(notes)]
+    written = [str(c).split()[0] for c in cells]
+    assert bool(converted) == (not np.allclose(pd.to_numeric(pd.Series(written).str.extract(r"([-\d.e]+)")[0]), means, equal_nan=True) and name not in ("missing", "mass"))
+    assert ("taken as µM" in " ".join(notes)) == (column == "dose" and option is None)
+
+
+@pytest.mark.parametrize("column, cells", [("time_h", ["24", "1.5"]), ("pert_itime", ["24 h", "90 min"]), ("time_point", ["1 day", "1.5HRS"]), ("time", [24, 1.5])])
+def test_units_of_times(column, cells):
+    times = profiles_from_table(TABLE.assign(**{f"Metadata_{column}": np.where(DMSO, *cells)}), "t").obs["time"]
+    np.testing.assert_allclose(times, np.where(DMSO, 24, 1.5))
+
+
+@pytest.mark.parametrize("column, cells, standard", [("time", "12:30", "time"), ("dose", "high", "dose")])
+def test_words_under_a_name_without_unit_are_no_amounts(column, cells, standard):
+    table = TABLE.drop(columns="Metadata_conc_uM").assign(**{f"Metadata_{column}": cells})
+    read = profiles_from_table(table, "t")
+    assert read.uns["cpvae"]["columns"][standard] == "" and read.obs[standard].isna().all()
+    with pytest.raises(ProfileError, match=f'row 5 holds "{cells}"' if standard == "dose" else f'row 1 holds "{cells}"'):
+        profiles_from_table(table, "t", **{standard: column})
+
+
+def test_a_given_dose_column_without_unit_is_noted(tmp_path):
+    read = profiles_from_table(TABLE.rename(columns={"Metadata_conc_uM": "Metadata_strength"}), "t", dose="strength")
+    assert "nothing tells the unit of Metadata_strength" in " ".join(read.uns["cpvae"]["notes"]) and read.obs["dose"].max() == 3
+
+
+def test_doses_of_controls_do_not_matter():
+    table = TABLE.astype({"Metadata_conc_uM": object})
+    table.loc[DMSO, "Metadata_conc_uM"] = "vehicle"
+    assert profiles_from_table(table, "t").obs["dose"].isna().sum() == 12
+
+
+def test_zero_control_beside_control_rows():
+    read = profiles_from_table(TABLE, "t", zero_control=True)
+    assert read.uns["cpvae"]["zero_control"] and read.obs["is_control"].sum() == 12
+    assert "12 control rows remain controls" in read.uns["cpvae"]["notes"][-1]
+    assert "remain controls" not in " ".join(profiles_from_table(TABLE, "t").uns["cpvae"]["notes"])
+
+
+def test_features_go_before_rows():
+    table = TABLE.copy()
+    table.loc[:4, "Cells_Intensity_F1_DNA"] = np.nan  # 5 of 48 rows: the feature goes
+    table.loc[[5, 6], "Cells_Intensity_F2_DNA"] = [np.nan, np.inf]  # 2 of 48: the rows go
+    read = profiles_from_table(table, "t", drop_na=True)
+    assert read.shape == (46, 4) and read.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F1_DNA"]
+    assert profiles_from_table(table, "t", drop_na=True, na_cutoff=0.2).shape == (41, 5)
+    assert profiles_from_table(table, "t", drop_na=True, na_cutoff=0).shape == (48, 3)
+    np.testing.assert_array_equal(read.X, table.drop(index=[5, 6]).filter(regex="F[0234]_").to_numpy(np.float32))
+    assert read.X.flags.c_contiguous
+    assert sorted(read.obs["well"][read.obs["plate"] == "p0"]) == [f"W{i:02}" for i in range(16) if i not in (5, 6)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_kept_is_finite_and_no_more_is_lost(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(60, 8)).astype(np.float32)
+    values[rng.random(values.shape) < 0.04] = rng.choice([np.nan, np.inf, -np.inf])
+    names, cutoff = list("abcdefgh"), rng.choice([0.02, 0.05, 0.2])
+    rows, columns = finite_part(values, names, drop_na=True, na_cutoff=cutoff)
+    frame = pd.DataFrame(np.where(np.isfinite(values), values, np.nan))
+    expected = frame.loc[:, frame.isna().mean() <= cutoff].dropna()
+    np.testing.assert_array_equal(values[rows][:, columns], expected.to_numpy())
+
+
+def test_what_is_known_of_features_stays_with_them():
+    from cpvae.containers import Parts
+    from cpvae.data import profiles_from_parts
+
+    metadata = TABLE.filter(like="Metadata_")
+    values = np.random.default_rng(0).normal(size=(len(TABLE), 3)).astype(np.float32)
+    values[:, 1] = 7
+    parts = Parts(["780", "5982", "7849"], values, metadata, [], pd.DataFrame({"id": ["780", "5982", "7849"], "pr_gene_symbol": ["DDR1", "RFC2", "PAX8"]}))
+    read = profiles_from_parts(parts, "t")
+    assert read.var["symbol"].to_dict() == {"780": "DDR1", "7849": "PAX8"} and read.uns["cpvae"]["kind"] == "genes"
+
+
+def test_values_are_not_copied_without_need():
+    from cpvae.containers import parts_from_table
+    from cpvae.data import profiles_from_parts
+
+    parts = parts_from_table(TABLE, "t")
+    assert np.shares_memory(profiles_from_parts(parts, "t").X, parts.values)
+
+
+MAP = pd.DataFrame(
+    {
+        "broad_sample": ["BRD-K00000000-001-01-1", "BRD-K00000001-999-01-1", None, None, None, None, None],
+        "InChIKey14": [None, None, "AAAAAAAAAAAAAA", None, None, None, None],
+        "pert_iname": ["zero", "one", "two", "c-3", "C 4", "c4", "c5"],
+        "moa": ["b|a", "c", "d", "e", "f", "g", None],
+        "target": ["T2, T1", "T3", None, "T4|T5", None, None, "T6"],
+    }
+)
+
+
+def test_each_key_finds_its_compound():
+    key = TABLE.Metadata_compound.map({"c2": "AAAAAAAAAAAAAA-BBBBBBBBBB-N", "c3": "CCCCCCCCCCCCCC-BBBBBBBBBB-N"})
+    table = BARE.assign(Metadata_broad_sample=BATCH.where(DMSO | C0 | C1), Metadata_compound=TABLE.Metadata_compound, Metadata_inchikey=key)
+    read = profiles_from_table(table, "t", moa_table=MAP)
+    obs = read.obs.drop_duplicates("compound").set_index("compound")
+    assert obs["moa"].to_dict() == {"DMSO": "", "c0": "a|b", "c1": "c", "c2": "d", "c3": "e"} | {f"c{i}": "" for i in range(4, 12)}
+    assert obs["target"][["c0", "c1", "c3", "c5"]].tolist() == ["T1|T2", "T3", "T4|T5", ""]
+    joined, notes = join_mechanisms(read.obs, MAP, "map.tsv")
+    assert joined["key"].head(6).to_dict() == {"c0": "broad_sample", "c1": "broad_id", "c10": "", "c11": "", "c2": "InChIKey", "c3": "name"}
+    assert "4 of 12 compounds, by broad_sample 1, broad_id 1, InChIKey 1, name 1" in notes[0]
+    assert "8 compounds" in notes[1] and "Not joined by name" in notes[2] and notes[2].endswith("1 compound, c4.")
+    assert read.uns["cpvae"]["moa_unmatched"] == ["c10", "c11", *(f"c{i}" for i in range(4, 10))]
+    assert read.uns["cpvae"]["pair_names"] == ["b|a"] and read.uns["cpvae"]["columns"]["moa"] == "moa of MOA table"
+
+
+def test_the_surest_key_wins():
+    table = BARE.assign(Metadata_broad_sample=BATCH, Metadata_pert_iname=TABLE.Metadata_compound)
+    other = pd.DataFrame({"broad_id": ["BRD-K00000000", None, None], "pert_iname": [None, "c0", "c1"], "moa": ["by id", "by name", "by name"]})
+    obs = profiles_from_table(table, "t", moa_table=other).obs.groupby("compound")["moa"].first()
+    assert (obs["c0"], obs["c1"]) == ("by id", "by name")
+
+
+def test_batches_that_disagree_are_not_joined_by_sample():
+    table = BARE.assign(Metadata_pert_iname=TABLE.Metadata_compound, Metadata_broad_sample=BATCH)
+    other = pd.DataFrame({"broad_sample": [f"BRD-K00000000-001-0{i}-1" for i in (1, 2)] * 2, "moa": ["x", "y", "x", "y"], "name": ["", "c1", "", "c2"]})
+    joined, notes = join_mechanisms(profiles_from_table(table, "t").obs, other)
+    assert joined.loc["c0", "moa"] == "" and joined.loc["c1", "key"] == "name"
+    assert "Not joined by broad_sample" in " ".join(notes)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_clue_ids_find_broad_samples(bare):
+    table = BARE.assign(Metadata_pert_id=BRD if bare else BATCH)
+    read = profiles_from_table(table, "t", moa_table=MAP[["broad_sample", "moa"]])
+    found = read.obs[read.obs["moa"] != ""].drop_duplicates("compound")
+    assert found.set_index("compound")["moa"].to_dict() == {"BRD-K00000000": "a|b", "BRD-K00000001": "c"}
+
+
+def test_clue_names_and_ids_both_find_a_compound():
+    table = BARE.assign(Metadata_cmap_name=TABLE.Metadata_compound, Metadata_pert_id=BRD)
+    other = pd.DataFrame({"pert_id": ["BRD-K00000002", None], "cmap_name": ["other", "C3"], "moa": ["x", "y"]})
+    joined, _ = join_mechanisms(profiles_from_table(table, "t").obs, other)
+    assert joined[joined["key"] != ""][["moa", "key"]].to_dict("index") == {"c2": {"moa": "x", "key": "broad_id"}, "c3": {"moa": "y", "key": "name"}}
+
+
+def test_a_control_is_never_annotated():
+    table = TABLE.assign(Metadata_pert_type=np.where(DMSO | (C0 & (TABLE.Metadata_Plate == "p0")), "negcon", "trt"))
+    read = profiles_from_table(table, "t", moa_table=MAP.assign(pert_iname=[f"c{i}" for i in range(7)]))
+    obs = read.obs[read.obs["compound"] == "c0"]
+    assert obs["moa"].tolist() == ["", "a|b", "a|b"] == profiles_from_table(table, "t").obs.loc[obs.index, "moa"].replace("A", "a|b").tolist()
+
+
+def test_mirror_images_are_not_one_name():
+    table = BARE.assign(Metadata_compound=TABLE.Metadata_compound.replace({"c0": "(-)-JQ1", "c1": "(+)-JQ1"}))
+    other = pd.DataFrame({"name": ["(+)-jq1", "c 2"], "moa": ["x", "y"]})
+    joined, _ = join_mechanisms(profiles_from_table(table, "t").obs, other)
+    assert joined[joined["key"] != ""]["moa"].to_dict() == {"(+)-JQ1": "x", "c2": "y"}
+
+
+def test_a_map_in_a_file_replaces_what_the_table_says(tmp_path):
+    MAP.assign(pert_iname=[f"c{i}" for i in range(7)]).to_csv(tmp_path / "map.tsv", sep="\t", index=False)
+    read = profiles_from_table(TABLE, "t", moa_table=tmp_path / "map.tsv")
+    assert mechanism_groups(read) == {"a|b": ["c0"], "c": ["c1"], "d": ["c2"], "e": ["c3"], "f": ["c4"], "g": ["c5"]}
+    assert read.uns["cpvae"]["columns"]["moa"] == "moa of map.tsv"
+
+
 @pytest.mark.parametrize(
-    "columns, control, plate",
+    "table, says",
     [
-        (dict(compound="broad_sample", conc_uM="mmoles_per_liter", Plate="Plate_Map_Name", Well="pert_well"), "broad_sample = DMSO", "p0"),
-        (dict(compound="pert_iname"), "pert_iname = DMSO", "p0"),
+        (MAP.drop(columns="moa"), "no column called moa"),
+        (MAP[["moa", "target"]], "broad_sample, broad_id, InChIKey14 or pert_iname"),
+        (MAP[["pert_iname", "moa"]].iloc[:1], "knows none of the 12 compounds"),
     ],
 )
-def test_conventions(columns, control, plate, tmp_path, profiles):
-    names = {f"Metadata_{old}": f"Metadata_{new}" for old, new in columns.items()}
-    TABLE.rename(columns=names).to_parquet(tmp_path / "t.parquet")
-    read = read_profiles(tmp_path / "t.parquet")
-    assert read.uns["cpvae"]["columns"]["is_control"] == f"Metadata_{control}"
-    pd.testing.assert_series_equal(read.obs["dose"], profiles.obs["dose"])
-    assert read.obs["plate"].iloc[0] == plate and list(read.obs["compound"]) == list(profiles.obs["compound"])
+def test_useless_maps(table, says):
+    with pytest.raises(ProfileError, match=says) as refusal:
+        profiles_from_table(TABLE, "t", moa_table=table)
+    assert "MOA table" in str(refusal.value) and len(str(refusal.value)) < 300
 
 
-def test_jump_negative_controls(tmp_path):
-    table = TABLE.assign(
-        Metadata_JCP2022=TABLE.Metadata_compound.replace("DMSO", "JCP2022_033924"),
-        Metadata_pert_type=np.where(TABLE.Metadata_compound == "DMSO", "negcon", "trt"),
-    ).drop(columns="Metadata_compound")
-    for columns, rule in (([], "pert_type = negcon"), (["Metadata_pert_type"], "JCP2022 = JCP2022_033924")):
-        table.drop(columns=columns).to_parquet(tmp_path / "t.parquet")
-        read = read_profiles(tmp_path / "t.parquet")
-        assert read.uns["cpvae"]["columns"]["is_control"] == f"Metadata_{rule}"
-        assert read.obs["is_control"].sum() == 12
+def test_targets_of_the_table_itself():
+    read = profiles_from_table(TABLE.assign(Metadata_target=np.where(DMSO, "x", np.where(C0, "B, A", ""))), "t")
+    assert set(read.obs["target"]) == {"", "A|B"} and (read.obs["target"] != "").sum() == 3
+    assert "target" not in profiles_from_table(TABLE, "t").obs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_digests_tell_rows_apart_as_their_values_do(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.choice(np.array([-1.5, -0.0, 0.0, 1e-30, 7], np.float32), (9000, 3))
+    _, first = np.unique(values + 0.0, axis=0, return_inverse=True)
+    assert (pd.factorize(row_digests(values))[0] == pd.factorize(first.ravel())[0]).all()
+    assert row_digests(np.asfortranarray(values)).equals(row_digests(values))
+
+
+def test_copies_are_counted_and_said(profiles):
+    profiles.X[5], profiles.X[6] = 0.0, -0.0
+    holds = describe_profiles(profiles)
+    assert (holds["profiles"], holds["exact copies"], holds["distinct profiles"]) == (48, 1, 47)
+
+
+def test_the_fingerprint_of_several_files(tmp_path):
+    import hashlib
+
+    for plate, part in TABLE.groupby("Metadata_Plate"):
+        part.to_csv(tmp_path / f"{plate}.csv", index=False)
+    files = [tmp_path / f"p{i}.csv" for i in (2, 0, 1)]
+    read = read_profiles(files)
+    lines = sorted(f"{f.name} {hashlib.sha256(f.read_bytes()).hexdigest()}\n" for f in files)
+    assert read.uns["cpvae"]["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert read.uns["cpvae"]["source"] == "p0.csv and 2 more"
+    folder = read_profiles(tmp_path)
+    assert folder.uns["cpvae"]["source"] == tmp_path.name and folder.uns["cpvae"]["sha256"] == read.uns["cpvae"]["sha256"]
+    assert read_profiles(files[:1]).uns["cpvae"]["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    before = set()
+    for names in (("a/1.csv", "b/2.csv"), ("a/2.csv", "b/1.csv"), ("a/1.csv", "b/1.csv")):
+        paths = [tmp_path / "apart" / name for name in names]
+        for path, file in zip(paths, files):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.read_bytes())
+        lines = sorted(f"{p.name} {hashlib.sha256(p.read_bytes()).hexdigest()}\n" for p in paths)
+        code = read_profiles(paths).uns["cpvae"]["sha256"]
+        assert code == hashlib.sha256("".join(lines).encode()).hexdigest() and code not in before
+        before.add(code)
+
+
+def test_what_cpvae_wrote_comes_back_as_it_was(tmp_path, profiles):
+    from cpvae.containers import write_profiles
+
+    before = profiles.copy()
+    write_profiles(profiles, tmp_path / "t.h5ad")
+    back = read_profiles(tmp_path / "t.h5ad")
+    np.testing.assert_array_equal(back.X, before.X)
+    assert back.uns["cpvae"] == before.uns["cpvae"] and describe_profiles(back) == describe_profiles(before)
+    assert list(back.obs) == list(before.obs) and list(back.var) == list(before.var)
+    for name in before.obs:
+        assert back.obs[name].astype(str).tolist() == before.obs[name].astype(str).tolist(), name
+    with pytest.raises(ProfileError, match="leave out the choice of control"):
+        read_profiles(tmp_path / "t.h5ad", control="c0")
+    later = read_profiles(tmp_path / "t.h5ad", moa_table=pd.DataFrame({"name": ["c0"], "moa": ["z"]}))
+    assert mechanism_groups(later) == {"z": ["c0"]}
+
+
+@pytest.mark.parametrize("file", ["t.csv", "t.parquet"])
+def test_tables_written_by_cpvae_can_be_read_again(file, tmp_path, profiles):
+    from cpvae.containers import write_profiles
+
+    write_profiles(profiles, tmp_path / file)
+    back = read_profiles(tmp_path / file)
+    for name in ("compound", "dose", "plate", "well", "moa", "is_control"):
+        assert back.obs[name].astype(str).tolist() == profiles.obs[name].astype(str).tolist(), name
 
 
 def test_mechanisms_of_controls_and_unnamed_rows_do_not_count(tmp_path):
@@ -244,137 +564,6 @@ def test_pairs_need_all_three_groups(profiles):
     assert evaluable_pairs(profiles) == [("A", "B")]
     for gone in ("A", "B", "A|B"):
         assert evaluable_pairs(profiles[profiles.obs["moa"] != gone]) == []
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_no_compound_in_two_parts(seed):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(5, 30))
-    profiles = plain(make_table(n, int(rng.integers(1, 5)), int(rng.integers(0, 9)), seed=seed).sample(frac=rng.uniform(0.5, 1), random_state=seed))
-    split_profiles(profiles, valid=0.1, test=0.2, seed=seed)
-    treated = profiles.obs[~profiles.obs["is_control"]]
-    assert set(treated["split"]) == {"train", "valid", "test"}
-    assert treated.groupby("compound")["split"].nunique().max() == 1
-    again = plain(profiles.obs.iloc[::-1])
-    split_profiles(again, valid=0.1, test=0.2, seed=seed)
-    part = treated.drop_duplicates("compound").set_index("compound")["split"]
-    other = again.obs[~again.obs["is_control"]].drop_duplicates("compound").set_index("compound")["split"]
-    assert part.sort_index().equals(other.sort_index()), "the order of rows must not matter"
-
-
-def plain(table):
-    from anndata import AnnData
-
-    table = table.rename(columns=lambda c: c.removeprefix("Metadata_")).rename(columns={"Plate": "plate"})
-    obs = table[["compound", "plate"]].assign(moa="", is_control=table["compound"] == "DMSO").reset_index(drop=True).rename(index=str)
-    X = np.random.default_rng(0).normal(size=(len(obs), 4)).astype(np.float32)
-    return AnnData(X=X, obs=obs, uns={"cpvae": dict(zero_control=False, notes=[], n_copies=0)})
-
-
-def test_controls_are_dealt_in_proportion():
-    profiles = plain(make_table(20, 50, 7))
-    parts = []
-    for seed in range(10):
-        control = split_profiles(profiles, seed=seed).obs.query("is_control")
-        per_plate = pd.crosstab(control["plate"], control["split"])
-        assert per_plate["test"].between(1, 2).all() and per_plate["train"].between(4, 5).all()
-        parts.append(control["split"].value_counts(normalize=True))
-    mean = pd.concat(parts, axis=1).mean(axis=1)
-    np.testing.assert_allclose(mean[["train", "valid", "test"]], [0.7, 0.1, 0.2], atol=0.02)
-
-
-def test_unnamed_rows_are_trained_on_only():
-    profiles = plain(make_table())
-    profiles.obs.loc[profiles.obs["compound"] == "c3", "compound"] = ""
-    split_profiles(profiles)
-    assert set(profiles.obs.loc[profiles.obs["compound"] == "", "split"]) == {"train"}
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("valid, test", [(0.1, 0.1), (0.1, 0.2), (0, 0.2), (0.2, 0)])
-def test_split_by_plate(seed, valid, test):
-    rng = np.random.default_rng(seed)
-    sizes = [int(n) for n in rng.choice([1, 2, 3, 9, 10, 11, 19, 21, 60], 6)] + [30]
-    table = pd.DataFrame({"compound": "x", "plate": np.repeat([f"p{i}" for i in range(len(sizes))], sizes)})
-    profiles = split_profiles(plain(table), by="plate", valid=valid, test=test, seed=seed)
-    share = profiles.obs["split"].value_counts(normalize=True)
-    assert abs(share.get("test", 0) - test) < 0.03 and abs(share.get("valid", 0) - valid) < 0.03
-    large = profiles.obs[profiles.obs["plate"].map(table["plate"].value_counts()) >= 60]
-    for _, plate in large.groupby("plate"):
-        assert abs((plate["split"] == "test").mean() - test) < 0.05
-
-
-def test_split_by_plate_is_scikit_learns():
-    from sklearn.model_selection import train_test_split
-
-    profiles = split_profiles(plain(make_table(20, 4, 4)), by="plate", valid=0.1, test=0.1, seed=9876)
-    rows = np.arange(profiles.n_obs)
-    train, held = train_test_split(rows, test_size=0.2, random_state=9876, stratify=profiles.obs["plate"])
-    valid, test = train_test_split(held, test_size=0.5, random_state=9876, stratify=profiles.obs["plate"].iloc[held])
-    for part, theirs in (("train", train), ("valid", valid), ("test", test)):
-        assert set(np.flatnonzero(profiles.obs["split"] == part)) == set(theirs)
-
-
-@pytest.mark.parametrize("ask", [dict(valid=0.5, test=0.5), dict(valid=-0.1), dict(valid=0, test=0), dict(by="plate", valid=1.0)])
-def test_impossible_splits(ask):
-    with pytest.raises(ProfileError):
-        split_profiles(plain(make_table()), **ask)
-
-
-@pytest.mark.parametrize("by", ["compound", "plate"])
-def test_too_few_to_split(by):
-    with pytest.raises(ProfileError, match="split"):
-        split_profiles(plain(make_table(2, 1, 0)), by=by)
-
-
-@pytest.mark.parametrize("method", ["median_sd", "minmax"])
-@pytest.mark.parametrize("seed", range(10))
-def test_the_scale_uses_no_test_row(method, seed):
-    one = split_profiles(plain(make_table(seed=seed)), seed=seed)
-    other = one.copy()
-    held = (one.obs["split"] != "train").to_numpy()
-    other.X[held] = np.random.default_rng(seed).normal(5, 100, other.X[held].shape)
-    for profiles in (one, other):
-        scale_profiles(profiles, method)
-    pd.testing.assert_frame_equal(one.var[["center", "scale"]], other.var[["center", "scale"]])
-    np.testing.assert_array_equal(one.layers["scaled"][~held], other.layers["scaled"][~held])
-    everything = [scale_profiles(p.copy(), method, fit_on="all").var["scale"] for p in (one, other)]
-    assert not np.allclose(*everything), "fitting on all rows would notice"
-
-
-def test_a_feature_constant_in_training_keeps_its_unit():
-    profiles = split_profiles(plain(make_table()))
-    train = (profiles.obs["split"] == "train").to_numpy()
-    profiles.X[train, 0] = 0.1  # its float64 standard deviation need not come out as exactly zero
-    profiles.X[~train, 0] = 2.1
-    scale_profiles(profiles)
-    assert profiles.var["scale"].iloc[0] == 1
-    np.testing.assert_allclose(profiles.layers["scaled"][~train, 0], 2.0, rtol=1e-6)
-    np.testing.assert_array_equal(scale_values(profiles.X, profiles), profiles.layers["scaled"])
-
-
-def test_limit_and_no_limit():
-    profiles = split_profiles(plain(make_table()))
-    profiles.X[0, 0] = 1e6
-    assert np.abs(scale_profiles(profiles.copy(), clip=2.5).layers["scaled"]).max() == 2.5
-    free = scale_profiles(profiles.copy(), clip=0)
-    assert free.uns["cpvae"]["clip"] == 0 and np.abs(free.layers["scaled"]).max() > 2.5
-
-
-def test_control_state_weighs_plates_equally(profiles):
-    scale_profiles(profiles, fit_on="all")
-    control = profiles.obs["is_control"].to_numpy()
-    by_hand = np.mean([profiles.layers["scaled"][control & (profiles.obs["plate"] == p)].mean(0) for p in ("p0", "p1", "p2")], axis=0)
-    np.testing.assert_allclose(control_profile(profiles), by_hand, atol=1e-6)
-
-
-def test_copies_are_found_whatever_their_zero_sign(profiles):
-    profiles.X[5], profiles.X[6] = 0.0, -0.0
-    profiles.X[9] = profiles.X[20]
-    once = drop_copies(profiles)
-    assert once.n_obs == profiles.n_obs - 2 and once.uns["cpvae"]["n_copies"] == 2
-    assert "20" not in once.obs_names and "9" in once.obs_names
-    assert describe_profiles(profiles)["exact copies"] == describe_profiles(once)["exact copies"] == 2
 
 
 @pytest.mark.parametrize("seed", range(5))

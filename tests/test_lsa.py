@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from cpvae import lsa
-from cpvae.data import drop_copies, read_profiles, scale_profiles, split_profiles
+from cpvae.data import read_profiles
+from cpvae.preprocessing import drop_copies, scale_profiles, split_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -1,0 +1,538 @@
+"""One table, many files: every format gives the same parts, writing gives them back, and a wrong file says what it is."""
+
+import bz2
+import gzip
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from anndata import AnnData
+from pyarrow import csv as pc
+from pyarrow import parquet as pq
+from scipy.sparse import csc_matrix, csr_matrix
+
+from cpvae.containers import Parts, ProfileError, counted, listed, parts_from_table, profile_files, read_parts, read_table, to_frame, write_profiles
+
+
+def make_table(n=40, n_features=6, seed=0, names="Cells_F{}"):
+    "Metadata of every kind beside features with a gap."
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((n, n_features)).astype(np.float32)
+    values[3, 2] = np.nan
+    metadata = {
+        "Metadata_Plate": [f"{i % 3:03d}" for i in range(n)],
+        "Metadata_Well": [f"A{i:02d}" for i in range(n)],
+        "Metadata_compound": [None if i % 9 == 8 else f"c, \"{i % 7}\"\nß" for i in range(n)],
+        "Metadata_conc_uM": [np.nan if i % 5 == 0 else 0.1 * i for i in range(n)],
+        "Metadata_whole": [float(i) for i in range(n)],
+        "Metadata_count": range(n),
+        "Metadata_batch": ["NA" if i == 1 else f"0{i}" for i in range(n)],
+        "Metadata_qc": [i % 2 == 0 for i in range(n)],
+        "Metadata_half_known": [None if i % 4 == 0 else i % 2 == 0 for i in range(n)],
+        "Metadata_nothing": [None] * n,
+    }
+    return pd.concat([pd.DataFrame(metadata), pd.DataFrame(values, columns=[names.format(i) for i in range(n_features)])], axis=1)
+
+
+TABLE = make_table()
+GENES = make_table(names="GENE{}")
+
+
+def as_anndata(parts, **about):
+    "Profiles as the next module makes them, without any standard column."
+    obs = parts.metadata.set_index(parts.metadata.index.astype(str))
+    about = dict(source="t", columns={}, notes=["a", "b"], dropped_features=[], zero_control=False, n_copies=0, **about)
+    return AnnData(parts.values, obs=obs, var=pd.DataFrame(index=parts.features), uns={"cpvae": about})
+
+
+def same(one, other, notes=False):
+    assert one.features == other.features
+    np.testing.assert_array_equal(one.values, other.values)
+    assert one.values.dtype == other.values.dtype == np.float32 and one.values.flags.c_contiguous and other.values.flags.c_contiguous
+    pd.testing.assert_frame_equal(one.metadata, other.metadata)
+    assert not notes or one.notes == other.notes
+
+
+def write(table, path):
+    "A table in the format of the suffix, by other means than the package's own."
+    name = path.name
+    if name.endswith(".parquet"):
+        table.to_parquet(path)
+    elif name.endswith(".zst"):
+        with pa.CompressedOutputStream(str(path), "zstd") as file:
+            file.write(table.to_csv(index=False).encode())
+    else:
+        table.to_csv(path, index=False, sep="," if ".csv" in name else "\t")
+    return path
+
+
+FILES = ["t.csv", "t.csv.gz", "t.csv.bz2", "t.csv.zst", "t.tsv", "T.TSV.GZ", "t.txt", "t.parquet"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("table", [TABLE, GENES], ids=["cells", "genes"])
+def test_every_format_gives_the_same_parts(file, table, tmp_path):
+    table = table.drop(columns="Metadata_batch")  # an unquoted NA is missing in text
+    same(read_parts(write(table, tmp_path / file)), parts_from_table(table), notes=True)
+
+
+@pytest.mark.parametrize("file", ["t.csv", "t.csv.gz", "t.csv.bz2", "t.csv.zst", "t.tsv", "t.tsv.gz", "t.parquet", "t.h5ad"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_written_is_read(file, seed, tmp_path):
+    parts = parts_from_table(make_table(int(30 + 40 * seed), 3 + seed, seed))
+    parts.values[0] = [np.float32(1) / 3, np.float32(1e-42), np.float32(3.4e38), -0.0, 16777217.0][: 3 + seed]
+    profiles = as_anndata(parts)
+    write_profiles(profiles, tmp_path / file)
+    read = read_parts(tmp_path / file)
+    assert read.values.tobytes() == parts.values.tobytes()
+    pd.testing.assert_frame_equal(read.metadata.reset_index(drop=True), parts.metadata)
+    assert read.features == parts.features and os.listdir(tmp_path) == [file]
+    if file == "t.h5ad":
+        assert read.about == profiles.uns["cpvae"]
+        pd.testing.assert_frame_equal(read.metadata, profiles.obs)
+        assert list(read.feature_info.index) == parts.features
+    else:
+        pd.testing.assert_frame_equal(to_frame(profiles), pd.concat([parts.metadata, pd.DataFrame(parts.values, columns=parts.features)], axis=1))
+
+
+def test_writing_does_not_change_the_profiles(tmp_path):
+    profiles = as_anndata(parts_from_table(TABLE))
+    before = profiles.copy()
+    for file in ("t.h5ad", "t.csv", "t.parquet"):
+        write_profiles(profiles, tmp_path / file)
+    pd.testing.assert_frame_equal(profiles.obs, before.obs)
+    assert profiles.uns["cpvae"] == before.uns["cpvae"]
+
+
+@pytest.mark.parametrize("file", ["t.csv", "t.parquet", "t.h5ad"])
+def test_a_full_disk_leaves_nothing(file, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / file).write_text("old")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=rf"No space left.*{file}"):
+        write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / file)
+    assert os.listdir(tmp_path) == [file] and (tmp_path / file).read_text() == "old"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_disk_that_fills_up(tmp_path):
+    os.symlink("/dev/full", tmp_path / f".{os.getpid()}.t.csv")
+    with pytest.raises(OSError, match="t.csv"):
+        write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / "t.csv")
+    assert os.listdir(tmp_path) == []
+
+
+def test_unknown_formats_are_not_written(tmp_path):
+    for file in ("t.xlsx", "t.parquet.gz", "t.txt"):
+        with pytest.raises(ProfileError, match="unknown format"):
+            write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / file)
+
+
+def test_standard_columns_are_written_only_if_they_would_be_lost():
+    profiles = as_anndata(parts_from_table(TABLE), given=["dose"])
+    n = profiles.n_obs
+    profiles.uns["cpvae"]["columns"] = {"compound": "Metadata_compound", "dose": "Metadata_count", "moa": "", "plate": "Metadata_Plate", "time": ""}
+    profiles.obs = profiles.obs.assign(compound="x", dose=2.5, moa="A|B", plate="p", time=np.nan, is_control=np.arange(n) < 3, split="train")
+    frame = to_frame(profiles)
+    assert frame["Metadata_conc_uM"].eq(2.5).all() and frame["Metadata_moa"].eq("A|B").all() and frame["Metadata_split"].eq("train").all()
+    assert not frame["Metadata_compound"].eq("x").any() and not frame["Metadata_Plate"].eq("p").any()
+    assert "Metadata_time_h" not in frame and "Metadata_control_type" not in frame and sum(frame.columns.str.lower() == "metadata_conc_um") == 1
+    profiles.uns["cpvae"]["given"] = ["control"]
+    assert (to_frame(profiles)["Metadata_control_type"] == "negcon").sum() == 3
+
+
+# ---------------------------------------------------------------- text
+
+
+def test_blocks_make_no_difference(tmp_path, monkeypatch):
+    table = make_table(600, 8)
+    write(table, tmp_path / "t.csv")
+    large = read_parts(tmp_path / "t.csv")
+    original = pc.ReadOptions
+    monkeypatch.setattr(pc, "ReadOptions", lambda **options: original(**options | dict(block_size=4000)))
+    small = read_parts(tmp_path / "t.csv")
+    same(small, large)
+    table.loc[500, "Cells_F3"] = np.nan
+    text = table.astype({"Cells_F1": object, "Cells_F3": object})
+    text.loc[500, "Cells_F3"], text.loc[570, "Cells_F1"] = "high", "low"
+    write(text, tmp_path / "bad.csv")
+    with pytest.raises(ProfileError, match='column Cells_F1, row 571 holds "low"'):
+        read_parts(tmp_path / "bad.csv")
+    (tmp_path / "ragged.csv").write_text(table.drop(columns="Metadata_compound").to_csv(index=False) + "1,2\n")
+    with pytest.raises(ProfileError, match="row 601 has 2 cells, the header 17"):
+        read_parts(tmp_path / "ragged.csv")
+
+
+def test_the_first_rows_may_mislead(tmp_path, monkeypatch):
+    original = pc.ReadOptions
+    monkeypatch.setattr(pc, "ReadOptions", lambda **options: original(**options | dict(block_size=200)))
+    n = 100
+    table = pd.DataFrame({"compound": "c", "TP53": 0.5, "later_text": ["1"] * 10 + ["x"] * 90, "MYC": ["n"] * 10 + ["2"] * 90})
+    with pytest.raises(ProfileError, match='column MYC, row 1 holds "n"'):
+        read_parts(write(table, tmp_path / "t.csv"))
+    parts = read_parts(write(table.assign(MYC=[None] * 50 + [1.5] * 50), tmp_path / "t.csv"))
+    assert parts.features == ["TP53", "MYC"] and list(parts.metadata) == ["Metadata_compound", "Metadata_later_text"]
+    assert np.isnan(parts.values[:, 1]).sum() == 50 and len(parts.values) == n
+    same(parts, parts_from_table(table.assign(MYC=[None] * 50 + [1.5] * 50)), notes=True)
+
+
+@pytest.mark.parametrize("cell, value", [(" 1.5 ", 1.5), ("1e300", np.inf), ("-inf", -np.inf), ("NA", np.nan), ('"NA"', np.nan), ('""', np.nan), ('"2"', 2), ("+3", 3), (".5", 0.5), ("1e-3", 1e-3), ("None", np.nan)])
+def test_cells_that_are_numbers(cell, value, tmp_path):
+    (tmp_path / "t.csv").write_text(f"Metadata_compound,Cells_A\nx,0\ny,{cell}\n")
+    np.testing.assert_array_equal(read_parts(tmp_path / "t.csv").values[:, 0], np.float32([0, value]))
+
+
+@pytest.mark.parametrize("cell", ["high", "0x10", "1,5", "1_000", "True", "--1", "2020-01-01", "é"])
+def test_cells_that_are_none(cell, tmp_path):
+    (tmp_path / "t.tsv").write_text(f"Metadata_compound\tCells_A\nx\t0\ny\t{cell}\n", encoding="utf-8")
+    with pytest.raises(ProfileError, match=f'column Cells_A, row 2 holds "{cell}"'):
+        read_parts(tmp_path / "t.tsv")
+
+
+def test_header_extras(tmp_path):
+    text = "\ufeff!a comment\r\n\r\n Metadata_Plate , Cells_A \r\n007,1\r\n\r\n008,2\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    parts = read_parts(tmp_path / "t.csv")
+    assert (parts.features, parts.metadata["Metadata_Plate"].tolist(), parts.values.ravel().tolist()) == (["Cells_A"], ["007", "008"], [1, 2])
+    (tmp_path / "t.csv").write_text(",Plate,Cells_A\n0,7,1\n")
+    assert list(read_parts(tmp_path / "t.csv").metadata) == ["Metadata_Plate"] and "row index" in read_parts(tmp_path / "t.csv").notes[0]
+
+
+def test_entrez_ids_are_names(tmp_path):
+    (tmp_path / "t.csv").write_text("sig_id,pert_id,5594,207\nS1,BRD,0.5,1\nS2,BRD,1,2\n")
+    assert read_parts(tmp_path / "t.csv").features == ["5594", "207"]
+
+
+def test_several_gzip_members(tmp_path):
+    text = TABLE.drop(columns="Metadata_batch").to_csv(index=False).encode()
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text[:1000]) + gzip.compress(text[1000:]))
+    same(read_parts(tmp_path / "t.csv.gz"), parts_from_table(TABLE.drop(columns="Metadata_batch")))
+
+
+# ---------------------------------------------------------------- wrong files
+
+
+def zipped(member):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        z.writestr(member, "x" * 100)
+    return out.getvalue()
+
+
+PLAIN = TABLE.drop(columns="Metadata_compound")
+CSV = PLAIN.to_csv(index=False)
+PARQUET = PLAIN.to_parquet()
+GCT = "#1.3\n2\t2\t1\t1\nid\tsymbol\ts1\ts2\npert_id\tna\tA\tB\n10\tTP53\t1\t2\n20\tMYC\t3\t4\n"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+WRONG = {  # name: (file, content, what the message must say)
+    "pointer": ("t.csv.gz", POINTER, "is a Git LFS pointer, not the data; fetch it with git lfs pull"),
+    "pointer to parquet": ("t.parquet", POINTER, "git lfs pull"),
+    "login page": ("t.csv", "<!DOCTYPE html>\n<html><title>Sign in</title>", "web page"),
+    "login page compressed": ("t.csv.gz", gzip.compress(b"\n<HTML>"), "web page"),
+    "workbook as csv": ("t.csv", zipped("[Content_Types].xml"), "save the sheet as CSV"),
+    "workbook": ("t.xlsx", zipped("[Content_Types].xml"), "save the sheet as CSV"),
+    "old workbook": ("t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel workbook"),
+    "gzip as csv": ("t.csv", gzip.compress(CSV.encode()), "rename it t.csv.gz"),
+    "bzip2 as gzip": ("t.csv.gz", bz2.compress(CSV.encode()), "holds bzip2"),
+    "csv as gzip": ("t.csv.gz", CSV, "rename it t.csv"),
+    "csv as zst": ("t.csv.zst", CSV, "rename it t.csv"),
+    "zip as gzip": ("t.csv.gz", zipped("t.csv"), "unzip it"),
+    "pickle as parquet": ("t.parquet", pickle.dumps(PLAIN), "Python pickle"),
+    "pickle as csv": ("t.csv", pickle.dumps(PLAIN), "Python pickle"),
+    "csv as parquet": ("t.parquet", CSV, "rename it t.csv"),
+    "parquet as csv": ("t.csv", PARQUET, "rename it t.parquet"),
+    "parquet in gzip": ("t.parquet.gz", gzip.compress(PARQUET), "decompress it first"),
+    "gctx in gzip": ("t.gctx.gz", gzip.compress(b"\x89HDF"), "decompress it first"),
+    "csv as h5ad": ("t.h5ad", CSV, "rename it t.csv"),
+    "gct as txt": ("t.txt", GCT, "rename it t.gct"),
+    "semicolons": ("t.csv", CSV.replace(",", ";"), "columns are separated by ';'; save it with commas and decimal points"),
+    "tabs in a csv": ("t.csv.gz", gzip.compress(CSV.replace(",", "\t").encode()), "rename it t.tsv.gz"),
+    "commas in a tsv": ("t.tsv", CSV, "rename it t.csv"),
+    "decimal commas": ("t.tsv", 'Metadata_compound\tCells_A\nx\t"1,5"\n', "decimal point"),
+    "same header twice": ("t.csv", CSV.splitlines()[0] + "\n" + CSV, "row 1 holds"),
+    "second header": ("t.csv", "Metadata_compound,Cells_A,Cells_B\ntext,um,um2\nx,1,2\ny,1,3\n", "second header"),
+    "cut in a row": ("t.csv", CSV[:-20], "different lengths"),
+    "header only": ("t.csv", CSV.splitlines()[0], "no rows"),
+    "header only parquet": ("t.parquet", PLAIN[:0].to_parquet(), "no rows"),
+    "gct of another version": ("t.gct", "#1.0\n", "no GCT 1.2 or 1.3"),
+    "gct with wrong counts": ("t.gct", GCT.replace("2\t2\t1\t1", "2\t3\t1\t1"), "line 3 has 4 cells, but by line 2 it should have 5"),
+    "gct cut short": ("t.gct", GCT[: GCT.index("20\t")], "has 1 feature row, but line 2 promises 2"),
+    "gct with text": ("t.gct", GCT.replace("\t4\n", "\thigh\n"), 'profile s2 holds "high"'),
+    "zip": ("t.zip", zipped("t.csv"), "unzip it first"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_says_what_it_is(name, tmp_path):
+    file, content, says = WRONG[name]
+    (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ProfileError) as refusal:
+        read_parts(tmp_path / file)
+    message = str(refusal.value)
+    assert says in message and file in message and len(message.splitlines()) == 1 and len(message) < 300
+
+
+# ---------------------------------------------------------------- parquet
+
+
+def test_types_of_parquet_columns(tmp_path):
+    n = 5
+    table = pa.table({
+        "Metadata_compound": pa.array(list("abcab")).dictionary_encode(), "A": pa.array(range(n), pa.int64()), "B": pa.array([1.5, None, 2, 3, 4], pa.float64()),
+        "C": pa.array(["1", "2", None, "4", "5e-1"]), "D": pa.array([1, 2, 3, 4, 5]).cast(pa.decimal128(22, 2)), "E": pa.array(["1", "2", "1", "2", "1"]).dictionary_encode(),
+        "F": pa.array([1, None, 3, 4, 5], pa.uint8()), "G": pa.array(np.arange(n, dtype=np.float16)), "qc": [True] * n, "when": pa.array([0] * n, pa.timestamp("s")),
+        "lists": [[1, 2]] * n, "__index_level_0__": range(n),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=2)
+    parts = read_parts(tmp_path / "t.parquet")
+    nan = np.nan
+    expected = [[0, 1, 2, 3, 4], [1.5, nan, 2, 3, 4], [1, 2, nan, 4, 0.5], [1, 2, 3, 4, 5], [1, 2, 1, 2, 1], [1, nan, 3, 4, 5], [0, 1, 2, 3, 4]]
+    assert parts.features == list("ABCDEFG") and list(parts.metadata) == ["Metadata_compound", "Metadata_qc", "Metadata_when"]
+    np.testing.assert_array_equal(parts.values, np.float32(expected).T)
+    assert any("lists" in note for note in parts.notes)
+
+
+def test_lists_instead_of_columns(tmp_path):
+    pd.DataFrame({"Metadata_compound": ["a"], "embedding": [[1.0, 2.0]]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ProfileError, match="embedding holds a list in every row"):
+        read_parts(tmp_path / "t.parquet")
+
+
+def test_text_in_a_parquet_feature(tmp_path):
+    write(TABLE.astype({"Cells_F1": object}).assign(Cells_F1=["1"] * 30 + ["high"] * 10), tmp_path / "t.parquet")
+    with pytest.raises(ProfileError, match='column Cells_F1, row 31 holds "high"'):
+        read_parts(tmp_path / "t.parquet")
+
+
+def test_identifiers_are_text_in_every_format(tmp_path):
+    table = pd.DataFrame({"Metadata_Plate": [7.0, np.nan], "Metadata_pert_id": [1, 2], "Metadata_dose": [1, -666], "Metadata_site": ["-666", "01"], "Cells_A": [1.0, 2.0]})
+    for file in ("t.csv", "t.parquet"):
+        metadata = read_parts(write(table, tmp_path / file)).metadata
+        assert metadata["Metadata_Plate"].tolist() == ["7", None] and metadata["Metadata_pert_id"].tolist() == ["1", "2"]
+        assert metadata["Metadata_site"].tolist() == [None, "01"] and metadata["Metadata_dose"].isna().tolist() == [False, True]
+
+
+# ---------------------------------------------------------------- h5ad
+
+
+def genes_h5ad(path, X, **more):
+    obs = pd.DataFrame({"compound": pd.Categorical(["a", None, "b"]), "dose_uM": [1.0, 2.0, np.nan]}, index=["AAA-1", "AAC-1", "AAG-1"])
+    var = pd.DataFrame({"gene_symbol": ["TP53", "MYC", "MYC", None]}, index=["E1", "E2", "E3", "E4"])
+    AnnData(X, obs=obs, var=var, **more).write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix, csc_matrix, np.float64, np.int32])
+def test_h5ad_of_others(kind, tmp_path):
+    X = np.float32([[0, 1, 0, -2], [3, 0, 0, 0], [0, 0, 5, 6]])
+    parts = read_parts(genes_h5ad(tmp_path / "t.h5ad", kind(X), layers={"big": X}))
+    np.testing.assert_array_equal(parts.values, X)
+    assert parts.values.dtype == np.float32 and parts.about is None and parts.notes == []
+    assert parts.features == ["TP53", "E2", "E3", "E4"] and list(parts.feature_info["id"]) == ["E1", "E2", "E3", "E4"]
+    assert parts.metadata["Metadata_compound"].tolist() == ["a", None, "b"] and parts.metadata["Metadata_id"].tolist() == ["AAA-1", "AAC-1", "AAG-1"]
+
+
+def test_counts_in_an_h5ad_are_noticed(tmp_path):
+    assert "raw counts" in read_parts(genes_h5ad(tmp_path / "t.h5ad", np.float32(np.arange(12).reshape(3, 4) * 5))).notes[0]
+
+
+def test_hdf5_of_another_kind(tmp_path):
+    AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=["g"])).write_h5ad(tmp_path / "t.h5ad")
+    with pytest.raises(ProfileError, match="has no X"):
+        read_parts(tmp_path / "t.h5ad")
+    os.replace(tmp_path / "t.h5ad", tmp_path / "t.gctx")
+    with pytest.raises(ProfileError, match="rename it .h5ad"):
+        read_parts(tmp_path / "t.gctx")
+    with pytest.raises(ProfileError, match="rename it .gctx"):
+        read_parts(gctx(tmp_path / "u.h5ad")[0])
+    with h5py.File(tmp_path / "v.h5ad", "w") as file:
+        file["model"] = [1]
+    with pytest.raises(ProfileError, match="holds no AnnData"):
+        read_parts(tmp_path / "v.h5ad")
+
+
+# ---------------------------------------------------------------- GCT and GCTX
+
+
+def gctx(path, n=30, n_genes=20, chunks=(7, 6), dtype="f4", marked=True):
+    "A GCTX file by hand; its values, and what is known of its genes."
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((n, n_genes)).astype(dtype)
+    info = pd.DataFrame({"pr_gene_id": 100 + np.arange(n_genes), "pr_gene_symbol": [f"G{i}" for i in range(n_genes)], "pr_is_lm": (np.arange(n_genes) % 3 == 1).astype(int)})
+    with h5py.File(path, "w") as file:
+        file.attrs["version"] = "GCTX1.0"
+        file.create_dataset("0/DATA/0/matrix", data=values, chunks=chunks)
+        file["0/META/COL/id"] = np.array([f"S:{i}" for i in range(n)], "S")
+        file["0/META/COL/pert_dose"] = [-666.0 if i == 2 else 0.5 * i for i in range(n)]
+        file["0/META/COL/pert_iname"] = np.array(["-666" if i == 1 else f"drug β{i % 4}" for i in range(n)], object)
+        file["0/META/ROW/id"] = info["pr_gene_id"].astype(str).to_numpy("S")
+        if marked:
+            file["0/META/ROW/pr_is_lm"], file["0/META/ROW/pr_gene_symbol"] = info["pr_is_lm"], info["pr_gene_symbol"].to_numpy("S")
+    return path, values, info
+
+
+@pytest.mark.parametrize("chunks", [None, (7, 6), (30, 1), (1, 20), (30, 20)])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_only_landmarks_are_read(chunks, dtype, tmp_path, monkeypatch):
+    path, values, info = gctx(tmp_path / "t.gctx", chunks=chunks, dtype=dtype)
+    is_landmark = info["pr_is_lm"] == 1
+    parts = read_parts(path)
+    np.testing.assert_array_equal(parts.values, values[:, is_landmark].astype(np.float32))
+    assert parts.features == list(info.pr_gene_symbol[is_landmark]) and list(parts.feature_info["id"]) == list(info.pr_gene_id[is_landmark].astype(str))
+    assert parts.notes == ["7 landmark genes of 20 are read; the others are inferred from them. --all-genes reads all."]
+    everything = read_parts(path, all_genes=True)
+    np.testing.assert_array_equal(everything.values, values.astype(np.float32))
+    assert everything.notes == [] and everything.metadata["Metadata_id"].tolist() == [f"S:{i}" for i in range(30)]
+    assert everything.metadata["Metadata_pert_iname"][:4].tolist() == ["drug β0", None, "drug β2", "drug β3"]
+    assert everything.metadata["Metadata_pert_dose"].isna().tolist() == [i == 2 for i in range(30)]
+
+
+@pytest.mark.parametrize("budget", [1, 10, 50, 10_000])
+@pytest.mark.parametrize("chunks", [None, (7, 6), (30, 1), (1, 20)])
+def test_blocks_of_hdf5(budget, chunks, tmp_path):
+    from cpvae.containers import _pick_columns
+
+    path, values, _ = gctx(tmp_path / "t.gctx", chunks=chunks)
+    with h5py.File(path) as file:
+        for places in ([0], [19, 3, 4], list(range(20)), [5, 6, 12]):
+            np.testing.assert_array_equal(_pick_columns(file["0/DATA/0/matrix"], np.array(places), budget), values[:, places])
+
+
+def test_tables_beside_a_gctx(tmp_path):
+    path, values, info = gctx(tmp_path / "t.gctx", marked=False)
+    genes = info.sample(frac=1, random_state=1)
+    genes.to_csv(tmp_path / "gene_info.txt.gz", sep="\t", index=False)
+    sig = pd.DataFrame({"pert_id": [f"BRD-{i % 3}" for i in range(30)], "sig_id": [f"S:{i}" for i in range(30)], "pert_idose": "-666", "rank": range(30)})
+    sig.sample(frac=1, random_state=2).drop(index=5).to_csv(tmp_path / "sig_info.txt", sep="\t", index=False)
+    parts = read_parts(path, profile_info=tmp_path / "sig_info.txt", feature_info=tmp_path / "gene_info.txt.gz")
+    np.testing.assert_array_equal(parts.values, values[:, info.pr_is_lm == 1])
+    assert parts.features == list(info.pr_gene_symbol[info.pr_is_lm == 1])
+    assert parts.metadata["Metadata_pert_id"].tolist() == [None if i == 5 else f"BRD-{i % 3}" for i in range(30)]
+    assert parts.metadata["Metadata_pert_idose"].isna().all() and parts.metadata["Metadata_rank"].tolist()[:3] == [0, 1, 2]
+    assert "sig_info.txt describes 29 of 30 profiles, found by its sig_id; 1 profile not in it." in parts.notes
+    (tmp_path / "other.tsv").write_text("sig_id\tx\nnobody\t1\n")
+    with pytest.raises(ProfileError, match='other.tsv: none of its columns .* names the profiles of t.gctx such as "S:0"'):
+        read_parts(path, profile_info=tmp_path / "other.tsv")
+    with pytest.raises(ProfileError, match='other.tsv: none of its columns .* names the features of t.gctx such as "100"'):
+        read_parts(path, feature_info=tmp_path / "other.tsv")
+
+
+def test_a_table_beside_a_csv_names_its_entrez_genes(tmp_path):
+    pd.DataFrame({"pr_gene_id": [5594, 207], "pr_gene_symbol": ["MAPK1", "AKT1"]}).to_csv(tmp_path / "genes.csv", index=False)
+    (tmp_path / "t.csv").write_text("Metadata_JCP2022,5594,207\nJ1,0.5,1\nJ1,1,2\nJ2,1,3\n")
+    pd.DataFrame({"Metadata_JCP2022": ["J2", "J1"], "Metadata_InChIKey": ["K2", "K1"]}).to_parquet(tmp_path / "compounds.parquet")
+    parts = read_parts(tmp_path / "t.csv", feature_info=tmp_path / "genes.csv", profile_info=tmp_path / "compounds.parquet")
+    assert parts.features == ["MAPK1", "AKT1"] and list(parts.feature_info["id"]) == ["5594", "207"]
+    assert parts.metadata["Metadata_InChIKey"].tolist() == ["K1", "K1", "K2"]
+
+
+@pytest.mark.parametrize("file", ["t.gct", "t.gct.gz"])
+def test_gct(file, tmp_path):
+    (tmp_path / file).write_bytes(gzip.compress(GCT.encode()) if file.endswith("gz") else GCT.replace("\t3\t", "\tna\t").encode())
+    parts = read_parts(tmp_path / file)
+    np.testing.assert_array_equal(parts.values, np.float32([[1, 3 if file.endswith("gz") else np.nan], [2, 4]]))
+    assert (parts.features, list(parts.feature_info["id"]), parts.metadata.to_dict("list")) == (
+        ["TP53", "MYC"], ["10", "20"], {"Metadata_id": ["s1", "s2"], "Metadata_pert_id": ["A", "B"]})  # fmt: skip
+
+
+def test_gct_12(tmp_path):
+    (tmp_path / "t.gct").write_text('#1.2\n1\t3\nName\tDescription\ts1\ts2\ts3\n10\ta "gene"\t1\t2\t3\n')
+    parts = read_parts(tmp_path / "t.gct")
+    assert (parts.values.tolist(), parts.features, parts.feature_info["Description"].tolist()) == ([[1], [2], [3]], ["10"], ['a "gene"'])
+
+
+# ---------------------------------------------------------------- several files
+
+
+def test_files_below_each_other(tmp_path):
+    a, b = make_table(10, 6, 1), make_table(12, 6, 2)
+    a = a.drop(columns="Cells_F1")[[*a.columns[:10], "Cells_F5", "Cells_F0", "Cells_F2", "Cells_F3"]]
+    b = b.drop(columns=["Cells_F3", "Metadata_nothing"]).assign(Metadata_count="x1", Metadata_more=1)
+    write(b, tmp_path / "b.csv.gz"), write(a, tmp_path / "a.csv.gz"), (tmp_path / "README.md").write_text("x"), (tmp_path / ".hidden.csv").write_text("x")
+    folder, listed_files = read_parts(tmp_path), read_parts([tmp_path / "b.csv.gz", str(tmp_path / "a.csv.gz")])
+    same(folder, listed_files, notes=True)
+    assert folder.features == ["Cells_F5", "Cells_F0", "Cells_F2"] and len(folder.values) == 22
+    np.testing.assert_array_equal(folder.values, pd.concat([a, b])[folder.features].to_numpy(np.float32))
+    assert folder.metadata["Metadata_count"].tolist() == [str(i) for i in range(10)] + ["x1"] * 12
+    assert folder.metadata["Metadata_more"].isna().sum() == 10 and folder.metadata["Metadata_Plate"].tolist() == [*a.Metadata_Plate, *b.Metadata_Plate]
+    assert folder.notes[:2] == ["2 files are read as one table: 3 features in all of them.", "Left out because not in every file: 3 features, Cells_F3, Cells_F1, Cells_F4."]
+
+
+def test_a_file_is_a_plate_if_nothing_else_is(tmp_path):
+    for name in ("SQ1.norm", "SQ2.norm"):
+        write(TABLE.drop(columns="Metadata_Plate"), tmp_path / f"{name}.csv.gz")
+    parts = read_parts(tmp_path)
+    assert parts.metadata["Metadata_Plate"].tolist() == ["SQ1.norm"] * 40 + ["SQ2.norm"] * 40
+    assert sum("taken for one plate" in note for note in parts.notes) == 1
+    assert "Metadata_Plate" not in read_parts(tmp_path / "SQ1.norm.csv.gz").metadata
+
+
+def test_files_that_do_not_go_together(tmp_path):
+    with pytest.raises(ProfileError, match="is a folder without"):
+        read_parts(tmp_path)
+    with pytest.raises(ProfileError, match="no file is given"):
+        profile_files([])
+    write(TABLE, tmp_path / "a.csv"), write(GENES, tmp_path / "b.csv")
+    with pytest.raises(ProfileError, match="a.csv and b.csv share no feature"):
+        read_parts(tmp_path)
+    write(TABLE, tmp_path / "b.parquet")
+    with pytest.raises(ProfileError, match="a.csv and b.parquet are files of different kinds"):
+        read_parts([tmp_path / "a.csv", tmp_path / "b.parquet"])
+    write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / "c.h5ad"), write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / "d.h5ad")
+    with pytest.raises(ProfileError, match="c.h5ad: was written by cpvae"):
+        read_parts([tmp_path / "c.h5ad", tmp_path / "d.h5ad"])
+
+
+# ---------------------------------------------------------------- small tables, cost
+
+
+def test_small_tables(tmp_path):
+    table = pd.DataFrame({"broad_id": ["B1", "B2"], "moa": ["a|b", None], "n": [1, 2], "well": ["01", "2"], "is": [True, False]})
+    expected = table.astype({"well": object})
+    for file in ("t.csv", "t.tsv.gz", "t.parquet", "t.csv.zst"):
+        pd.testing.assert_frame_equal(read_table(write(table, tmp_path / file)), expected)
+    (tmp_path / "hub.txt").write_text("!Citation\tx\n!Version\nbroad_id\tmoa\nB1\tA, \"B\"\n")
+    assert read_table(tmp_path / "hub.txt").to_dict("list") == {"broad_id": ["B1"], "moa": ['A, "B"']}
+    with pytest.raises(ProfileError, match="a table is expected"):
+        (tmp_path / "t.gct").write_text(GCT)
+        read_table(tmp_path / "t.gct")
+
+
+def test_counting_and_listing():
+    assert counted(1, "row") == "1 row" and counted(1234, "row") == "1,234 rows" and listed(list("abcdef"), 2) == "a, b and 4 more"
+    assert Parts([], np.empty((0, 0), np.float32), pd.DataFrame()).notes == []
+
+
+def test_a_refusal_needs_no_slow_import(tmp_path):
+    code = (
+        "import sys, cpvae.containers as c\n"
+        "try: c.read_parts('nowhere.csv')\n"
+        "except c.ProfileError: print(*[m for m in ('pyarrow.csv', 'h5py', 'torch', 'anndata', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("file, times", [("t.csv.zst", 3), ("t.parquet", 3)])
+def test_memory_stays_near_the_size_of_the_values(file, times, tmp_path):
+    "Peak memory above that of a small file of the same kind, beside the 32 MB of the values."
+    pytest.importorskip("resource")
+    values = np.random.default_rng(0).standard_normal((20_000, 400)).astype(np.float16).astype(np.float32)
+    for name, n in (("small", 10), ("large", 20_000)):
+        table = pd.DataFrame({"Metadata_compound": "c"}, index=range(n)).join(pd.DataFrame(values[:n], columns=[f"Cells_{i}" for i in range(400)]))
+        write_profiles(as_anndata(parts_from_table(table)), tmp_path / f"{name}.{file}")
+    code = "import sys, resource; from cpvae.containers import read_parts; read_parts(sys.argv[1]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    small, large = (
+        int(subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{name}.{file}")], capture_output=True, text=True, check=True).stdout) for name in ("small", "large")
+    )
+    assert (large - small) * 1024 < times * values.nbytes
