@@ -204,7 +204,7 @@ def main() -> None:
     versions += [f"cmapPy {version(other, 'cmapPy')} (pandas {version(other, 'pandas')})"] if other else []
     where = f"{datetime.date.today()}; {os.cpu_count()} cores; {platform.system()}; Python {platform.python_version()}; {', '.join(versions)}"
     with given.out.open("w", encoding="utf-8", newline="") as file:
-        print(f"# {where}; median and least seconds of {given.repeats} turns, one process each, file in the page cache; load at the end {os.getloadavg()[1]:.1f}", file=file)
+        print(f"# {where}; seconds: median and least of {given.repeats}, each in a process of its own, file in the page cache; load at the end {os.getloadavg()[1]:.1f}", file=file)
         csv.writer(file, lineterminator="\n").writerows([["what", "reader", "read", "seconds", "least", "peak_MiB"], *table])
     print(given.out.read_text(encoding="utf-8"))
 

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -34,12 +35,17 @@ def counted(
     return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
+def _short(name):
+    "A name that fits into a line."
+    return name if len(name := str(name)) <= 80 else f"{name[:79]}…"
+
+
 def listed(
     names: Sequence,  # what to name
     n: int = 4,  # how many of them at most
 ) -> str:  # e.g. "a, b, c, d and 3 more"
-    "The first few of many names."
-    return ", ".join(map(str, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
+    "The first few of many names, long ones cut."
+    return ", ".join(map(_short, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 # %% ../nbs/00_containers.ipynb #6ca6d222
 @dataclass
@@ -96,22 +102,21 @@ def _may_be_gene(name):
 # %% ../nbs/00_containers.ipynb #55b74a40
 def _check_names(names, where):
     "Refuse repeated, missing and number-like column names."
-    if len(set(names)) < len(names):
-        twice = pd.Series(names)
-        if len(twice := [name for name in twice[twice.duplicated()].unique() if name]):
-            raise ProfileError(f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one")
-    if "" in names[1:]:
-        raise ProfileError(f"{where}: column {names.index('', 1) + 1} has no name; name or remove it")
     numbers = [name for name in names if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())]
     if numbers:
         raise ProfileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
+    if len(set(names)) < len(names):
+        if twice := {name for name, n in Counter(names).items() if n > 1 and name}:
+            raise ProfileError(f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one")
+    if "" in names[1:]:
+        raise ProfileError(f"{where}: column {names.index('', 1) + 1} has no name; name or remove it")
 
 
 def _metadata_names(names, where):
     "Names with their prefix; refuses two that become one."
     renamed = [_prefixed(name) for name in names]
     if clash := [name for name in renamed if renamed.count(name) > 1]:
-        raise ProfileError(f"{where}: {clash[0]} stands there twice, with and without its prefix; remove one")
+        raise ProfileError(f"{where}: {_short(clash[0])} stands there twice, with and without its prefix; remove one")
     return renamed
 
 # %% ../nbs/00_containers.ipynb #fcdece12
@@ -151,14 +156,14 @@ def _mostly_numbers(cells):
 
 
 def _refuse_cell(where, name, row, cell, second_header=False):
-    hint = "so mend the cell" if _is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{name} if it describes the profile"
+    hint = "so mend the cell" if _is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{_short(name)} if it describes the profile"
     if re.fullmatch(r"-?\d+,\d+", str(cell)):
         hint = "so write them with decimal points"
     elif str(cell) == name or second_header:
         hint = "so remove that row if it is a second header"
-    raise ProfileError(f'{where}: column {name}, row {row + 1} holds "{str(cell)[:40]}"; features must be numbers, {hint}')
+    raise ProfileError(f'{where}: column {_short(name)}, row {row + 1} holds "{str(cell)[:40]}"; features must be numbers, {hint}')
 
-# %% ../nbs/00_containers.ipynb #4b63c03f
+
 def _checked_numbers(cells, where, name, start=0):
     "A column as float32; refuses the first cell that is no number."
     numbers, bad = _to_numbers(cells)
@@ -277,7 +282,7 @@ def _check_begin(head, expected, path):
         holds, advice = _KINDS[found]
     raise ProfileError(f"{path.name}: is damaged, or not what its suffix says: it holds {holds}; {advice.format(name=path.name, stem=path.stem)}")
 
-# %% ../nbs/00_containers.ipynb #b7ff9777
+
 def _open(path):
     "The bytes of a file, decompressed."
     import pyarrow as pa
@@ -363,7 +368,7 @@ def _batches(path, sep, kinds, skip, quote='"'):
             raise ProfileError(_different_lengths(Path(path).name, str(error), skip)) from error
         raise
 
-# %% ../nbs/00_containers.ipynb #decfceff
+
 def _stacked(blocks, n_columns):
     "One array of many blocks of rows; each is let go once it is copied."
     values, start = np.empty((sum(map(len, blocks)), n_columns), np.float32), 0
@@ -441,7 +446,7 @@ def _misjudged(names, features, others, texts, seen):
     too_bold = [features[j] for j in np.flatnonzero(seen.bad > seen.numbers)] if seen else []
     return too_bold + [i for i, text in zip(others, texts) if _may_be_gene(names[i]) and _mostly_numbers(text)]
 
-# %% ../nbs/00_containers.ipynb #348b0d61
+
 def _read_text(path, select=None):
     "Parts of a text file, its metadata still text."
     sep = _SEPARATORS[_suffixes(path)[0]]
@@ -469,7 +474,7 @@ def _parquet_numbers(column, where, name, start):
     "A column of any type as float32."
     import pyarrow as pa
     if pa.types.is_nested(column.type):
-        raise ProfileError(f"{where}: column {name} holds a list in every row; give each of its numbers a column of its own")
+        raise ProfileError(f"{where}: column {_short(name)} holds a list in every row; give each of its numbers a column of its own")
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -494,16 +499,20 @@ def _parquet_names(file, where):  # names of the columns that hold one value a r
     lists = [name for name in names if pa.types.is_nested(file.schema_arrow.field(name).type) and not _is_cellprofiler(name)]
     names = [name for name in names if name not in lists]
     if lists and not any(_is_cellprofiler(name) or _may_be_gene(name) and _parquet_kind(file, name) for name in names):
-        raise ProfileError(f"{where}: column {lists[0]} holds a list in every row; give each of its numbers a column of its own")
+        raise ProfileError(f"{where}: column {_short(lists[0])} holds a list in every row; give each of its numbers a column of its own")
     return names, [f"Left out because their cells are lists: {listed(lists)}."] if lists else []
 
 
-def _parquet_batches(file, columns):
-    "Rows in batches, one row group after the other: asked for all at once, they are held all at once."
-    for group in range(file.num_row_groups):
-        yield from file.iter_batches(max(1, 6_000_000 // len(columns)), columns=columns, row_groups=[group])
+def _parquet_blocks(file, names, width=64):
+    "Some columns of some rows at a time, one row group after the other: asked for more at once, pyarrow holds all of it at once."
+    for left in range(0, len(names), width):
+        start, here = 0, names[left : left + width]
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(20_000, columns=here, row_groups=[group]):
+                yield batch, here, np.s_[start : start + batch.num_rows, left : left + len(here)]
+                start += batch.num_rows
 
-# %% ../nbs/00_containers.ipynb #71f073d1
+# %% ../nbs/00_containers.ipynb #fa8d826d
 def _read_parquet(path, select=None):
     "Parts of a parquet file."
     from pyarrow.parquet import ParquetFile
@@ -511,15 +520,12 @@ def _read_parquet(path, select=None):
     names, notes = _parquet_names(file, path.name)
     features, others, renamed, more = _split_names([name.strip() for name in names], lambda i: _parquet_kind(file, names[i]), path.name)
     chosen = [names[i] for i in features]
-    values, start = np.empty((file.metadata.num_rows, len(chosen)), np.float32), 0
-    for batch in _parquet_batches(file, chosen):
-        block = np.empty((len(chosen), batch.num_rows), np.float32)
-        for row, name in zip(block, chosen):
-            row[:] = _parquet_numbers(batch.column(name), path.name, name, start)
-        values[start : start + batch.num_rows] = block.T
-        start += batch.num_rows
+    values = np.empty((file.metadata.num_rows, len(chosen)), np.float32)
+    for batch, here, place in _parquet_blocks(file, chosen):
+        block = [_parquet_numbers(batch.column(name), path.name, name, place[0].start) for name in here]
+        values[place] = np.array(block).T
     metadata = file.read([names[i] for i in others]).to_pandas(ignore_metadata=True)
-    metadata = pd.DataFrame(dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(start))
+    metadata = pd.DataFrame(dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(len(values)))
     return Parts([name.strip() for name in chosen], values, metadata, notes + more)
 
 # %% ../nbs/00_containers.ipynb #ff789498
@@ -569,7 +575,7 @@ def _obs_parts(obs, var, values, where):
         notes.append("X holds whole numbers from 0 up, as raw counts are; normalise them first, since what follows assumes comparable features.")
     return Parts(list(info["id"]), values, metadata, notes, info)
 
-# %% ../nbs/00_containers.ipynb #6ccc0aef
+
 def _read_h5ad(path, select=None):
     "Parts of an AnnData file."
     import h5py
@@ -606,7 +612,7 @@ def _by_symbol(features, info):
     names = symbols.where(symbols.notna() & ~symbols.duplicated(keep=False), ids)
     return list(names.where(~names.duplicated(keep=False), ids))
 
-# %% ../nbs/00_containers.ipynb #06945054
+
 def _gct_top(path):  # names of the row and column annotations, ids of the profiles, their annotations, rows stated, lines above the first row
     "Everything in a GCT file that stands above its matrix."
     lines = (line.rstrip("\r\n").split("\t") for line in _lines(path))
@@ -803,7 +809,7 @@ def _one_below_other(parts, paths):
         start, part.values = start + len(part.values), None
     return features, values
 
-# %% ../nbs/00_containers.ipynb #afd327b1
+
 def _together(parts, paths):
     "One `Parts` of those of several files."
     names, notes = [part.features for part in parts], [note for part in parts for note in part.notes]
@@ -822,7 +828,7 @@ def _together(parts, paths):
         info = info.iloc[pd.Index(names[0]).get_indexer(features)].reset_index(drop=True)
     return Parts(features, values, metadata, list(dict.fromkeys(notes)), info)
 
-# %% ../nbs/00_containers.ipynb #b966028f
+# %% ../nbs/00_containers.ipynb #afd327b1
 def _read_file(path, table, name, all_genes):
     "Parts of one file, its features described and chosen."
     select = _selector(table, name, path.name, all_genes)
@@ -838,7 +844,7 @@ def _read_file(path, table, name, all_genes):
         _check_names(parts.features, path.name)
     return parts
 
-# %% ../nbs/00_containers.ipynb #a573a256
+
 def _table_columns(path):
     "Names and columns of a text table."
     import pyarrow as pa
@@ -973,7 +979,8 @@ def _write_parquet(profiles, path, *_):
 
 def _write_h5ad(profiles, path, *_):
     from anndata import AnnData
-    copied = AnnData(profiles.X, obs=profiles.obs.copy(), var=profiles.var.copy(), uns=dict(profiles.uns), obsm=dict(profiles.obsm), layers=dict(profiles.layers))
+    copied = AnnData(profiles.X, obs=profiles.obs.copy(), var=profiles.var.copy(), uns=dict(profiles.uns),
+                     obsm=dict(profiles.obsm), varm=dict(profiles.varm), layers=dict(profiles.layers))
     copied.write_h5ad(path)
 
 
@@ -993,7 +1000,10 @@ def write_profiles(
     try:
         _WRITERS[suffix](profiles, unfinished, suffix, packed)
         os.replace(unfinished, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except (OSError, RuntimeError) as error:
+        number = int(found[1]) if (found := re.search(r"errno = (\d+)", str(error))) else getattr(error, "errno", None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)

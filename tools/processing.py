@@ -1,10 +1,10 @@
-"""What the processing alone does to the scores: python tools/processing.py PROFILES [--zero-control]
+"""What the processing alone does to the scores: python tools/processing.py PROFILES
 
-The same models (ten latent units, `recommended`) on one table, processed as the authors did, as we recommend, and with the split exchanged.
-Writes nbs/results/processing.csv, which 00b_preprocessing's successor chapters read: a row for each processing, model and seed.
+The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset and split either way.
+Writes nbs/results/processing.csv, which 09_pipeline reads and draws, because the table itself is not in the repository.
 """
 
-import argparse
+import hashlib
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,37 +18,40 @@ from project import ROOT
 
 from cpvae.data import read_profiles
 from cpvae.lsa import lsa_table
-from cpvae.pipeline import RunConfig, fit_model, prepare_profiles
+from cpvae.pipeline import PREPARATION, RunConfig, fit_model
+from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
 
-SPLITS = {"rows": "chow2022", "compound": "recommended"}  # how profiles are split, and the preset that splits so
+SEEDS = range(5)
 
 
-def scores(path: Path, zero_control: bool, processing: str, split: str, model: str, seed: int) -> dict:
-    "Fit one model on one processing; what it leaves unexplained on held-out profiles, and its arithmetic."
-    raw = read_profiles(path, zero_control=zero_control)
-    config = RunConfig(seed=seed)
-    profiles = prepare_profiles(raw, RunConfig(preset=processing, seed=seed), split=SPLITS[split])
+def processed(path: Path, preset: str, by: str, seed: int):
+    "Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound."
+    profiles = split_profiles(drop_copies(read_profiles(path)), by=by, valid=0.1, test=0.2, seed=seed)
+    return scale_profiles(select_features(profiles, **PREPARATION[preset]["select"]), **PREPARATION[preset]["scale"])
+
+
+def scores(path: Path, preset: str, by: str, seed: int) -> list[dict]:
+    "What each model leaves unexplained of each feature on treated test rows, in the table's own units, and how well arithmetic points."
+    profiles, rows = processed(path, preset, by, seed), []
+    shared = profiles.var_names[profiles.var_names.isin(processed(path, "chow2022", by, seed).var_names)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
-    train, test = x[part == "train"], x[part == "test"]
-    fitted = fit_model(model, False, train, x[part == "valid"], config)
-    residual = test - fitted.inverse_transform(fitted.transform(test))
-    per_feature = (residual**2).mean(0) / ((test - train.mean(0)) ** 2).mean(0)
-    arithmetic = lsa_table({model: fitted}, profiles, n_permutations=100, seed=seed)[0].query("model == @model")
-    return dict(
-        source=path.name, processing=processing, split=split, model=model, seed=seed, profiles=profiles.n_obs, features=profiles.n_vars,
-        test_profiles=len(test), fvu=(residual**2).sum() / ((test - train.mean(0)) ** 2).sum(), fvu_per_feature=per_feature.mean(),
-        pairs=len(arithmetic), mismatch_r=arithmetic["mismatch_r"].mean(), delta_pearson=arithmetic["delta_pearson"].mean(),
-    )
+    test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
+    raw = pd.DataFrame(profiles.X.astype(float), columns=profiles.var_names)[shared]
+    center, scale = profiles.var["center"][shared].to_numpy(), profiles.var["scale"][shared].to_numpy()
+    for name in ("pca", "beta"):
+        model = fit_model(name, False, x[part == "train"], x[part == "valid"], RunConfig(seed=seed))
+        rebuilt = pd.DataFrame(np.asarray(model.inverse_transform(model.transform(x[test]))), columns=profiles.var_names)[shared].to_numpy() * scale + center
+        fvu = ((raw[test].to_numpy() - rebuilt) ** 2).sum(0) / ((raw[test] - raw[part == "train"].mean()) ** 2).sum(0).to_numpy()
+        lsa = lsa_table({name: model}, profiles, n_permutations=100, seed=seed)[0].query("model == @name")
+        rows.append(dict(processing=preset, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
+                         fvu=fvu.mean(), pairs=len(lsa), mismatch_r=lsa.mismatch_r.mean(), delta_pearson=lsa.delta_pearson.mean()))
+    return rows
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profiles", type=Path, help="table of profiles")
-    parser.add_argument("--zero-control", action="store_true", help="the zero vector is the control")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
-    given = parser.parse_args()
-    grid = product(("chow2022", "recommended"), SPLITS, ("pca", "beta"), range(given.seeds))
-    table = pd.DataFrame(Parallel(n_jobs=-1)(delayed(scores)(given.profiles, given.zero_control, *cell) for cell in grid))
-    table = table.assign(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), torch=version("torch"))
+    path = Path(sys.argv[1])
+    done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in product(PREPARATION, ("rows", "compound"), SEEDS))
+    table = pd.DataFrame(sum(done, []))
+    table = table.assign(source=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
     table.to_csv(ROOT / "nbs" / "results" / "processing.csv", index=False, float_format="%.5g", lineterminator="\n")
-    table.groupby(["processing", "split", "model"])[["fvu", "fvu_per_feature", "mismatch_r", "delta_pearson"]].mean().to_string(sys.stdout)
+    print(table.groupby(["model", "processing", "split"])[["fvu", "mismatch_r", "delta_pearson"]].agg(["mean", "std"]).round(3).to_string())

@@ -264,7 +264,7 @@ CLUE_COLUMNS = ["pert_id", "pert_iname", "pert_type", "pert_dose", "pert_dose_un
 
 def _clue_truth(annotations, table, n_features, columns):
     control = (table.compound < 0).to_numpy()
-    truth = truth_of(table.pert_id, table.dose, control, [], n_features, columns, table.pert_time.unique().tolist())
+    truth = truth_of(table.pert_iname, table.dose, control, [], n_features, columns, table.pert_time.unique().tolist())
     return truth | {"with mechanisms": mechanisms_of(annotations, table.pert_id[~control])}
 
 
