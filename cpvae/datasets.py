@@ -376,7 +376,7 @@ def _download(url, part, file, progress):
                     return
         except (requests.RequestException, HTTPError, _Broken) as error:
             if not answered:
-                raise ProfileError(f"{file.name}: {url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again, or {_by_hand(file, part.parent)}") from error
+                raise ProfileError(f"{url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again, or {_by_hand(file, part.parent)}") from error
             if not pauses:
                 raise ProfileError(f"{file.name}: the connection broke {len(_PAUSES) + 1} times ({_reason(error)}); {_kept(part, file)}, and the same command goes on from there") from error
             time.sleep(pauses.pop(0))

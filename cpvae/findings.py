@@ -297,8 +297,10 @@ def baseline_findings(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> list[str]:  # one paragraph
-    "The best arithmetic by one score against every trivial baseline."
+    "The best arithmetic by one score against every trivial baseline, or why that score is undefined."
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
+    if mean.isna().all():
+        return [f"By {METRICS[metric]} nothing can be said: it compares a pair with other pairs, and there are none."]
     best = mean.idxmin() if metric == "l2" else mean.idxmax()
     table = advantages(lsa, metric).query("method == @best")
     sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])

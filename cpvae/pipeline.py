@@ -8,6 +8,7 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'fit_model'
            'run_pipeline', 'predict_from_run']
 
 # %% ../nbs/09_pipeline.ipynb #ff8923b9
+import errno
 import json
 import platform
 import shutil
@@ -29,6 +30,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
+from .containers import write_profiles
 from .data import ProfileError, describe_profiles
 from .evaluation import reconstruction_table, umap_table
 from .lsa import latent_groups, lsa_table, nearest_compounds, predicted_state, prepare
@@ -233,7 +235,7 @@ def check_destination(
 def into_place(
     out: Path,  # run folder to be, from `check_destination`
 ):  # a fresh folder beside it, moved to `out` at the end and removed if anything fails
-    "Write a folder whole or not at all."
+    "Write a folder whole or not at all. Raises ProfileError if there is no room."
     new_parents = [p for p in out.parents if not p.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -246,10 +248,12 @@ def into_place(
             shutil.rmtree(aside)
         else:
             part.rename(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         for parent in new_parents:
             parent.rmdir()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+            raise ProfileError(f"{out.name}: could not be written ({error.strerror}); make room, or choose another --out") from error
         raise
 
 # %% ../nbs/09_pipeline.ipynb #3d8fade6
@@ -299,7 +303,7 @@ def run_pipeline(
             for name, model in real.items():
                 save_model(model, folder / "models" / name)
             write_tables(tables, folder / "tables")
-            with_latents(prepared, real).write_h5ad(folder / "latents.h5ad")
+            write_profiles(with_latents(prepared, real), folder / "latents.h5ad")
             record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, missing) | {"stages": {f"{k}, s": v for k, v in parts.items()}}
             (folder / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             write_report(folder)
