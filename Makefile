@@ -16,10 +16,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel clean
+.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench-reading clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(READY) ## create .venv with everything the project needs
 
@@ -62,6 +62,9 @@ coverage: $(READY) ## how much of the package the notebooks and tests/ run
 
 wheel: $(READY) ## build the package and import it in an environment without development tools
 	$(BIN)/python tools/check_wheel.py
+
+bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas and cmapPy; FULL=1 for published sizes
+	$(BIN)/python benchmarks/reading.py $(if $(FULL),--full)
 
 clean: ## delete the environment, builds and caches (not results/)
 	rm -rf $(VENV) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*

@@ -24,8 +24,15 @@ def _bare(name):
 
 
 def _present(table):
-    "Bare name -> column of a table."
-    return {_bare(name): name for name in table.columns}
+    "Bare name -> column of a table; of several that differ in case a standard column, then the spelling we know, then the first."
+    known = {spelling for name, sources in STANDARD_COLUMNS.items() for spelling in (name, *map("Metadata_{}".format, sources), *sources)}
+    best_last = sorted(reversed(list(table.columns)), key=lambda name: (not name.startswith("Metadata_"), name in known))
+    return {_bare(name): name for name in best_last}
+
+
+def _exact(table, name):
+    "The column of just this name, perhaps with its prefix; None if there is none."
+    return next((each for each in (name, f"Metadata_{name}") if each in table), None)
 
 
 def _text(column):
@@ -36,6 +43,19 @@ def _text(column):
         values = values.astype("Int64")
     text = values.astype(str).str.strip().replace({"-666": "", "-666.0": ""})
     return pd.Series(np.append(text.to_numpy(object), "")[codes], column.index, dtype=object)
+
+
+def _one_spelling(metadata, given):
+    "Metadata without a column that another, which is read, contradicts under the same name but for case; notes."
+    chosen = filter(None, (_exact(metadata, name) for name in given.values() if name))
+    taken, notes = _present(metadata) | {_bare(name): name for name in chosen}, []
+    texts = {name: _text(metadata[name]) for name in metadata if taken[_bare(name)] != name}
+    others = [name for name, text in texts.items() if not text.equals(_text(metadata[taken[_bare(name)]]))]
+    for name in others:
+        standard = next((standard for standard, sources in STANDARD_COLUMNS.items() if _bare(name) in map(str.lower, sources) and standard != "well"), None)
+        advice = f"--{standard}-column chooses" if standard else "rename the one to keep"
+        notes.append(f"{listed([taken[_bare(name)]])} is read; {listed([name])}, the same name but for case, holds other values and is left out ({advice}).")
+    return metadata.drop(columns=others), notes
 
 # %% ../nbs/00_data.ipynb #4eefb31b
 STANDARD_COLUMNS = {  # standard name -> source names without "Metadata_", the most telling first
@@ -61,10 +81,12 @@ def guess_columns(
         if wanted and _bare(wanted) not in present:
             raise ProfileError(f"{where}: has no column {wanted}; it has {listed(list(metadata.columns), 8) or 'no Metadata_ column'}")
         known = [name.lower() for name in sources if name.lower() in present]
-        if known[:1] in (["dose"], ["time"]) and not pd.api.types.is_numeric_dtype(metadata[present[known[0]]]):
+        if known[:1] in (["dose"], ["time"]) and _words(metadata[present[known[0]]], standard):
             known = []  # a bare "dose" of high and low, or the time of day
-        columns[standard] = present[_bare(wanted)] if wanted else present[known[0]] if known else ""
+        columns[standard] = _exact(metadata, wanted) or present[_bare(wanted)] if wanted else present[known[0]] if known else ""
     if not columns["compound"]:
+        if set(present) - {"plate"} and set(present) <= {"plate", "id", "cid", "sig_id", "inst_id"}:
+            raise ProfileError(f"{where}: tells only {listed(list(metadata.columns))} of its profiles; name the table that describes them, such as GEO's sig_info, with --profile-info TABLE")
         held = listed(list(metadata.columns), 8) or "none"
         raise ProfileError(f"{where}: no column tells the compound; name one with --compound-column (Metadata columns: {held})")
     return columns
@@ -201,6 +223,18 @@ def _unit(text):
     text = re.sub("Â?[µμ]", "u", text).strip().lower()
     return _SPELLINGS.get(text, text)
 
+
+def _units(scale):
+    return {"", *scale, *(_NOT_MOLAR if scale is MICROMOLAR else ())}
+
+
+def _words(column, standard):
+    "Cells of a column called dose or time that are no number, with or without a unit."
+    if pd.api.types.is_numeric_dtype(column):
+        return []
+    units, cells = _units({"dose": MICROMOLAR, "time": HOURS}[standard]), _text(column).unique()
+    return [cell for cell in cells if cell and not ((found := _AMOUNT.fullmatch(cell)) and _unit(found[2] or "") in units)]
+
 # %% ../nbs/00_data.ipynb #7f3f8dfb
 def _amounts(metadata, column, scale, where, rows, given=""):
     "Numbers of a column as written and the unit of each (\"\" if nothing tells it). Refuses other text in the rows that count."
@@ -211,12 +245,21 @@ def _amounts(metadata, column, scale, where, rows, given=""):
     named = _NAMED_UNIT.search(column) if scale is MICROMOLAR else None
     by_row = _text(metadata[beside]).map(_unit) if beside and not given else pd.Series(given, text.index)
     unit = unit.mask(unit == "", by_row).mask(lambda told: told == "", _unit(named[1]) if named else "")
-    bad = rows & (text != "").to_numpy() & (number.isna() | (number < 0) | ~unit.isin(["", *scale, *_NOT_MOLAR])).to_numpy()
+    bad = rows & (text != "").to_numpy() & (number.isna() | (number < 0) | ~unit.isin(_units(scale))).to_numpy()
     if bad.any():
         row, units = np.flatnonzero(bad)[0], ", ".join(scale).replace("u", "µ")
         held = " ".join(dict.fromkeys([text.iloc[row], *([unit.iloc[row]] if beside else [])])).strip()[:40]
         raise ProfileError(f'{where}: column {column}, row {metadata.index[row] + 1} holds "{held}"; expected a number, not negative, perhaps with its unit ({units})')
     return number, unit
+
+
+def _unread(metadata, columns):
+    "Notes on a column called dose or time that is not read, because it holds words."
+    present, notes = _present(metadata), []
+    for name in ("dose", "time"):
+        if name in present and columns[name] != present[name] and (words := _words(metadata[present[name]], name)):
+            notes.append(f'Not read as a {name}: {present[name]}, which holds "{words[0][:40]}"; expected numbers, perhaps with a unit.')
+    return notes
 
 
 def _converted(column, units, scale):
@@ -299,6 +342,9 @@ def _mended(raw):
     mended = {text: mend_moa(text) for text in raw.dropna().unique()}
     bent = sum(set(mended[text].split("|")) != {part.strip() for part in text.split("|")} for text in mended if isinstance(text, str))
     notes = [f"Mended for wrong letters, a pipe inside a name or an empty term: {counted(bent, 'mechanism annotation')}."] if bent else []
+    split = sum(";" in str(text) for text in mended)
+    if 0 < len(mended) <= 20 * split and not any("|" in str(text) for text in mended):
+        notes.append(f"Mechanisms hold ';' but no '|' ({counted(split, 'annotation')}): 'a;b' counts as one mechanism; join terms with '|'.")
     return raw.map(mended).fillna("").astype(object), notes
 
 
@@ -314,6 +360,10 @@ def _compounds(metadata, column, is_control):
         notes.append(f"Neither control nor compound, so used in training only: {counted(nothing.sum(), 'row')} ({rule}).")
     if unknown := int((names == "").to_numpy()[~is_control & ~nothing].sum()):
         notes.append(f"Without a compound name, so used in training only: {counted(unknown, 'treated row')}.")
+    treated = pd.Series(sorted(set(short[~is_control & ~nothing])), dtype=object)
+    twins = treated[treated.str.casefold().duplicated(keep=False)]
+    if len(twins):
+        notes.append(f"Compounds that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
     return short.mask(nothing, ""), notes
 
 # %% ../nbs/00_data.ipynb #eb2c5ec3
@@ -335,6 +385,7 @@ def standard_obs(
         number, unit = _amounts(metadata, columns["time"], HOURS, where, everyone)
         obs["time"] = number * unit.map(HOURS | {"": 1.0})
         notes += [f"Times: {words}" for words in [_converted(columns["time"], unit[number.notna() & (unit != "")], HOURS)] if words]
+    notes += _unread(metadata, columns)
     for name in ("cell", "plate", "well"):
         obs[name] = _text(metadata[columns[name]]) if columns[name] else ""
     moa, mended = _mended(metadata[columns["moa"]]) if columns["moa"] else (pd.Series("", metadata.index), [])
@@ -436,6 +487,16 @@ def _varying(values, rows, where):
     return varies
 
 
+def _repeated_wells(obs, columns):
+    "A note on wells that stand in several rows; wells of a layout that plates share are expected to."
+    if not columns["plate"] or not columns["well"] or _bare(columns["plate"]) == "plate_map_name":
+        return []
+    wells = obs.loc[(obs["plate"] != "") & (obs["well"] != ""), ["plate", "well", "time", "cell"]]
+    again = wells[wells.duplicated()].drop_duplicates()
+    names = listed(list("plate " + again["plate"] + ", well " + again["well"]), 1)
+    return [f"In several rows: {counted(len(again), 'well')} ({names}). Replicates with one name, or the same plate read twice?"] if len(again) else []
+
+
 def _check_usable(obs, where, source, zero_control):
     "Refuse a table without two compounds or without a control."
     treated = obs.loc[~obs["is_control"], "compound"]
@@ -508,17 +569,19 @@ def profiles_from_parts(
             _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
         return profiles
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
-    varies, metadata = full & _varying(parts.values, rows, source), parts.metadata[rows]
+    varies = full & _varying(parts.values, rows, source)
+    metadata, spelled = _one_spelling(parts.metadata[rows], given)
     columns = guess_columns(metadata, source, **given)
     is_control, rule = find_controls(metadata, columns, source, control)
     obs, more = standard_obs(metadata, columns, is_control, source, dose_unit)
     _check_usable(obs, source, columns["compound"], zero_control)
+    more += _repeated_wells(obs, columns)
     if zero_control and is_control.any():
         more.append(f"D is the zero vector, by --zero-control; the table's {counted(is_control.sum(), 'control row')} remain controls but do not make D.")
     notes, dropped = _left_out(parts.features, rows, full, varies)
     kind, var = _describe_features([name for name, good in zip(parts.features, varies) if good], parts.feature_info[varies] if parts.feature_info is not None else None)
     about = dict(source=source, sha256="", kind=kind, columns={**columns, "is_control": rule}, zero_control=zero_control, n_copies=0,
-                 dropped_features=dropped, notes=parts.notes + notes + more, pair_names=_pair_names(metadata[columns["moa"]]) if columns["moa"] else [])
+                 dropped_features=dropped, notes=parts.notes + notes + spelled + more, pair_names=_pair_names(metadata[columns["moa"]]) if columns["moa"] else [])
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, columns["compound"])
     from anndata import AnnData

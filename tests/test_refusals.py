@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
