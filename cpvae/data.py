@@ -489,7 +489,7 @@ def _varying(values, rows, where):
 
 def _repeated_wells(obs, columns):
     "A note on wells that stand in several rows; wells of a layout that plates share are expected to."
-    if not columns["plate"] or not columns["well"] or _bare(columns["plate"]) == "plate_map_name":
+    if _bare(columns["plate"]) == "plate_map_name":
         return []
     wells = obs.loc[(obs["plate"] != "") & (obs["well"] != ""), ["plate", "well", "time", "cell"]]
     again = wells[wells.duplicated()].drop_duplicates()
@@ -519,7 +519,7 @@ def _add_mechanisms(obs, about, moa_table, compound):
         if name == "moa" or joined[name].any():
             found = obs["compound"].astype(str).map(joined[name]).fillna("")
             obs[name] = found.mask(obs["is_control"].astype(bool), "")
-    column = next(name for name in table if _bare(name) in ("moa", "mechanism_of_action"))
+    column = next(filter(None, map(_present(table).get, ("moa", "mechanism_of_action"))))
     about["columns"] = {**about["columns"], "moa": f"{column} of {where}"}
     about.update(notes=[*about["notes"], *notes], moa_unmatched=list(joined.index[joined["key"] == ""]), pair_names=_pair_names(table[column]))
 

@@ -520,7 +520,7 @@ def load_dataset(
     cache: str | Path | None = None,  # folder of fetched files; None for `cache_folder()`
     progress: bool = False,  # show a bar for each download, on a terminal
     **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
-):  # AnnData `[N,G]`, as from `read_profiles`
+):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
     "Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read."
     dataset = _dataset_called(name)
     if "profiles" not in dataset.files:
@@ -534,5 +534,5 @@ def load_dataset(
         raise ProfileError(f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected {dataset.n_features:,}; is it the right file?")
     profiles = profiles_from_parts(_without(parts, dataset.without, path.name), path.name, **options)
     with open(path, "rb") as file:
-        profiles.uns["cpvae"]["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        profiles.uns["cpvae"].update(dataset=name, sha256=hashlib.file_digest(file, "sha256").hexdigest())
     return profiles

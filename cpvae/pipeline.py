@@ -52,6 +52,7 @@ PREPARATION: dict[str, dict[str, dict[str, Any]]] = {
     "chow2022": {
         "split": dict(by="rows", valid=0.1, test=0.1, seed=9876), "select": SELECTION["chow2022"],
         "scale": dict(method="minmax", fit_on="all"), "scale_genes": dict(method="none"),
+        "select_lincs-cp4": SELECTION["chow2022"] | dict(operations=SELECTION["chow2022"]["operations"][:-1]),  # level 4 kept its outliers
     },
 }
 
@@ -92,7 +93,7 @@ def prepare_profiles(
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
     profiles = split_profiles(drop_copies(profiles), **{"seed": config.seed} | how["split"])
-    profiles = select_features(profiles, **how["select"])
+    profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
 

@@ -325,6 +325,141 @@ def test_words_under_a_name_without_unit_are_no_amounts(column, cells, standard)
         profiles_from_table(table, "t", **{standard: column})
 
 
+def notes_of(table, **options):
+    notes = profiles_from_table(table, "t", **options).uns["cpvae"]["notes"]
+    assert all(len(note) < 300 for note in notes)
+    return " ".join(notes)
+
+
+def mirrored(column, values, first):
+    "The table with a second spelling of a column, before or behind the first."
+    return pd.concat([pd.DataFrame({column: values}, TABLE.index), TABLE] if first else [TABLE, pd.DataFrame({column: values}, TABLE.index)], axis=1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_spellings_the_known_one_is_read_and_the_other_named(first):
+    table = mirrored("Metadata_plate", "q", first)
+    read = profiles_from_table(table, "t")
+    assert describe_profiles(read)["plates"] == 3 and read.uns["cpvae"]["columns"]["plate"] == "Metadata_Plate" and "Metadata_plate" not in read.obs
+    says = "Metadata_Plate is read; Metadata_plate, the same name but for case, holds other values and is left out (--plate-column chooses)"
+    assert says in notes_of(table)
+    for name in ("plate", "Metadata_plate"):
+        other = profiles_from_table(table, "t", plate=name)
+        assert set(other.obs["plate"]) == {"q"} and other.uns["cpvae"]["columns"]["plate"] == "Metadata_plate" and "Metadata_Plate" not in other.obs
+    assert "Metadata_plate is read; Metadata_Plate, the same" in notes_of(table, plate="plate")
+    assert set(profiles_from_table(table, "t", plate="PLATE").obs["plate"]) == {"p0", "p1", "p2"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_two_spellings_that_agree_are_no_matter(first):
+    table = mirrored("Metadata_plate", TABLE.Metadata_Plate, first)
+    assert describe_profiles(profiles_from_table(table, "t"))["plates"] == 3 and "but for case" not in notes_of(table)
+    assert profiles_from_table(table, "t", plate="plate").uns["cpvae"]["columns"]["plate"] == "Metadata_plate"
+
+
+def test_of_two_spellings_we_do_not_know_the_first_is_read():
+    table = TABLE.drop(columns="Metadata_Plate").assign(Metadata_pLATE="q", Metadata_PLATE=TABLE.Metadata_Plate)
+    assert set(profiles_from_table(table, "t").obs["plate"]) == {"q"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_spelling_chosen_tells_the_controls_too(first):
+    table = mirrored("Metadata_Compound", np.where(C0, "DMSO", TABLE.Metadata_compound.replace("DMSO", "water")), first)
+    assert profiles_from_table(table, "t").obs["is_control"].sum() == 12
+    read = profiles_from_table(table, "t", compound="Metadata_Compound")
+    assert read.obs["is_control"].sum() == 3 and set(read.obs["compound"]) == {"DMSO", "water", *(f"c{i}" for i in range(1, 12))}
+
+
+def test_a_name_without_an_option_is_to_be_renamed():
+    assert "Metadata_Well is read; Metadata_well," in notes_of(mirrored("Metadata_well", "x", False)) and "(rename the one to keep)" in notes_of(mirrored("Metadata_well", "x", True))
+
+
+@pytest.mark.parametrize("cell, hours", [("2 days", 48), ("1d", 24), ("90 min", 1.5), ("36", 36)])
+def test_a_bare_time_in_words_that_are_a_time_is_read(cell, hours):
+    read = profiles_from_table(TABLE.assign(Metadata_time=np.where(C0, "6 h", cell)), "t")
+    assert read.uns["cpvae"]["columns"]["time"] == "Metadata_time" and "Not read" not in " ".join(read.uns["cpvae"]["notes"])
+    np.testing.assert_allclose(read.obs["time"], np.where(C0, 6, hours))
+
+
+def test_a_bare_dose_with_its_unit_is_read():
+    read = profiles_from_table(TABLE.drop(columns="Metadata_conc_uM").assign(Metadata_dose=np.where(C0, "2 uM", "500 nM")), "t")
+    np.testing.assert_allclose(read.obs["dose"][~DMSO.to_numpy()], np.where(C0, 2, 0.5)[~DMSO])
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("name, cell", [("time", "12:30"), ("time", "5 ml"), ("dose", "high")])
+def test_words_that_are_no_amount_are_noted(name, cell, beside):
+    table = TABLE.drop(columns="Metadata_conc_uM").assign(**{f"Metadata_{name}": np.where(C0, cell, "1")})
+    table = table.assign(**{f"Metadata_{ {'time': 'time_h', 'dose': 'dose_uM'}[name] }": 7.0}) if beside else table
+    assert f'Not read as a {name}: Metadata_{name}, which holds "{cell}"' in notes_of(table)
+    read = profiles_from_table(table, "t")
+    assert set(read.obs[name].dropna()) == ({7.0} if beside else set())
+    assert "Not read" not in notes_of(TABLE)
+
+
+@pytest.mark.parametrize("moas, noted", [(["a", "b", "a; b"], True), (["a", "b", "a;b|c"], False), (["a", "b", "a, b"], False), (["a", "b", "a|b"], False)])
+def test_mechanisms_joined_by_semicolons_are_noted_and_not_split(moas, noted):
+    table = TABLE.assign(Metadata_moa=TABLE.Metadata_compound.map({f"c{i}": moa for i, moa in enumerate(moas)}))
+    assert ("join terms with '|'" in notes_of(table)) == noted
+    assert moas[2] in mechanism_groups(profiles_from_table(table, "t"))
+    by_map = pd.DataFrame({"name": [f"c{i}" for i in range(3)], "moa": moas})
+    assert ("join terms with '|'" in notes_of(TABLE.drop(columns="Metadata_moa"), moa_table=by_map)) == noted
+
+
+def test_one_name_with_a_semicolon_among_many_is_no_separator():
+    moas = [f"m{i}" for i in range(20)] + ["a;b"]
+    named = pd.DataFrame({"name": [f"c{i}" for i in range(21)], "moa": moas})
+    assert "join terms" not in notes_of(make_table(21).drop(columns="Metadata_moa"), moa_table=named)
+    assert "join terms" in notes_of(make_table(21).drop(columns="Metadata_moa"), moa_table=named[1:])
+
+
+def test_wells_in_several_rows_are_noted():
+    again = pd.concat([TABLE, TABLE[5:8], TABLE[5:6]], ignore_index=True)
+    again.loc[len(TABLE) :, F0] += 1
+    assert "In several rows: 3 wells (plate p0, well W05 and 2 more). Replicates with one name, or the same plate read twice?" in notes_of(again)
+    assert "In several rows: 48 wells" in notes_of(pd.concat([TABLE, TABLE], ignore_index=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[:48],
+        lambda t: t.assign(Metadata_time_h=np.repeat([24, 48], 48)),
+        lambda t: t.assign(Metadata_cell_line=np.repeat(["A549", "MCF7"], 48)),
+        lambda t: t.assign(Metadata_Well=t.Metadata_Well.where(t.index < 48, None)),
+        lambda t: t.assign(Metadata_Plate=t.Metadata_Plate.where(t.index < 48, "")),
+        lambda t: t.drop(columns="Metadata_Well"),
+        lambda t: t.drop(columns="Metadata_Plate"),
+        lambda t: t.rename(columns={"Metadata_Plate": "Metadata_Plate_Map_Name"}),
+    ],
+    ids=["once", "times", "cells", "nameless wells", "nameless plates", "no wells", "no plates", "a layout"],
+)
+def test_wells_that_may_well_repeat_are_not_noted(change):
+    assert "In several rows" not in notes_of(change(pd.concat([TABLE, TABLE.assign(**{F0: 5})], ignore_index=True)))
+
+
+def test_compounds_that_differ_only_in_case_stay_apart_and_are_noted():
+    table = TABLE.assign(Metadata_compound=TABLE.Metadata_compound.replace({"c0": "Taxol", "c1": "taxol", "c2": "TAXOL", "c3": "Torin", "c4": "torin"}).mask(DMSO & (TABLE.Metadata_Plate == "p0"), "dmso"))
+    assert "Compounds that only case tells apart: TAXOL/Taxol/taxol, Torin/torin." in notes_of(table)
+    assert describe_profiles(profiles_from_table(table, "t"))["compounds"] == 12
+    assert "only case" not in notes_of(TABLE)
+
+
+def test_profiles_that_only_have_ids_need_a_table_that_describes_them(tmp_path):
+    ids = TABLE.filter(like="Cells_").rename(columns=lambda name: name[16:18]).set_axis([f"s{i}" for i in range(len(TABLE))])
+    matrix = ids.T
+    matrix.insert(0, "Description", "na")
+    (tmp_path / "t.gct").write_text(f"#1.2\n{ids.shape[1]}\t{len(ids)}\n" + matrix.to_csv(sep="\t", index_label="NAME"))
+    with pytest.raises(ProfileError, match="tells only Metadata_id of its profiles.*--profile-info TABLE") as refusal:
+        read_profiles(tmp_path / "t.gct")
+    assert len(str(refusal.value)) < 300
+    TABLE.filter(like="Metadata_").assign(sig_id=ids.index).to_csv(tmp_path / "info.tsv", sep="\t", index=False)
+    assert read_profiles(tmp_path / "t.gct", profile_info=tmp_path / "info.tsv").shape == (48, 5)
+    for names, says in (({}, "--compound-column"), ({"Metadata_id": 1}, "--profile-info"), ({"Metadata_id": 1, "Metadata_drug": 2}, "--compound-column")):
+        with pytest.raises(ProfileError, match=says):
+            profiles_from_table(TABLE.filter(like="Cells_").assign(Metadata_Plate="p", **names), "t")
+
+
 def test_a_given_dose_column_without_unit_is_noted(tmp_path):
     read = profiles_from_table(TABLE.rename(columns={"Metadata_conc_uM": "Metadata_strength"}), "t", dose="strength")
     assert "nothing tells the unit of Metadata_strength" in " ".join(read.uns["cpvae"]["notes"]) and read.obs["dose"].max() == 3
@@ -334,6 +469,8 @@ def test_doses_of_controls_do_not_matter():
     table = TABLE.astype({"Metadata_conc_uM": object})
     table.loc[DMSO, "Metadata_conc_uM"] = "vehicle"
     assert profiles_from_table(table, "t").obs["dose"].isna().sum() == 12
+    bare = table.rename(columns={"Metadata_conc_uM": "Metadata_dose"})
+    assert profiles_from_table(bare, "t", dose="dose").obs["dose"].isna().sum() == 12 and "Not read" not in notes_of(bare, dose="dose")
 
 
 def test_zero_control_beside_control_rows():
