@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,20 +81,24 @@ _IDENTIFIERS = frozenset("compound jcp2022 inchikey inchikey14 smiles moa target
 _PLATES = frozenset("plate plate_id plate_barcode assay_plate_barcode barcode det_plate rna_plate plate_map_name".split())
 
 
+# What marks metadata, in whatever case.
+_PREFIX = re.compile("(image_)?metadata_", re.IGNORECASE)
+
+
 def _bare(name):
-    return re.sub(r"^(Image_)?Metadata_", "", name).lower()
-
-
-def _is_cellprofiler(name):
-    return name.startswith(("Cells_", "Cytoplasm_", "Nuclei_", "Image_")) and not name.startswith("Image_Metadata_")
+    return _PREFIX.sub("", name, 1).lower() if _is_prefixed(name) else name.lower()
 
 
 def _is_prefixed(name):
-    return name.startswith(("Metadata_", "Image_Metadata_"))
+    return _PREFIX.match(name) is not None
+
+
+def _is_cellprofiler(name):
+    return name.startswith(("Cells_", "Cytoplasm_", "Nuclei_", "Image_")) and not _is_prefixed(name)
 
 
 def _prefixed(name):
-    return name if name.startswith("Metadata_") else f"Metadata_{name.removeprefix('Image_Metadata_')}"
+    return f"Metadata_{_PREFIX.sub('', name, 1) if _is_prefixed(name) else name}"
 
 
 def _may_be_gene(name):
@@ -102,7 +107,7 @@ def _may_be_gene(name):
 # %% ../nbs/00_containers.ipynb #55b74a40
 def _check_names(names, where):
     "Refuse repeated, missing and number-like column names."
-    numbers = [name for name in names if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())]
+    numbers = [name for name in names if name[:1] in "-.0123456789" and re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())]
     if numbers:
         raise ProfileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
     if len(set(names)) < len(names):
@@ -115,11 +120,31 @@ def _check_names(names, where):
 def _metadata_names(names, where):
     "Names with their prefix; refuses two that become one."
     renamed = [_prefixed(name) for name in names]
-    if clash := [name for name in renamed if renamed.count(name) > 1]:
+    if clash := [name for name, n in Counter(renamed).items() if n > 1]:
         raise ProfileError(f"{where}: {_short(clash[0])} stands there twice, with and without its prefix; remove one")
     return renamed
 
 # %% ../nbs/00_containers.ipynb #fcdece12
+def _unlike_the_others(features):
+    "Names in small letters among those of genes: symbols, Entrez ids or probes, which begin with a capital or a digit."
+    odd = [name for name in features if re.fullmatch("[a-z][a-z_ ]*", name)]
+    genes = sum(bool(re.fullmatch(r"[A-Z0-9][\w.@-]*", name)) for name in features)
+    return odd if len(odd) + genes == len(features) and 4 * len(odd) <= len(features) else []
+
+
+def _check_upright(names, first, where):
+    "Refuse a transposed table by its first column: names of features, where the columns are wells or samples."
+    cells = pd.Series(first, dtype=object).dropna().astype(str)
+    if any(map(_is_cellprofiler, names)) or cells.empty or cells.duplicated().any():
+        return
+    named = cells[cells.map(_is_cellprofiler)]
+    wells = all(re.fullmatch(r"[A-P]\d{1,2}|(gsm|profile|s|sample|w|well)[ _.-]?\d+", name, re.IGNORECASE) for name in names[1:])
+    genes = wells and _bare(names[0]) in ("", "unnamed: 0", "gene", "genes", "gene_symbol", "symbol", "feature", "features", "id")
+    if len(named) or (genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5):
+        example = [*named, *cells][0]
+        raise ProfileError(f"{where}: features stand in rows (the first column holds {_short(example)}); transpose the table, so that each has a column")
+
+# %% ../nbs/00_containers.ipynb #713a8799
 def _split_names(names, is_numeric, where):  # places of the features, places of the others, what these are called, notes
     "Tell features from metadata by name, and where names do not tell by `is_numeric(place)`."
     _check_names(names, where)
@@ -134,6 +159,8 @@ def _split_names(names, is_numeric, where):  # places of the features, places of
     others = [i for i in places if i not in chosen]
     if loose := [names[i] for i in others if not _is_prefixed(names[i])]:
         notes.append(f"Taken as metadata though without the prefix Metadata_: {listed(loose, 8)}.")
+    if odd := _unlike_the_others([names[i] for i in features]):
+        notes.append(f"Number columns taken as features though unlike the others: {listed(odd, 8)}; call them Metadata_… if they describe the profile.")
     return features, others, _metadata_names([names[i] for i in others], where), notes
 
 # %% ../nbs/00_containers.ipynb #c30f363f
@@ -273,6 +300,8 @@ def _check_begin(head, expected, path):
         raise ProfileError(f"{path.name}: is a web page, not a table; download the file again, and log in first if the site asks for it")
     if not head and not expected:
         raise ProfileError(f"{path.name}: is empty; expected a header and one row a profile")
+    if head[257:262] == b"ustar":
+        raise ProfileError(f"{path.name}: is a tar archive; unpack it, and give the tables inside")
     found = next((begin for begin in _KINDS if head.startswith(begin) and (begin or not head)), None)
     if found is None and expected and b"\0" not in head:
         holds, advice = "plain text", "rename it {stem}" if _suffixes(path)[1] else "rename it {stem}.csv"
@@ -325,42 +354,66 @@ def _explained(path):
         raise ProfileError(f"{name}: is damaged, or not what its suffix says ({reason}); copy or export it again") from error
 
 # %% ../nbs/00_containers.ipynb #d6cbfaba
+def _refuse_nul(path, place):
+    raise ProfileError(f"{Path(path).name}: {place} holds a NUL byte, which no text has; copy or export it again, as UTF-8")
+
+
 def _lines(path):
     "The lines of a text file."
     with io.TextIOWrapper(io.BufferedReader(_open(path)), encoding="utf-8-sig", newline="") as file:
-        yield from file
+        for i, line in enumerate(file):
+            if "\0" in line:
+                _refuse_nul(path, f"line {i + 1}")
+            yield line
 
 
-def _header(path, sep):  # column names, how many lines stand above the first row
-    "Read the header; empty lines and comments (`!`, as in the Drug Repurposing Hub's files) may stand above it."
-    name = Path(path).name
-    for skip, line in enumerate(_lines(path)):
-        if line.strip() and not line.startswith("!"):
-            names = [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
-            if len(names) == 1 and ";" in line:
-                raise ProfileError(f"{name}: columns are separated by ';'; save it with commas and decimal points")
-            if len(names) == 1 and (other := {",": "\t", "\t": ","}[sep]) in line:
-                words = {",": ("commas", "csv"), "\t": ("tabs", "tsv")}
-                renamed = name.replace(_suffixes(path)[0][1:], words[other][1])
-                raise ProfileError(f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it {renamed}")
-            return names, skip + 1
-    raise ProfileError(f"{name}: is empty; expected a header and one row a profile")
+def _check_separator(line, sep, name, suffix):
+    "Refuse a header that another mark separates."
+    words = {",": ("commas", ".csv"), "\t": ("tabs", ".tsv")}
+    if mark := next((mark for mark in ";|" if mark in line), None):
+        raise ProfileError(f"{name}: columns are separated by '{mark}'; save it with commas and decimal points")
+    if (other := {",": "\t", "\t": ","}[sep]) in line:
+        renamed = re.sub(re.escape(suffix), words[other][1], name, count=1, flags=re.IGNORECASE)
+        raise ProfileError(f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it {renamed}")
 
 # %% ../nbs/00_containers.ipynb #d743b7ca
+def _header(path, sep):  # column names, how many lines stand above the first row
+    "Read the header; above it may stand empty lines, Excel's `sep=,`, and comments: `!`, as in the Drug Repurposing Hub's files, or `#`."
+    comment = ([], 0)
+    for skip, line in enumerate(_lines(path)):
+        if not line.strip() or line.startswith("!") or (skip == 0 and re.fullmatch('"?sep=.?"?', line.rstrip("\r\n"), re.IGNORECASE)):
+            continue
+        names = [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
+        if line.startswith("#"):
+            comment = (names, skip + 1)
+            continue
+        if len(names) == len(comment[0]) > 1:  # no comment but a header, if it has as many cells as the line below
+            return comment
+        if len(names) == 1:
+            _check_separator(line, sep, Path(path).name, _suffixes(path)[0])
+        return names, skip + 1
+    raise ProfileError(f"{Path(path).name}: is empty; expected a header and one row a profile")
+
+# %% ../nbs/00_containers.ipynb #1419695c
 def _batches(path, sep, kinds, skip, quote='"'):
     "The rows below the first `skip` lines in batches, columns by place; `kinds` are their types."
     import pyarrow as pa
+    from pyarrow import compute
     from pyarrow import csv as pc
     names = [str(i) for i in range(len(kinds))]
     try:
-        yield from pc.open_csv(
+        for batch in pc.open_csv(
             _open(path),
             read_options=pc.ReadOptions(column_names=names, skip_rows=skip, block_size=1 << 23, use_threads=False),  # one thread knows its row
             parse_options=pc.ParseOptions(delimiter=sep, quote_char=quote, newlines_in_values=True),
             convert_options=pc.ConvertOptions(
                 column_types=dict(zip(names, kinds)), null_values=["", *_MISSING], strings_can_be_null=True, quoted_strings_can_be_null=False
             ),
-        )
+        ):
+            for i, kind in enumerate(kinds):
+                if kind == pa.string() and compute.any(compute.match_substring(batch.column(i), "\0")).as_py():
+                    _refuse_nul(path, f"column {i + 1}")
+            yield batch
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error) or "Could not skip initial" in str(error):
             raise ProfileError(f"{Path(path).name}: has no rows; expected one row a profile below the header") from error
@@ -434,10 +487,11 @@ def _read_carefully(path, sep, n_columns, skip, features, others):  # values, te
     return *_read_rows(path, sep, n_columns, skip, features, others, seen), seen
 
 # %% ../nbs/00_containers.ipynb #57b5ba5a
-def _first_guess(path, sep, n_columns, skip):
-    "Which columns look like numbers in the first rows."
+def _first_guess(path, sep, names, n_columns, skip):
+    "Which columns look like numbers in the first rows; refuses a transposed table."
     import pyarrow as pa
     first = next(_batches(path, sep, [pa.string()] * n_columns, skip))
+    _check_upright(names, first.column(0).to_pandas(), Path(path).name)
     return [_mostly_numbers(column.to_pandas()) for column in first.columns]
 
 
@@ -447,16 +501,37 @@ def _misjudged(names, features, others, texts, seen):
     return too_bold + [i for i, text in zip(others, texts) if _may_be_gene(names[i]) and _mostly_numbers(text)]
 
 
+def _without_trailing(names):
+    "Names up to the last that is one: a comma at the end of each line makes a column without a name."
+    return names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
+
+
+def _filled(where, values, texts, n_trailing):  # values and text of the rows that hold anything, notes
+    "Leave out nameless columns at the end, which must be empty, and rows empty in every column, as spreadsheets save them."
+    texts, trailing, notes = texts[: len(texts) - n_trailing], texts[len(texts) - n_trailing :], []
+    if any(text.notna().any() for text in trailing):
+        raise ProfileError(f"{where}: a column at the end has no name but is not empty; name or remove it")
+    if trailing:
+        notes.append(f"{counted(n_trailing, 'column')} at the end without name and content left out: each line ends in a separator.")
+    empty = np.logical_and.reduce([np.ones(len(values), bool), *(text.isna() for text in texts)])
+    empty[empty] = np.isnan(values[empty]).all(1)
+    if empty.any():
+        values, texts = values[~empty], [text[~empty].reset_index(drop=True) for text in texts]
+        notes.append(f"{counted(int(empty.sum()), 'row')} empty in every column left out.")
+    return values, texts, notes
+
+# %% ../nbs/00_containers.ipynb #b7393438
 def _read_text(path, select=None):
     "Parts of a text file, its metadata still text."
     sep = _SEPARATORS[_suffixes(path)[0]]
     names, skip = _header(path, sep)
+    n_columns, names = len(names), _without_trailing(names)
     _check_names(names, path.name)
     by_name = any(map(_is_cellprofiler, names))
-    numeric = [] if by_name else _first_guess(path, sep, len(names), skip)
+    numeric = [] if by_name else _first_guess(path, sep, names, n_columns, skip)
     while True:
         features, others, renamed, notes = _split_names(names, numeric.__getitem__, path.name)
-        values, texts, seen = _read_carefully(path, sep, len(names), skip, features, others)
+        values, texts, seen = _read_carefully(path, sep, n_columns, skip, features, [*others, *range(len(names), n_columns)])
         wrong = [] if by_name else _misjudged(names, features, others, texts, seen)
         if not wrong:
             break
@@ -466,8 +541,9 @@ def _read_text(path, select=None):
         j = min(seen.first)
         second_header = (seen.bad == 1).all() and all(row == 0 for row, _ in seen.first.values()) and len(values) > 1
         _refuse_cell(path.name, names[features[j]], *seen.first[j], second_header)
+    values, texts, more = _filled(path.name, values, texts, n_columns - len(names))
     metadata = pd.DataFrame(dict(zip(renamed, texts)), index=range(len(values)))
-    return Parts([names[i] for i in features], values, metadata, notes)
+    return Parts([names[i] for i in features], values, metadata, notes + more)
 
 # %% ../nbs/00_containers.ipynb #3f67529e
 def _parquet_numbers(column, where, name, start):
@@ -495,12 +571,19 @@ def _parquet_kind(file, name):
 def _parquet_names(file, where):  # names of the columns that hold one value a row, notes
     "Leave out saved row indices and columns of lists; refuses a file whose values are all in lists."
     import pyarrow as pa
-    names = [name for name in file.schema_arrow.names if not re.fullmatch(r"__index_level_\d+__", name)]
-    lists = [name for name in names if pa.types.is_nested(file.schema_arrow.field(name).type) and not _is_cellprofiler(name)]
-    names = [name for name in names if name not in lists]
+    schema = file.schema_arrow
+    names = [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name)]
+    lists = [name for name in names if pa.types.is_nested(schema.field(name).type) and not _is_cellprofiler(name)]
+    names = [name for name in names if name not in set(lists)] if lists else names
     if lists and not any(_is_cellprofiler(name) or _may_be_gene(name) and _parquet_kind(file, name) for name in names):
         raise ProfileError(f"{where}: column {_short(lists[0])} holds a list in every row; give each of its numbers a column of its own")
     return names, [f"Left out because their cells are lists: {listed(lists)}."] if lists else []
+
+
+def _parquet_ids(file, names):
+    "Text that names the rows: the saved row index, else the first column."
+    first = next((name for name in file.schema_arrow.names if name not in set(names)), names[0]) if names else None
+    return file.read([first]).column(0).to_pandas() if first else []
 
 
 def _parquet_blocks(file, names, width=64):
@@ -518,6 +601,8 @@ def _read_parquet(path, select=None):
     from pyarrow.parquet import ParquetFile
     file = ParquetFile(path, buffer_size=1 << 20)
     names, notes = _parquet_names(file, path.name)
+    if not any(map(_is_cellprofiler, names)):
+        _check_upright(names, _parquet_ids(file, names), path.name)
     features, others, renamed, more = _split_names([name.strip() for name in names], lambda i: _parquet_kind(file, names[i]), path.name)
     chosen = [names[i] for i in features]
     values = np.empty((file.metadata.num_rows, len(chosen)), np.float32)
@@ -565,6 +650,7 @@ _SYMBOLS = ("gene_symbol", "symbol", "feature_name", "pr_gene_symbol", "gene_nam
 def _obs_parts(obs, var, values, where):
     "Parts of an AnnData file of any origin."
     obs, var = _without_categories(obs), _without_categories(var)
+    _check_upright(["", *map(str, var.index)], obs.index, where)
     if not obs.index.equals(pd.RangeIndex(len(obs)).astype(str)) and "id" not in obs and "Metadata_id" not in obs:
         obs.insert(0, "Metadata_id", obs.index)
     metadata = obs.set_axis(_metadata_names(list(map(str, obs.columns)), where), axis=1).reset_index(drop=True)
@@ -613,6 +699,23 @@ def _by_symbol(features, info):
     return list(names.where(~names.duplicated(keep=False), ids))
 
 
+def _without_minus_666(values):
+    "CLUE's -666 as NaN, in place."
+    for row in values:
+        row[row == -666] = np.nan
+    return values
+
+
+def _refuse_gct_cell(path, error, n_about, ids):
+    "Name feature and profile of the cell that pyarrow complains of."
+    found = re.search(r"column #(\d+): Row #(\d+): .*invalid value '(.{0,40})", str(error))
+    if found is None:
+        raise error
+    line = next(islice(_lines(path), int(found[2]) - 1, None))
+    place = f"feature {_short(line.split(chr(9))[0])}, profile {_short(ids[int(found[1]) - n_about])}"
+    raise ProfileError(f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
+
+
 def _gct_top(path):  # names of the row and column annotations, ids of the profiles, their annotations, rows stated, lines above the first row
     "Everything in a GCT file that stands above its matrix."
     lines = (line.rstrip("\r\n").split("\t") for line in _lines(path))
@@ -643,13 +746,12 @@ def _read_gct(path, select=None):
                 text.append(column)
             start = stop
     except pa.ArrowInvalid as error:
-        if found := re.search(r"column #(\d+).*invalid value '(.{0,40})", str(error)):
-            raise ProfileError(f'{path.name}: profile {profiles["id"][int(found[1]) - n_about]} holds "{found[2].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
-        raise
+        _refuse_gct_cell(path, error, n_about, profiles["id"])
     if start != n_rows:
         raise ProfileError(f"{path.name}: has {counted(start, 'feature row')}, but line 2 promises {n_rows:,}; it seems to be cut short, so copy it again")
     info = pd.DataFrame({name: pa.chunked_array(text, pa.string()).to_pandas() for name, text in zip(about_rows, texts)})
-    return Parts(list(info["id"]), values, profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1), [], info)
+    metadata = profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1)
+    return Parts(list(info["id"]), _without_minus_666(values), metadata, [], info)
 
 # %% ../nbs/00_containers.ipynb #e16e0e17
 def _chunk_edges(size, chunk, most):
@@ -662,6 +764,9 @@ def _pick_columns(matrix, places, budget=1 << 24):
     "Columns of an HDF5 matrix as float32, read in blocks of about `budget` values."
     height, width = matrix.chunks or (1, matrix.shape[1])
     values = np.empty((matrix.shape[0], len(places)), np.float32)
+    if np.array_equal(places, range(matrix.shape[1])):
+        matrix.read_direct(values)
+        return values
     for left, right in _chunk_edges(matrix.shape[1], width, max(width, budget // height)):
         here = np.flatnonzero((places >= left) & (places < right))
         if len(here):
@@ -690,7 +795,7 @@ def _read_gctx(path, select):
             raise ProfileError(f"{path.name}: its matrix is {' x '.join(map(str, matrix.shape))}, but there are {len(profiles)} profiles and {len(info)} features; export it again")
         parts = Parts(list(_as_text(info["id"])), np.empty((0, 0)), profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1), [], info)
         places, parts = select(parts)
-        parts.values = _pick_columns(matrix, places)
+        parts.values = _without_minus_666(_pick_columns(matrix, places))
     return parts
 
 # %% ../nbs/00_containers.ipynb #5615d6a5
@@ -709,6 +814,16 @@ def _joined(ids, table, column, taken):
     rows = unique.set_axis(_as_text(unique[column]).to_numpy()).reindex(ids.to_numpy()).reset_index(drop=True)
     return rows[[name for name in rows.columns if name != column and name not in taken]]
 
+
+def _told(name, thing, ids, table, column, n):
+    "What became of a table that was joined, as a note."
+    key = _as_text(table[column])
+    several = list(ids[ids.isin(set(key[key.duplicated()]))].dropna().unique())
+    absent = len(ids) - n - int(ids.isin(several).sum())
+    rest = f"; {counted(absent, thing)} not in it" if absent else ""
+    rest += f"; left out because it has different rows for them: {listed(several)}" if several else ""
+    return f"{name} describes {n:,} of {counted(len(ids), thing)}, found by its {column}{rest}."
+
 # %% ../nbs/00_containers.ipynb #7442f66f
 def _describe_profiles(parts, table, name, where):
     "Join a table on the metadata column that it names best."
@@ -719,10 +834,9 @@ def _describe_profiles(parts, table, name, where):
         example = f' such as "{text[column].dropna().iloc[0]}"' if column and text[column].notna().any() else ""
         raise ProfileError(f"{name}: none of its columns ({listed(list(table.columns))}) names the profiles of {where}{example}; is it the right table?")
     key, n = found[column]
+    parts.notes.append(_told(name, "profile", text[column], table, key, n))
     table = table.set_axis([_prefixed(str(each)) for each in table.columns], axis=1)
     parts.metadata = pd.concat([parts.metadata, _joined(text[column], table, _prefixed(key), set(parts.metadata.columns))], axis=1)
-    rest = f"; {counted(len(parts.metadata) - n, 'profile')} not in it" if n < len(parts.metadata) else ""
-    parts.notes.append(f"{name} describes {n:,} of {counted(len(parts.metadata), 'profile')}, found by its {key}{rest}.")
 
 
 def _describe_features(parts, table, name, where):
@@ -732,7 +846,7 @@ def _describe_features(parts, table, name, where):
     key, n = _matches(ids, table)
     if n == 0:
         raise ProfileError(f'{name}: none of its columns ({listed(list(table.columns))}) names the features of {where} such as "{ids.iloc[0]}"; is it the right table?')
-    parts.notes.append(f"{name} describes {n:,} of {counted(len(ids), 'feature')}, found by its {key}.")
+    parts.notes.append(_told(name, "feature", ids, table, key, n))
     parts.feature_info = pd.concat([info, _joined(ids, table, key, set(info.columns))], axis=1)
 
 # %% ../nbs/00_containers.ipynb #1ff99c87
@@ -773,6 +887,16 @@ def _check_path(path):
         advice = {".xlsx": "; save the sheet as CSV", ".xls": "; save the sheet as CSV", ".zip": "; unzip it first"}.get(suffix, "")
         raise ProfileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(_COMPRESSED)}){advice}")
 
+
+def _check_once(paths):
+    "Refuse a file that is given twice, be it by a link, or packed and unpacked."
+    seen = {}
+    for path in paths:
+        real = path.resolve()
+        if (other := seen.setdefault(real.with_name(real.name.removesuffix(_suffixes(real)[1])), path)) is not path:
+            as_well = f", also as {other.name}" if other.name != path.name else ""
+            raise ProfileError(f"{path.name}: is given twice{as_well}; keep one of the two, or the same profiles count twice")
+
 # %% ../nbs/00_containers.ipynb #f83e15c1
 def profile_files(
     path: str | Path | Sequence,  # a file, several files, or a folder of them
@@ -789,6 +913,7 @@ def profile_files(
     for each in paths:
         _check_path(each)
     paths = sorted(paths)
+    _check_once(paths)
     for each in paths[1:]:
         if READERS[_suffixes(each)[0]] != READERS[_suffixes(paths[0])[0]]:
             raise ProfileError(f"{paths[0].name} and {each.name} are files of different kinds; give files of one kind, or move one away")
@@ -801,7 +926,7 @@ def _one_below_other(parts, paths):
     features = [name for name in parts[0].features if name in common]
     if not features:
         other = next(i for i, part in enumerate(parts) if not set(part.features) & set(parts[0].features))
-        raise ProfileError(f"{paths[0].name} and {paths[other].name} share no feature; are they of one experiment?")
+        raise ProfileError(f"{paths[0].name} and {paths[other].name} share no feature; if one holds no profiles, move it elsewhere, or name the files to read")
     values, start = np.empty((sum(len(part.values) for part in parts), len(features)), np.float32), 0
     for part in parts:
         places = pd.Index(part.features).get_indexer(features)
@@ -818,9 +943,9 @@ def _together(parts, paths):
             part.metadata.insert(0, "Metadata_Plate", path.name.removesuffix(_suffixes(path)[1]).rsplit(".", 1)[0])
             notes.append("A file without a plate column is taken for one plate, called by the file's name.")
     features, values = _one_below_other(parts, paths)
-    every = list(dict.fromkeys(name for part in names for name in part))
+    every, kept = dict.fromkeys(name for part in names for name in part), set(features)
     notes.insert(0, f"{counted(len(paths), 'file')} are read as one table: {counted(len(features), 'feature')} in all of them.")
-    if lost := [name for name in every if name not in set(features)]:
+    if lost := [name for name in every if name not in kept]:
         notes.insert(1, f"Left out because not in every file: {counted(len(lost), 'feature')}, {listed(lost)}.")
     metadata = pd.concat([part.metadata.astype(object) for part in parts], ignore_index=True)
     info = parts[0].feature_info
@@ -845,13 +970,25 @@ def _read_file(path, table, name, all_genes):
     return parts
 
 
+def _read_one(path, paths, *options):
+    "One of several files: what cannot be read may be no plate but a text beside them."
+    try:
+        return _read_file(path, *options)
+    except ProfileError as error:
+        if len(paths) == 1:
+            raise
+        raise ProfileError(f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to read") from error
+
+
 def _table_columns(path):
     "Names and columns of a text table."
     import pyarrow as pa
     sep = _SEPARATORS[_suffixes(path)[0]]
     names, skip = _header(path, sep)
     table = pa.Table.from_batches(_batches(path, sep, [pa.string()] * len(names), skip))
-    return names, [column.to_pandas() for column in table.columns]
+    n_trailing = len(names) - len(names := _without_trailing(names))
+    _, texts, _ = _filled(path.name, np.full((len(table), 1), np.nan), [column.to_pandas() for column in table.columns], n_trailing)
+    return names, texts
 
 
 def _parquet_columns(path):
@@ -887,9 +1024,9 @@ def read_parts(
 ) -> Parts:  # what the files hold together
     "Take a file of profiles apart. Raises `ProfileError` if it cannot be read."
     paths = profile_files(path)
-    about_rows, about_features = (read_table(info) if info else None for info in (profile_info, feature_info))
+    about_rows, about_features = (read_table(info).drop_duplicates() if info else None for info in (profile_info, feature_info))
     names = [Path(info).name if info else "" for info in (profile_info, feature_info)]
-    parts = [_read_file(each, about_features, names[1], all_genes) for each in paths]
+    parts = [_read_one(each, paths, about_features, names[1], all_genes) for each in paths]
     if written := [each.name for each, part in zip(paths, parts) if part.about is not None]:
         if len(parts) > 1:
             raise ProfileError(f"{written[0]}: was written by cpvae and is complete in itself; read it alone, or give the original tables together")

@@ -580,7 +580,8 @@ def profiles_from_parts(
         more.append(f"D is the zero vector, by --zero-control; the table's {counted(is_control.sum(), 'control row')} remain controls but do not make D.")
     notes, dropped = _left_out(parts.features, rows, full, varies)
     kind, var = _describe_features([name for name, good in zip(parts.features, varies) if good], parts.feature_info[varies] if parts.feature_info is not None else None)
-    about = dict(source=source, sha256="", kind=kind, columns={**columns, "is_control": rule}, zero_control=zero_control, n_copies=0,
+    chosen = [name for name, choice in (given | dict(control=control)).items() if choice] + ["dose"] * bool(dose_unit)
+    about = dict(source=source, sha256="", kind=kind, columns={**columns, "is_control": rule}, given=chosen, zero_control=zero_control, n_copies=0,
                  dropped_features=dropped, notes=parts.notes + notes + spelled + more, pair_names=_pair_names(metadata[columns["moa"]]) if columns["moa"] else [])
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, columns["compound"])

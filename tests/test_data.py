@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cpvae.containers import write_profiles
 from cpvae.data import (
     ProfileError,
     describe_profiles,
@@ -735,3 +736,15 @@ def test_u2os_table_as_csv_is_the_same(tmp_path):
     np.testing.assert_allclose(csv.X, pq.X, rtol=1e-5, atol=1e-6)
     a, b = describe_profiles(csv), describe_profiles(pq)
     assert {k: v for k, v in a.items() if k != "source"} == {k: v for k, v in b.items() if k != "source"}
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".tsv", ".parquet", ".h5ad"])
+def test_choices_of_the_user_survive_writing_and_reading(suffix, tmp_path):
+    odd = TABLE.assign(Metadata_conc_nM=TABLE.Metadata_conc_uM * 500, Metadata_name=[f"x{c}" if c != "DMSO" else "water" for c in TABLE.Metadata_compound])
+    first = profiles_from_table(odd, "t", compound="Metadata_name", dose="Metadata_conc_nM", control="water")
+    assert first.obs.query("not is_control").dose.tolist() == (TABLE.Metadata_conc_uM.dropna() / 2).tolist()
+    write_profiles(first, tmp_path / f"t{suffix}")
+    again = read_profiles(tmp_path / f"t{suffix}")
+    standard = ["compound", "dose", "time", "cell", "plate", "well", "moa", "is_control"]
+    pd.testing.assert_frame_equal(again.obs[standard], first.obs[standard])
+    np.testing.assert_array_equal(again.X, first.X)
