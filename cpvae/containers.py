@@ -27,7 +27,7 @@ import pandas as pd
 class ProfileError(ValueError):
     "Something in the user's table or choices that only the user can put right; the message says how."
 
-# %% ../nbs/00_containers.ipynb #5288cf86
+
 def counted(
     n: int,  # how many
     thing: str,  # of what, in the singular
@@ -133,7 +133,7 @@ def _unlike_the_others(features):
 
 
 def _check_upright(names, first, where):
-    "Refuse a transposed table by its first column: names of features, where the columns are wells or samples."
+    "Refuse a transposed table by what names its rows: features, where the columns are wells or samples."
     cells = pd.Series(first, dtype=object).dropna().astype(str)
     if any(map(_is_cellprofiler, names)) or cells.empty or cells.duplicated().any():
         return
@@ -142,7 +142,7 @@ def _check_upright(names, first, where):
     genes = wells and _bare(names[0]) in ("", "unnamed: 0", "gene", "genes", "gene_symbol", "symbol", "feature", "features", "id")
     if len(named) or (genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5):
         example = [*named, *cells][0]
-        raise ProfileError(f"{where}: features stand in rows (the first column holds {_short(example)}); transpose the table, so that each has a column")
+        raise ProfileError(f"{where}: features stand in rows (such as {_short(example)}); transpose the table, so that each has a column")
 
 # %% ../nbs/00_containers.ipynb #713a8799
 def _split_names(names, is_numeric, where):  # places of the features, places of the others, what these are called, notes
@@ -379,16 +379,16 @@ def _check_separator(line, sep, name, suffix):
 # %% ../nbs/00_containers.ipynb #d743b7ca
 def _header(path, sep):  # column names, how many lines stand above the first row
     "Read the header; above it may stand empty lines, Excel's `sep=,`, and comments: `!`, as in the Drug Repurposing Hub's files, or `#`."
-    comment = ([], 0)
+    hashed = ([], 0)
     for skip, line in enumerate(_lines(path)):
-        if not line.strip() or line.startswith("!") or (skip == 0 and re.fullmatch('"?sep=.?"?', line.rstrip("\r\n"), re.IGNORECASE)):
+        names = [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")], delimiter=sep), [])]
+        if not any(names) or line.startswith(("!", "# ")) or (skip == 0 and re.fullmatch('"?sep=.?"?', line.rstrip("\r\n"), re.IGNORECASE)):
             continue
-        names = [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
         if line.startswith("#"):
-            comment = (names, skip + 1)
+            hashed = (names, skip + 1)
             continue
-        if len(names) == len(comment[0]) > 1:  # no comment but a header, if it has as many cells as the line below
-            return comment
+        if len(names) == len(hashed[0]) > 1:  # no comment but a header, if it has as many cells as the line below
+            return hashed
         if len(names) == 1:
             _check_separator(line, sep, Path(path).name, _suffixes(path)[0])
         return names, skip + 1
@@ -580,10 +580,14 @@ def _parquet_names(file, where):  # names of the columns that hold one value a r
     return names, [f"Left out because their cells are lists: {listed(lists)}."] if lists else []
 
 
-def _parquet_ids(file, names):
-    "Text that names the rows: the saved row index, else the first column."
-    first = next((name for name in file.schema_arrow.names if name not in set(names)), names[0]) if names else None
-    return file.read([first]).column(0).to_pandas() if first else []
+def _check_rows(file, names, where):
+    "Refuse a transposed table; what names its rows stands first, or last or without a name if it was the index."
+    if any(map(_is_cellprofiler, names)):
+        return
+    for name in dict.fromkeys([*file.schema_arrow.names[-1:], *names[:1], *names[-1:]]):
+        if name in names or name.startswith("__index_level_"):
+            others = [each for each in names if each != name]
+            _check_upright([name if name in names else "", *others], file.read([name]).column(0).to_pandas(), where)
 
 
 def _parquet_blocks(file, names, width=64):
@@ -601,8 +605,7 @@ def _read_parquet(path, select=None):
     from pyarrow.parquet import ParquetFile
     file = ParquetFile(path, buffer_size=1 << 20)
     names, notes = _parquet_names(file, path.name)
-    if not any(map(_is_cellprofiler, names)):
-        _check_upright(names, _parquet_ids(file, names), path.name)
+    _check_rows(file, names, path.name)
     features, others, renamed, more = _split_names([name.strip() for name in names], lambda i: _parquet_kind(file, names[i]), path.name)
     chosen = [names[i] for i in features]
     values = np.empty((file.metadata.num_rows, len(chosen)), np.float32)
@@ -650,7 +653,7 @@ _SYMBOLS = ("gene_symbol", "symbol", "feature_name", "pr_gene_symbol", "gene_nam
 def _obs_parts(obs, var, values, where):
     "Parts of an AnnData file of any origin."
     obs, var = _without_categories(obs), _without_categories(var)
-    _check_upright(["", *map(str, var.index)], obs.index, where)
+    _check_upright(["obs", *map(str, var.index)], obs.index, where)
     if not obs.index.equals(pd.RangeIndex(len(obs)).astype(str)) and "id" not in obs and "Metadata_id" not in obs:
         obs.insert(0, "Metadata_id", obs.index)
     metadata = obs.set_axis(_metadata_names(list(map(str, obs.columns)), where), axis=1).reset_index(drop=True)
@@ -679,6 +682,13 @@ def _read_h5ad(path, select=None):
     return Parts(list(var.index), values, _without_categories(obs), [], _without_categories(var), about)
 
 # %% ../nbs/00_containers.ipynb #7091da3f
+def _without_minus_666(values):
+    "CLUE's -666 as NaN, in place."
+    for row in values:
+        row[row == -666] = np.nan
+    return values
+
+
 def _landmarks(info):  # places, or None if nothing tells them or all are
     "Places of the landmark genes."
     marks = {"pr_is_lm": "1", "feature_space": "landmark"}
@@ -698,14 +708,7 @@ def _by_symbol(features, info):
     names = symbols.where(symbols.notna() & ~symbols.duplicated(keep=False), ids)
     return list(names.where(~names.duplicated(keep=False), ids))
 
-
-def _without_minus_666(values):
-    "CLUE's -666 as NaN, in place."
-    for row in values:
-        row[row == -666] = np.nan
-    return values
-
-
+# %% ../nbs/00_containers.ipynb #9fcb57c3
 def _refuse_gct_cell(path, error, n_about, ids):
     "Name feature and profile of the cell that pyarrow complains of."
     found = re.search(r"column #(\d+): Row #(\d+): .*invalid value '(.{0,40})", str(error))
@@ -979,7 +982,7 @@ def _read_one(path, paths, *options):
             raise
         raise ProfileError(f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to read") from error
 
-
+# %% ../nbs/00_containers.ipynb #1f7c2625
 def _table_columns(path):
     "Names and columns of a text table."
     import pyarrow as pa
@@ -1036,12 +1039,6 @@ def read_parts(
         _describe_profiles(whole, about_rows, names[0], paths[0].name)
     return replace(whole, metadata=_tidy(whole.metadata))
 
-# %% ../nbs/00_containers.ipynb #a81fed60
-WRITTEN_AS = {  # standard column -> the name it is looked for under before any other
-    "compound": "Metadata_compound", "dose": "Metadata_conc_uM", "time": "Metadata_time_h", "cell": "Metadata_cell_line",
-    "plate": "Metadata_Plate", "well": "Metadata_Well", "moa": "Metadata_moa", "is_control": "Metadata_control_type",
-}
-
 # %% ../nbs/00_containers.ipynb #278f49ac
 def _must_write(name, about, obs):
     "Whether a standard column would be lost."
@@ -1063,6 +1060,12 @@ def _metadata_of(profiles):
     return pd.DataFrame(metadata, index=obs.index).reset_index(drop=True)
 
 # %% ../nbs/00_containers.ipynb #f038a672
+WRITTEN_AS = {  # standard column -> the name it is looked for under before any other
+    "compound": "Metadata_compound", "dose": "Metadata_conc_uM", "time": "Metadata_time_h", "cell": "Metadata_cell_line",
+    "plate": "Metadata_Plate", "well": "Metadata_Well", "moa": "Metadata_moa", "is_control": "Metadata_control_type",
+}
+
+
 def to_frame(
     profiles,  # AnnData `[N,G]`
 ) -> pd.DataFrame:  # `[N,M+G]` `Metadata_*` columns, then features

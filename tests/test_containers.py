@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import h5py
@@ -223,6 +224,83 @@ def test_header_extras(tmp_path):
     assert list(read_parts(tmp_path / "t.csv").metadata) == ["Metadata_Plate"] and "row index" in read_parts(tmp_path / "t.csv").notes[0]
 
 
+ABOVE = {  # what else may stand in a text file, and what is noted of it
+    "comments": (lambda text: f"# made by, a script\n#\n#v1\n\n{text}", []),
+    "comments with as many cells": (lambda text: f"# {blank(text)}# {blank(text)}{text}", []),
+    "blank rows above": (lambda text: f"{blank(text)}\n{blank(text)}{text}", []),
+    "excel's line": (lambda text: f"sep=,\r\n{text}", []),
+    "excel's line, quoted": (lambda text: f'"sep=,"\n{text}', []),
+    "separator at the end": (lambda text: text.replace("\n", ",\n"), ["1 column at the end without name and content left out: each line ends in a separator."]),
+    "separators at the end": (lambda text: text.replace("\n", ",,\n"), ["2 columns at the end without name and content left out: each line ends in a separator."]),
+    "blank rows": (lambda text: f"{text}{blank(text)}{blank(text)}", ["2 rows empty in every column left out."]),
+    "blank row in between": (lambda text: text.replace("\n", f"\n{blank(text)}", 1), ["1 row empty in every column left out."]),
+}
+
+
+def blank(text):
+    return "," * text.splitlines()[0].count(",") + "\n"
+
+
+@pytest.mark.parametrize("name", ABOVE)
+@pytest.mark.parametrize("table", [TABLE, GENES], ids=["cells", "genes"])
+def test_what_spreadsheets_and_scripts_add(name, table, tmp_path):
+    change, notes = ABOVE[name]
+    table = table.drop(columns=["Metadata_batch", "Metadata_compound"])
+    (tmp_path / "t.csv").write_bytes(change(table.to_csv(index=False)).encode())
+    parts = read_parts(tmp_path / "t.csv")
+    same(parts, parts_from_table(table))
+    assert parts.notes == parts_from_table(table).notes + notes
+    (tmp_path / "moa.csv").write_text(change("compound,moa\na,b|c\nd,\n"))
+    assert read_table(tmp_path / "moa.csv").to_dict("list") == {"compound": ["a", "d"], "moa": ["b|c", None]}
+
+
+def test_a_row_with_anything_in_it_stays(tmp_path):
+    (tmp_path / "t.csv").write_text("Metadata_compound,Cells_A,Cells_B\nx,1,2\n,,2\ny,,\n,,\n")
+    parts = read_parts(tmp_path / "t.csv")
+    assert parts.metadata["Metadata_compound"].tolist() == ["x", None, "y"] and np.isnan(parts.values).sum() == 3
+
+
+def test_a_header_may_begin_with_a_hash(tmp_path):
+    (tmp_path / "t.csv").write_text("# a table\n#compound,Cells_A\nx,1\ny,2\n")
+    parts = read_parts(tmp_path / "t.csv")
+    assert (list(parts.metadata), parts.features, len(parts.values)) == (["Metadata_#compound"], ["Cells_A"], 2)
+
+
+def test_the_prefix_in_any_case(tmp_path):
+    (tmp_path / "t.csv").write_text("metadata_compound,METADATA_Plate,image_metadata_Well,Image_Metadata_site,Cells_A\nx,7,A1,1,0.5\n")
+    parts = read_parts(tmp_path / "t.csv")
+    assert list(parts.metadata) == ["Metadata_compound", "Metadata_Plate", "Metadata_Well", "Metadata_site"] and parts.features == ["Cells_A"]
+    assert parts.metadata["Metadata_Plate"].tolist() == ["7"] and parts.notes == []
+    with pytest.raises(ProfileError, match="Metadata_dose stands there twice"):
+        parts_from_table(pd.DataFrame([[1, 2, 3.0]], columns=["Metadata_dose", "metadata_dose", "Cells_A"]))
+
+
+def test_numbers_unlike_genes_are_told():
+    genes = pd.DataFrame(np.ones((2, 8)), columns=["TP53", "C1orf43", "5594", "1007_s_at", "HLA-A", "Trp53", "ENSG00000141510.18", "MYC"]).assign(compound=["a", "b"])
+    note = "Number columns taken as features though unlike the others: passage, age; call them Metadata_… if they describe the profile."
+    assert parts_from_table(genes.assign(passage=1, age=2)).notes[-1] == note
+    assert len(parts_from_table(genes).notes) == len(parts_from_table(genes.assign(cell_count=3)).notes) == 1
+    assert len(parts_from_table(genes[["TP53", "MYC", "compound"]].assign(passage=1)).notes) == 1  # too few to tell what is usual
+    others = genes.drop(columns="compound")
+    assert parts_from_table(others.add_prefix("f_").assign(passage=1)).notes == []  # the others are like it
+    parts = parts_from_table(others.add_prefix("Cells_").assign(passage=1))
+    assert "passage" not in parts.features and not any("unlike" in note for note in parts.notes)
+
+
+def test_upright_tables_are_not_taken_for_transposed(tmp_path):
+    symbols = ["TP53", "MYC", "AKT1"]
+    for text in (
+        ",compound,F0,F1\n0,a,1,2\n1,b,3,4\n",
+        ",A1,A2\nTP,1,2\nTP,3,4\n",  # a name twice is no feature
+        "compound,C3,F2\nTORIN,1,2\nBRAF,1,2\n",  # genes called like wells
+        "id,C3,TP53\nAB,1,2\nCD,1,2\n",
+        "variable,value\n" + "".join(f"Cells_{i % 2},{i}\n" for i in range(6)),  # long, not transposed
+    ):
+        (tmp_path / "t.csv").write_text(text)
+        assert len(read_parts(tmp_path / "t.csv").values) > 1
+    assert parts_from_table(pd.DataFrame(np.eye(3), columns=symbols)).features == symbols
+
+
 def test_entrez_ids_are_names(tmp_path):
     (tmp_path / "t.csv").write_text("sig_id,pert_id,5594,207\nS1,BRD,0.5,1\nS2,BRD,1,2\n")
     assert read_parts(tmp_path / "t.csv").features == ["5594", "207"]
@@ -247,6 +325,19 @@ def zipped(member):
 PLAIN = TABLE.drop(columns="Metadata_compound")
 CSV = PLAIN.to_csv(index=False)
 PARQUET = PLAIN.to_parquet()
+
+
+def tarred(member):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        t.addfile(tarfile.TarInfo(member))
+    return out.getvalue()
+
+
+def transposed():
+    return PLAIN.set_index("Metadata_Well").T.to_csv()
+
+
 GCT = "#1.3\n2\t2\t1\t1\nid\tsymbol\ts1\ts2\npert_id\tna\tA\tB\n10\tTP53\t1\t2\n20\tMYC\t3\t4\n"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 WRONG = {  # name: (file, content, what the message must say)
@@ -283,7 +374,24 @@ WRONG = {  # name: (file, content, what the message must say)
     "gct of another version": ("t.gct", "#1.0\n", "no GCT 1.2 or 1.3"),
     "gct with wrong counts": ("t.gct", GCT.replace("2\t2\t1\t1", "2\t3\t1\t1"), "line 3 has 4 cells, but by line 2 it should have 5"),
     "gct cut short": ("t.gct", GCT[: GCT.index("20\t")], "has 1 feature row, but line 2 promises 2"),
-    "gct with text": ("t.gct", GCT.replace("\t4\n", "\thigh\n"), 'profile s2 holds "high"'),
+    "gct with text": ("t.gct", GCT.replace("\t4\n", "\thigh\n"), 'feature 20, profile s2 holds "high"'),
+    "bars": ("t.csv", CSV.replace(",", "|"), "columns are separated by '|'; save it with commas"),
+    "bars in a tsv": ("t.tsv", CSV.replace(",", "|"), "columns are separated by '|'; save it with commas"),
+    "semicolons below Excel's line": ("t.csv", "sep=;\n" + CSV.replace(",", ";"), "columns are separated by ';'"),
+    "tar archive": ("t.csv.gz", gzip.compress(tarred("t.csv")), "is a tar archive; unpack it"),
+    "tar archive as csv": ("t.csv", tarred("t.csv"), "is a tar archive; unpack it"),
+    "NUL in the header": ("t.csv", CSV.replace("_Plate", "_Pla\0te"), "line 1 holds a NUL byte"),
+    "NUL in text": ("t.csv", CSV.replace(",A07,", ",A\x0007,"), "column 2 holds a NUL byte"),
+    "NUL in a number": ("t.csv", "Metadata_compound,Cells_A\nx,1\ny,2\0\n", "column 2 holds a NUL byte"),
+    "NUL in a gct": ("t.gct", GCT.replace("TP53", "TP\x0053"), "column 2 holds a NUL byte"),
+    "content in a nameless last column": ("t.csv", "Metadata_compound,Cells_A,\nx,1,\ny,2,3\n", "a column at the end has no name but is not empty"),
+    "only blank rows": ("t.csv", "Metadata_compound,Cells_A\n,\n,\n", "has no rows"),
+    "transposed": ("t.csv", transposed(), "features stand in rows (such as Cells_F0); transpose the table"),
+    "transposed parquet": ("t.parquet", PLAIN.set_index("Metadata_Well").astype(str).T.to_parquet(), "features stand in rows (such as Cells_F0)"),
+    "transposed parquet, index with a name": ("t.parquet", PLAIN.set_index("Metadata_Well").astype(str).T.rename_axis(index="f").to_parquet(), "features stand in rows (such as Cells_F0)"),
+    "transposed genes in parquet": ("t.parquet", pd.DataFrame({"A01": [1.0, 2], "A02": [3.0, 4]}, index=["TP53", "MYC"]).to_parquet(), "features stand in rows (such as TP53)"),
+    "transposed genes": ("t.tsv", "gene\tA01\tA02\nTP53\t1\t2\nMYC\t3\t4\nAKT1\t5\t6\n", "features stand in rows (such as TP53)"),
+    "transposed probes": ("t.csv", ",sample_1,GSM1234\n1007_s_at,1,2\n200_at,3,4\n", "features stand in rows (such as 1007_s_at)"),
     "zip": ("t.zip", zipped("t.csv"), "unzip it first"),
 }
 
@@ -316,6 +424,13 @@ def test_types_of_parquet_columns(tmp_path):
     assert parts.features == list("ABCDEFG") and list(parts.metadata) == ["Metadata_compound", "Metadata_qc", "Metadata_when"]
     np.testing.assert_array_equal(parts.values, np.float32(expected).T)
     assert any("lists" in note for note in parts.notes)
+
+
+def test_features_in_the_rows_of_an_h5ad(tmp_path):
+    data = as_anndata(parts_from_table(TABLE))
+    AnnData(data.X.T, obs=pd.DataFrame(index=data.var_names), var=pd.DataFrame(index=data.obs_names)).write_h5ad(tmp_path / "t.h5ad")
+    with pytest.raises(ProfileError, match="features stand in rows"):
+        read_parts(tmp_path / "t.h5ad")
 
 
 def test_lists_instead_of_columns(tmp_path):
@@ -420,7 +535,7 @@ def test_blocks_of_hdf5(budget, chunks, tmp_path):
 
     path, values, _ = gctx(tmp_path / "t.gctx", chunks=chunks)
     with h5py.File(path) as file:
-        for places in ([0], [19, 3, 4], list(range(20)), [5, 6, 12]):
+        for places in ([0], [19, 3, 4], list(range(20)), list(range(19, -1, -1)), list(range(1, 20)), [5, 6, 12]):
             np.testing.assert_array_equal(_pick_columns(file["0/DATA/0/matrix"], np.array(places), budget), values[:, places])
 
 
@@ -450,6 +565,28 @@ def test_a_table_beside_a_csv_names_its_entrez_genes(tmp_path):
     parts = read_parts(tmp_path / "t.csv", feature_info=tmp_path / "genes.csv", profile_info=tmp_path / "compounds.parquet")
     assert parts.features == ["MAPK1", "AKT1"] and list(parts.feature_info["id"]) == ["5594", "207"]
     assert parts.metadata["Metadata_InChIKey"].tolist() == ["K1", "K1", "K2"]
+
+
+@pytest.mark.parametrize("all_genes", [False, True])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_missing_values_of_clue(all_genes, dtype, tmp_path):
+    path, values, info = gctx(tmp_path / "t.gctx", dtype=dtype)
+    with h5py.File(path, "r+") as file:
+        file["0/DATA/0/matrix"][3, [4, 5]] = -666
+        file["0/DATA/0/matrix"][4, 4] = -66.6
+    values[3, [4, 5]], values[4, 4] = np.nan, -66.6
+    np.testing.assert_array_equal(read_parts(path, all_genes=all_genes).values, np.float32(values if all_genes else values[:, info.pr_is_lm == 1]))
+    (tmp_path / "t.gct").write_text(GCT.replace("\t3\t", "\t-666\t").replace("\t2\n", "\t-666.0\n"))
+    np.testing.assert_array_equal(read_parts(tmp_path / "t.gct").values, np.float32([[1, np.nan], [np.nan, 4]]))
+
+
+def test_two_rows_for_one_profile(tmp_path):
+    path, *_ = gctx(tmp_path / "t.gctx")
+    sig = pd.DataFrame({"sig_id": [f"S:{i}" for i in range(29)], "pert_id": [f"BRD-{i % 3}" for i in range(29)]})
+    pd.concat([sig, sig[3:5], sig[7:8].assign(pert_id="other"), sig[:1].assign(sig_id="elsewhere"), sig[1:2].assign(sig_id="elsewhere")]).to_csv(tmp_path / "sig.csv", index=False)
+    parts = read_parts(path, profile_info=tmp_path / "sig.csv")
+    assert parts.notes[-1] == "sig.csv describes 28 of 30 profiles, found by its sig_id; 1 profile not in it; left out because it has different rows for them: S:7."
+    assert parts.metadata["Metadata_pert_id"].tolist() == [None if i in (7, 29) else f"BRD-{i % 3}" for i in range(30)]
 
 
 @pytest.mark.parametrize("file", ["t.gct", "t.gct.gz"])
@@ -491,6 +628,39 @@ def test_a_file_is_a_plate_if_nothing_else_is(tmp_path):
     assert parts.metadata["Metadata_Plate"].tolist() == ["SQ1.norm"] * 40 + ["SQ2.norm"] * 40
     assert sum("taken for one plate" in note for note in parts.notes) == 1
     assert "Metadata_Plate" not in read_parts(tmp_path / "SQ1.norm.csv.gz").metadata
+
+
+@pytest.mark.parametrize("name, content, says", [
+    ("README.txt", "Plates of one experiment.\n\nAsk Ada.\n", "README.txt: has no feature columns"), ("README.txt", "One line", "has no rows"), ("notes.txt", "a\tb\nc\n", "different lengths"),
+    ("platemap.csv", "well_position,broad_sample\nA01,BRD-1\n", "platemap.csv: has no feature columns"), ("platemap.csv", "well_position,volume\nA01,1.5\n", "and platemap.csv share no feature"),
+    ("latin.txt", b"caf\xe9\nx\n", "not UTF-8"),
+])  # fmt: skip
+def test_what_lies_beside_the_plates(name, content, says, tmp_path):
+    write(TABLE, tmp_path / "P1.csv"), write(TABLE, tmp_path / "P2.csv")
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ProfileError, match="or name the files to read") as refusal:
+        read_parts(tmp_path)
+    assert says in str(refusal.value) and "elsewhere" in str(refusal.value) and len(str(refusal.value)) < 300
+    assert len(read_parts([tmp_path / "P1.csv", tmp_path / "P2.csv"]).values) == 80
+    if "no feature columns" in says:
+        with pytest.raises(ProfileError) as alone:
+            read_parts(tmp_path / name)
+        assert "elsewhere" not in str(alone.value)
+
+
+def test_one_file_given_twice(tmp_path, monkeypatch):
+    write(TABLE, tmp_path / "a.csv"), (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for paths in (["a.csv", "a.csv"], ["a.csv", tmp_path / "a.csv"], ["a.csv", "sub/../a.csv"]):
+        with pytest.raises(ProfileError, match="a.csv: is given twice; keep one"):
+            profile_files(paths)
+    write(TABLE, tmp_path / "a.csv.gz"), write(TABLE, tmp_path / "sub" / "a.csv")
+    with pytest.raises(ProfileError, match="a.csv.gz: is given twice, also as a.csv; keep one"):
+        profile_files(tmp_path)
+    assert len(profile_files(["a.csv", "sub/a.csv"])) == 2  # plates of one name in two folders
+    (tmp_path / "a.csv.gz").unlink(), (tmp_path / "link.csv").symlink_to("a.csv")
+    with pytest.raises(ProfileError, match="link.csv: is given twice, also as a.csv"):
+        profile_files(tmp_path)
 
 
 def test_files_that_do_not_go_together(tmp_path):

@@ -254,6 +254,11 @@ ODD = {
     "h5ad of categories, some unused": categories,
     "h5ad with layers, raw and repeated row names": extras,
     "h5ad of sparse columns": sparse,
+    "comments above the header": lambda folder: text(folder, "# by a script, today\n" + good_csv(), "odd.csv"),
+    "the first line of Excel": lambda folder: text(folder, "sep=,\n" + good_csv(), "odd.csv"),
+    "a comma at the end of each line": lines_of(lambda i, line: f"{line},\n"),
+    "blank rows of a spreadsheet": lambda folder: text(folder, good_csv() + ("," * 12 + "\n") * 5, "odd.csv"),
+    "prefix in small letters": lambda folder: csv(folder, good().rename(columns=lambda name: name.replace("Metadata_", "metadata_")), "odd.csv"),
     "gct with carriage returns": lambda folder: gct(folder, lambda t: t.replace("\n", "\r\n"), "odd.gct"),
 }  # fmt: skip
 
@@ -267,13 +272,6 @@ def test_odd_but_good_files_are_read_alike(name, tmp_path):
     assert facts["dose levels (µM)"] == pytest.approx([0.1, 1, 10])
     assert facts["evaluable pairs"] == ([] if "gct" in name else ["a|b"])
     np.testing.assert_allclose(values, good().iloc[:, 5:], atol=2e-3 if "half" in name else 1e-6)
-
-
-def test_the_same_file_twice_is_told_by_its_copies(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    csv(tmp_path, name="good.csv")
-    lines = cli("info", "good.csv", "good.csv").stdout.splitlines()
-    assert [line.split()[-1] for line in lines if line.startswith(("exact copies", "distinct profiles"))] == ["30", "30"]
 
 
 # ---- files that are cut short, damaged, or not what they are called --------------------------------------------------
@@ -499,6 +497,22 @@ def semicolons(folder):
 @bad("bad.csv", "comma")
 def semicolons_and_decimal_commas(folder):
     return csv(folder, sep=";", decimal=",")
+
+
+@bad("bad.csv", "comma")
+def bars(folder):
+    return csv(folder, sep="|")
+
+
+@bad("bad.csv", "transpose")
+def features_in_rows(folder):
+    good().set_index("Metadata_Well").T.to_csv(folder / "bad.csv")
+    return ["run", "bad.csv"]
+
+
+@bad("bad.csv", "NUL")
+def a_nul_byte(folder):
+    return text(folder, good_csv().replace("cpd3", "cp\0d3"))
 
 
 @bad("bad.csv", AREA, "row 1")
@@ -801,6 +815,19 @@ def folder_with_a_bad_file(folder):
     csv(folder, name="plates/p0.csv")
     csv(folder, good().astype({AREA: object}).replace({AREA: {good()[AREA][0]: "?"}}), "plates/p1.csv")
     return ["run", "plates"]
+
+
+@bad("README.txt", "elsewhere")
+def folder_with_a_text_beside_the_plates(folder):
+    (folder / "plates").mkdir()
+    csv(folder, name="plates/p0.csv")
+    text(folder, "Two plates.\n\nAsk Ada.\n", "plates/README.txt")
+    return ["run", "plates"]
+
+
+@bad("good.csv", "twice")
+def one_file_twice(folder):
+    return [*csv(folder, name="good.csv"), "./good.csv"]
 
 
 @bad("out.txt")
