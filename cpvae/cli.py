@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +104,8 @@ def read(
             return simulate_profiles(seed=seed)
         if profiles[0] in known_datasets():
             return load_dataset(profiles[0], progress=not quiet, **options)
+        if close := get_close_matches(profiles[0], ["simulated", *known_datasets()], 1):
+            raise FileNotFoundError(errno.ENOENT, f"no such file or dataset; did you mean {close[0]}?", missing[0])
     if missing:
         raise FileNotFoundError(errno.ENOENT, "no such file; check the name and the folder", missing[0])
     from cpvae.data import read_profiles
@@ -171,7 +174,7 @@ def describe_for_info(
         table, notes = read(profiles, 0, zero_control=True, **options), [f"`cpvae run` will refuse: {error}"]
         table.uns["cpvae"]["zero_control"] = False
     facts = describe_profiles(table)
-    flag = lambda name: {"is_control": " (--control)", "well": ""}.get(name, f" (--{name}-column)")
+    flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in options else " (--moa-column)"}.get(name, f" (--{name}-column)")
     facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
     return facts | {"notes": facts["notes"] + notes}
 
@@ -236,7 +239,7 @@ def demo(
 # %% ../nbs/10_cli.ipynb #fab68b84
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Dataset: lincs-cp5, lincs-cp4, lincs-l1000 or moa-map.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Dataset: lincs-cp5, lincs-cp4, lincs-l1000 or moa-map.", show_default=False, metavar="lincs-cp5|lincs-cp4|lincs-l1000|moa-map")],
     base_url: Annotated[str | None, typer.Option(help="Take the files from this address instead, such as a mirror.", show_default=False)] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -264,7 +267,7 @@ def predict(
         if not (run / "run.json").is_file():
             from cpvae.data import ProfileError
 
-            raise ProfileError(f"{run}: not a run folder; make one with `cpvae run PROFILES --out {run}`")
+            raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
         from cpvae.pipeline import predict_from_run
 
         table, state = predict_from_run(run, a, b, model and model.lower(), None)

@@ -63,7 +63,7 @@ class Parts:
 KNOWN_METADATA = frozenset(  # names, in lower case and without "Metadata_", that are never genes
     """
     compound compound_id compound_name cmap_name pert_iname broad_sample broad_id jcp2022 pert_id pert_mfc_id pert_vehicle drugbank_id
-    inchikey inchi_key inchikey14 smiles canonical_smiles moa target pert_type control_type is_control solvent
+    inchikey inchi_key inchikey14 smiles canonical_smiles moa mechanism_of_action target pert_type control_type is_control solvent
     dose dose_um dose_nm dose_mm dose_unit dose_recode conc conc_um conc_nm conc_mm concentration mmoles_per_liter mg_per_ml pert_dose pert_dose_unit pert_idose
     time time_h time_point timepoint time_unit pert_time pert_time_unit pert_itime
     cell cell_id cell_iname cell_line cell_type cell_mfc_name cell_count

@@ -65,7 +65,7 @@ STANDARD_COLUMNS = {  # standard name -> source names without "Metadata_", the m
     "cell": ("cell_line", "cell_iname", "cell_id", "cell"),
     "plate": ("Plate", "Assay_Plate_Barcode", "det_plate", "rna_plate", "Plate_Map_Name"),
     "well": ("Well", "well_position", "det_well", "rna_well", "pert_well"),
-    "moa": ("moa",),
+    "moa": ("moa", "mechanism_of_action"),
 }
 
 
@@ -169,12 +169,13 @@ CONTROL_VALUES = (  # (source column, value): a row with any of these is a negat
     ("pert_type", "negcon"),
     ("control_type", "negcon"),
     ("pert_type", "ctl_vehicle"),
+    ("pert_type", "ctl_vehicle.cns"),
     ("JCP2022", "JCP2022_033924"),
     ("is_control", "True"),
 )
 NO_COMPOUND = (  # (source column, value): a row with any of these that is no control got nothing we can name
     *((column, "empty") for column in ("broad_sample", "compound", "pert_iname", "pert_type", "control_type")),
-    ("pert_type", "ctl_untrt"),
+    *(("pert_type", f"ctl_{what}{level}") for what in ("untrt", "vector") for level in ("", ".cns")),
     ("JCP2022", "JCP2022_999999"),
 )
 
@@ -254,8 +255,11 @@ def _amounts(metadata, column, scale, where, rows, given=""):
 
 
 def _unread(metadata, columns):
-    "Notes on a column called dose or time that is not read, because it holds words."
+    "Notes on a column called dose or time that is not read, because it holds words, or has a name we do not know."
     present, notes = _present(metadata), []
+    alike = [source for bare, source in present.items() if re.search(r"(^|[^a-z])(dose|dosage|conc|concentration)([^a-z]|$)", bare) and not re.search("unit|recode", bare)]
+    if alike and not columns["dose"] and "dose" not in present:
+        notes.append(f"Not read as a dose: {listed(alike)}; if it is one, name it with --dose-column.")
     for name in ("dose", "time"):
         if name in present and columns[name] != present[name] and (words := _words(metadata[present[name]], name)):
             notes.append(f'Not read as a {name}: {present[name]}, which holds "{words[0][:40]}"; expected numbers, perhaps with a unit.')
@@ -292,6 +296,8 @@ def doses_in_micromolar(
         notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit.")
     if words := _converted(column, unit[counts & ~untold & ~other], MICROMOLAR):
         notes.append(f"Doses: {words}")
+    elif given:
+        notes.append(f"Doses: {column} taken in {given}, by --dose-unit.")
     if other.any():
         notes.append(f"Doses in {listed(sorted(set(unit[other])))} are no molar concentrations and count as missing: {counted(other.sum(), 'row')}.")
     return (number * unit.map(MICROMOLAR | {"": 1.0})).to_numpy(float), notes
@@ -342,9 +348,14 @@ def _mended(raw):
     mended = {text: mend_moa(text) for text in raw.dropna().unique()}
     bent = sum(set(mended[text].split("|")) != {part.strip() for part in text.split("|")} for text in mended if isinstance(text, str))
     notes = [f"Mended for wrong letters, a pipe inside a name or an empty term: {counted(bent, 'mechanism annotation')}."] if bent else []
-    split = sum(";" in str(text) for text in mended)
-    if 0 < len(mended) <= 20 * split and not any("|" in str(text) for text in mended):
-        notes.append(f"Mechanisms hold ';' but no '|' ({counted(split, 'annotation')}): 'a;b' counts as one mechanism; join terms with '|'.")
+    for mark in (";", ", ", " / ") if not any("|" in str(text) for text in mended) else ():
+        split = sum(mark in str(text) for text in mended)
+        if 0 < len(mended) <= 20 * split:
+            notes.append(f"Mechanisms hold '{mark.strip()}' but no '|' ({counted(split, 'annotation')}): 'a{mark}b' counts as one mechanism; join terms with '|'.")
+    terms = pd.Series(sorted({term for text in mended.values() for term in text.split("|")}), dtype=object)
+    twins = terms[terms.str.casefold().duplicated(keep=False)]
+    if len(twins):
+        notes.append(f"Mechanisms that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
     return raw.map(mended).fillna("").astype(object), notes
 
 
@@ -405,6 +416,7 @@ MOA_KEYS = {
     "InChIKey": ("InChIKey14", "InChIKey", "inchi_key"),
     "name": ("pert_iname", "cmap_name", "compound", "name"),
 }
+_MOA_NAMES = ("moa", "mechanism_of_action", "mechanism of action", "mechanism")  # what a column of mechanisms is called in such a table
 _KEY_FORM = {
     "broad_sample": lambda text: text if re.match(r"BRD-[A-Z]\d{8}-", text) else "",
     "broad_id": lambda text: text[:13] if re.match(r"BRD-[A-Z]\d{8}", text) else "",
@@ -427,10 +439,10 @@ def _identities(table, who, also):
 def _annotations(table, where, compound):
     "Every key of an annotation table with its mechanism and target; notes."
     present = _present(table)
-    moa, target = (next(filter(None, map(present.get, names)), None) for names in (("moa", "mechanism_of_action"), ("target", "target_list")))
+    moa, target = (next(filter(None, map(present.get, names)), None) for names in (_MOA_NAMES, ("target", "target_list")))
     held = f"it has {listed(list(table.columns), 8)}"
     if not moa:
-        raise ProfileError(f"{where}: has no column called moa, so no mechanisms; {held}")
+        raise ProfileError(f"{where}: has no column called moa, so no mechanisms; call the column that holds them moa ({held})")
     keys = _identities(table, np.arange(len(table)), _bare(compound))
     if keys.empty:
         raise ProfileError(f"{where}: nothing names the compounds; give it a column broad_sample, broad_id, InChIKey14 or pert_iname ({held})")
@@ -462,7 +474,7 @@ def join_mechanisms(
     mine = _identities(treated, treated["compound"].astype(str), "compound")
     hits = mine.merge(known, on=["key", "value"])
     if hits.empty:
-        example = known["value"].iloc[0], mine["value"].iloc[0]
+        example = known["value"].iloc[0], mine["who"].iloc[0]
         raise ProfileError(f"{where}: knows none of the {mine['who'].nunique():,} compounds, which are called like {example[1]}, there like {example[0]}; is it the right table?")
     sure = hits.groupby(["who", "key"])["moa"].transform("nunique") == 1
     rank = hits["key"].map({key: i for i, key in enumerate(MOA_KEYS)})
@@ -486,6 +498,18 @@ def _varying(values, rows, where):
         raise ProfileError(f"{where}: no feature differs between rows; is it the right table?")
     return varies
 
+# %% ../nbs/00_data.ipynb #32815410
+def _warnings(values, obs, kind):
+    "What makes a run misleading or poor: profiles that were never normalised, and no mechanisms."
+    notes, control = [], np.flatnonzero(obs["is_control"].to_numpy(bool))[:2000]
+    if kind == "cell_painting" and len(control) > 2:
+        middle, spread = np.median(values[control], axis=0), values[control].std(axis=0)
+        if (np.abs(middle) > 3 * spread).mean() > 0.5:
+            notes.append("Controls lie far from 0 in most features, so these profiles seem not to be normalised; say --normalize mad_robustize to do it by plate.")
+    if not (obs["moa"] != "").any():
+        notes.append("No compound has a mechanism, so there is no arithmetic; join a table of mechanisms with --moa.")
+    return notes
+
 
 def _repeated_wells(obs, columns):
     "A note on wells that stand in several rows; wells of a layout that plates share are expected to."
@@ -504,8 +528,10 @@ def _check_usable(obs, where, source, zero_control):
     if compounds < 2:
         raise ProfileError(f"{where}: {counted(compounds, 'compound')} besides controls in {source}; at least two are needed, or is it another --compound-column?")
     if not obs["is_control"].any() and not zero_control:
+        likely = sorted({name for name in treated if re.search(r"dmso|vehicle|negcon|untreated|^control|solvent|^mock", name, re.IGNORECASE)})
+        written = f"is it {listed(likely, 2)}?" if likely else f"as written in {source}"
         raise ProfileError(
-            f"{where}: no control wells found; mark them with --control VALUE (as written in {source}), or, if the values "
+            f"{where}: no control wells found; mark them with --control VALUE ({written}), or, if the values "
             "are relative to control as z-scores are, declare the zero vector the control with --zero-control"
         )
 
@@ -519,7 +545,7 @@ def _add_mechanisms(obs, about, moa_table, compound):
         if name == "moa" or joined[name].any():
             found = obs["compound"].astype(str).map(joined[name]).fillna("")
             obs[name] = found.mask(obs["is_control"].astype(bool), "")
-    column = next(filter(None, map(_present(table).get, ("moa", "mechanism_of_action"))))
+    column = next(filter(None, map(_present(table).get, _MOA_NAMES)))
     about["columns"] = {**about["columns"], "moa": f"{column} of {where}"}
     about.update(notes=[*about["notes"], *notes], moa_unmatched=list(joined.index[joined["key"] == ""]), pair_names=_pair_names(table[column]))
 
@@ -573,7 +599,7 @@ def profiles_from_parts(
     metadata, spelled = _one_spelling(parts.metadata[rows], given)
     columns = guess_columns(metadata, source, **given)
     is_control, rule = find_controls(metadata, columns, source, control)
-    obs, more = standard_obs(metadata, columns, is_control, source, dose_unit)
+    obs, more = standard_obs(metadata, columns | ({"moa": ""} if moa_table is not None else {}), is_control, source, dose_unit)
     _check_usable(obs, source, columns["compound"], zero_control)
     more += _repeated_wells(obs, columns)
     if zero_control and is_control.any():
@@ -587,6 +613,7 @@ def profiles_from_parts(
         _add_mechanisms(obs, about, moa_table, columns["compound"])
     from anndata import AnnData
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
+    about["notes"] += _warnings(values, obs, kind)
     return AnnData(X=values, obs=obs, var=var, uns={"cpvae": about})
 
 # %% ../nbs/00_data.ipynb #7b44e190

@@ -441,22 +441,32 @@ def _taking_turns(path):
             Path(lock).unlink(missing_ok=True)
 
 # %% ../nbs/00a_datasets.ipynb #023e62b0
+def _check_gctx(file, named, shape):
+    "Refuse a matrix of another shape; `named` is the file to blame."
+    import h5py
+
+    try:
+        with h5py.File(file) as gctx:
+            found = gctx["0/DATA/0/matrix"].shape
+    except (OSError, KeyError) as error:
+        raise ProfileError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
+    if found != shape:
+        raise ProfileError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")
+
+
 def _unpack(path, file, progress):
     "Unpack a `.gctx.gz` beside itself, and see that it holds what it should."
-    import h5py
     from tqdm import tqdm
 
     whole, part, need = path.with_suffix(""), path.with_suffix(".part"), 4 * math.prod(file.shape)
     if whole.exists():
+        _check_gctx(whole, whole, file.shape)
         return whole
     _check_room(path.parent, need, whole.name)
     try:
         with gzip.open(path) as packed, open(part, "wb") as out, tqdm.wrapattr(out, "write", total=need, desc=whole.name, leave=False, disable=None if progress else True) as told:
             shutil.copyfileobj(packed, told, 2**20)
-        with h5py.File(part) as gctx:
-            found = gctx["0/DATA/0/matrix"].shape
-        if found != file.shape:
-            raise ProfileError(f"{path}: holds {found[0]:,} x {found[1]:,} values, expected {file.shape[0]:,} x {file.shape[1]:,}; delete it and fetch it again")
+        _check_gctx(part, path, file.shape)
         os.replace(part, whole)
     except (OSError, EOFError, KeyError, zlib.error) as error:
         raise ProfileError(f"{path}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error

@@ -232,6 +232,7 @@ def pair_table(
 # %% ../nbs/07a_findings.ipynb #17c66272
 def _brief(value: float) -> str:
     "A number inside a sentence: two decimals, fewer for large and more for tiny ones."
+    value = 0.0 if abs(value) < 1e-6 else value  # what float arithmetic leaves of zero
     size = abs(value)
     return number(float(value)) if 0 < size < 0.01 or size >= 100 else f"{value:.{2 if size < 10 else 1}f}".replace("-", "−")
 

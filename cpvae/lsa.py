@@ -32,8 +32,9 @@ def averaging_matrix(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
 ) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses x times x cell lines)
     "Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero."
-    obs = profiles.obs.assign(dose=dose_levels(profiles.obs["dose"].to_numpy()), row=np.arange(profiles.n_obs))
+    obs = profiles.obs.assign(row=np.arange(profiles.n_obs))
     obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()]
+    obs["dose"] = obs.groupby(obs["compound"].astype(str))["dose"].transform(dose_levels)
     by = ["compound", "dose", "time"] + ["cell"] * ("cell" in obs)
     condition = obs.groupby(by, dropna=False, observed=True).ngroup().to_numpy()
     code, names = pd.factorize(obs["compound"].astype(str), sort=True)
@@ -577,6 +578,13 @@ def lsa_table(
     table = table.merge(describe_pairs(arithmetic, profiles, seed), on="pair", how="left")
     return table.merge(tests, on=["model", "pair"], how="left").merge(z10, on=["model", "pair"], how="left")[COLUMNS], null
 
+# %% ../nbs/06_lsa.ipynb #43f9570b
+def _close(name, known):
+    "Annotations that a user may have meant: the same but for case, those that hold the words, then the nearest spellings."
+    folded = {text.casefold(): text for text in known}
+    holding = [text for low, text in folded.items() if name.casefold() in low]
+    return holding[:3] or [folded[low] for low in get_close_matches(name.casefold(), folded, 3, 0.7)]
+
 # %% ../nbs/06_lsa.ipynb #f408a6f8
 def predicted_state(
     transformer,  # fitted, with `inverse_transform`
@@ -589,10 +597,13 @@ def predicted_state(
     known = sorted(set(arithmetic.compounds["moa"]) - {""})
     if not known:
         raise ProfileError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
+    if a == b:
+        raise ProfileError(f"A and B are both '{a}'; name two mechanisms.")
     for name in (a, b):
         if name not in known:
-            close = get_close_matches(name, known, 3)
-            raise ProfileError(f"No compound is annotated '{name}' alone." + (f" Did you mean: {', '.join(close)}?" if close else ""))
+            close = _close(name, known)
+            words = f"Did you mean: {', '.join(close)}?" if close else f"There are {len(known)}, such as {', '.join(known[:3])}."
+            raise ProfileError(f"No compound is annotated '{name}' alone. {words}")
     mean = lambda name: latents.compounds[(arithmetic.compounds["moa"] == name).to_numpy()].mean(0)
     z = predict_pair(mean(a), latents.control, mean(b)).astype(latents.wells.dtype)
     return np.asarray(transformer.inverse_transform(z[None]), dtype=float)[0]

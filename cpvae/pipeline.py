@@ -86,13 +86,13 @@ def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
 ) -> AnnData:  # copies removed, `obs["split"]`, features selected, `layers["scaled"]`
-    "Normalise and average on demand; then remove copies, split, select features and scale. Raises ProfileError if that cannot be done."
-    how = PREPARATION[config.preset]
+    "Remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done."
+    how, profiles = PREPARATION[config.preset], drop_copies(profiles)
     if config.normalize:
         profiles = normalize_profiles(profiles, config.normalize)
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
-    profiles = split_profiles(drop_copies(profiles), **{"seed": config.seed} | how["split"])
+    profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"])
     profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
@@ -321,7 +321,7 @@ def predict_from_run(
     "Predict the state of A and B together, and find the real compounds nearest to it. Raises ProfileError for an unknown mechanism, model or folder."
     run_dir = Path(run_dir)
     if not (run_dir / "latents.h5ad").is_file():
-        raise ProfileError(f"{run_dir}: not a run folder; make one with `cpvae run PROFILES --out {run_dir}`")
+        raise ProfileError(f"{run_dir}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
     names = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["config"]["models"]
     if model is not None and model not in names:
         raise ProfileError(f"{run_dir.name} has no model {model!r}; it has {', '.join(names)}")

@@ -18,20 +18,34 @@ from .containers import counted, listed
 from .data import ProfileError, dose_levels, row_digests
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
+def _copied_moa(obs, keys):
+    "Mechanism of every row, from all copies of its compound's rows: one known fills the blanks, several leave none; how many compounds of either."
+    obs = obs[["compound", "moa"]].astype(str).assign(control=obs["is_control"].to_numpy(bool)).reset_index(drop=True)
+    kept_as = obs["compound"].groupby(keys.to_numpy()).transform("first")  # name of the copy that stays
+    known = obs["moa"][(obs["moa"] != "") & ~obs["control"]]
+    names = known.groupby(kept_as[known.index]).agg(["nunique", "first"])
+    own = ~obs["control"] & (obs["compound"] != "")
+    moa = kept_as.map(names["first"].where(names["nunique"] == 1, "")).fillna("").where(own, obs["moa"])
+    changed = obs[own & (kept_as == obs["compound"]) & (moa != obs["moa"])].drop_duplicates("compound").index
+    return moa.to_numpy(object), int((moa[changed] != "").sum()), int((moa[changed] == "").sum())
+
+# %% ../nbs/00b_preprocessing.ipynb #ab830da0
 def drop_copies(
     profiles,  # AnnData `[N,G]`
 ):  # AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
-    "Keep the first of all rows whose features are exactly equal."
+    "Keep the first of all rows whose features are exactly equal, with the mechanism that its copies agree on."
     keys = row_digests(profiles.X)
     copies = keys.duplicated().to_numpy()
     kept = profiles[~copies].copy()
     about = kept.uns["cpvae"] = {**profiles.uns["cpvae"]}
     about["n_copies"] = int(about["n_copies"] + copies.sum())
     if copies.any():
-        moa = profiles.obs["moa"].groupby(keys.to_numpy(), sort=False).nunique()
+        moa, filled, torn = _copied_moa(profiles.obs, keys)
+        kept.obs["moa"] = moa[~copies]
         note = f"Left out as exact copies of an earlier row: {counted(int(copies.sum()), 'row')}"
-        note += f"; of copies that disagree on the mechanism ({counted(int((moa > 1).sum()), 'group')}) the first row's is kept." if (moa > 1).any() else "."
-        about["notes"] = [*about["notes"], note]
+        note += f"; annotated from a copy: {counted(filled, 'compound')}" if filled else ""
+        note += f"; unannotated because copies name different mechanisms: {counted(torn, 'compound')}" if torn else ""
+        about["notes"] = [*about["notes"], note + "."]
     return kept
 
 # %% ../nbs/00b_preprocessing.ipynb #63baa0ab
@@ -39,7 +53,7 @@ def _pycytominer(function, *args, **arguments):
     "Call pycytominer: imported late (it takes seconds), in the copy-on-write mode that it switches on, which then ends."
     with pd.option_context("mode.copy_on_write", True), catch_warnings():
         simplefilter("ignore", FutureWarning)  # of pandas, about pycytominer's grouping
-        simplefilter("ignore", RuntimeWarning)  # 0/0 in normalize: such features are dropped, and named
+        simplefilter("ignore", RuntimeWarning)  # overflow in normalize: such features are dropped, and named
         import pycytominer
 
         return getattr(pycytominer, function)(*args, **arguments)
@@ -56,20 +70,33 @@ def _check_references(groups, reference, on):
             "leave them out, or normalise on all rows or over the whole table"
         )
 
+
+_SPREADS = {  # method -> spread of each feature, 0 exactly where the method's own is
+    "mad_robustize": lambda fit: np.median(np.abs(fit - np.median(fit, axis=0)), axis=0),
+    "standardize": lambda fit: np.ptp(fit, axis=0),
+    "robustize": lambda fit: np.ptp(np.percentile(fit, [25, 75], axis=0), axis=0),
+    "spherize": lambda fit: np.ptp(fit, axis=0),
+}
+
+
+def _spreading(values, blocks, reference, method, by, on):
+    "Features that spread among the reference rows of every block; refuses what no feature survives, and too few rows to spherize."
+    defined = np.all([_SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0 for rows in blocks.values()], axis=0)
+    if not defined.any():
+        raise ProfileError("every feature has spread 0 among the reference rows of some plate; use another method, or by='table'")
+    fewest = min(int(reference[rows].sum()) for rows in blocks.values())
+    if method == "spherize" and fewest <= defined.sum():
+        instead = "use by='table', or mad_robustize" if by == "plate" else "use mad_robustize"
+        raise ProfileError(f"spherize needs more {'control ' if on == 'controls' else ''}rows than features: {fewest} and {defined.sum()}; {instead}")
+    return defined
+
 # %% ../nbs/00b_preprocessing.ipynb #96fcb24e
-def _normalize_block(frame, method, where):
-    try:
-        return _pycytominer("normalize", frame, features=list(frame)[:-1], samples="Metadata_reference", method=method, mad_robustize_epsilon=0)
-    except ValueError as error:
-        raise ProfileError(f"{where} cannot be normalised by {method}: {str(error).splitlines()[0][:120]}") from error
-
-
 def _with_values(profiles, values, defined, note):
     from anndata import AnnData
 
     about, gone = {**profiles.uns["cpvae"]}, list(profiles.var_names[~defined])
     about["dropped_features"] = [*about["dropped_features"], *gone]
-    about["notes"] = [*about["notes"], note + (f"; dropped for a spread of 0: {counted(len(gone), 'feature')}, {listed(gone)}." if gone else ".")]
+    about["notes"] = [*about["notes"], note + (f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')}, {listed(gone)}." if gone else ".")]
     var = profiles.var[defined].drop(columns=["center", "scale"], errors="ignore")
     return AnnData(X=values[:, defined], obs=profiles.obs.copy(), var=var, uns={**profiles.uns, "cpvae": about})
 
@@ -77,22 +104,25 @@ def _with_values(profiles, values, defined, note):
 def normalize_profiles(
     profiles,  # AnnData `[N,G]`
     method: Literal["mad_robustize", "standardize", "robustize", "spherize"] = "mad_robustize",  # "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x - median) / interquartile range; "spherize": uncorrelated features
-    by: Literal["plate", "table"] = "plate",  # "plate": each plate by itself; "table": all plates together
+    by: Literal["plate", "table"] = "plate",  # "plate": each plate by itself; "table": all rows together, as where no plate is known
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
-    "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows or no feature stays defined."
+    "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
+    by = "table" if (profiles.obs["plate"] == "").all() else by
     groups = profiles.obs["plate"].astype(str) if by == "plate" else pd.Series("", profiles.obs_names)
     reference = profiles.obs["is_control"].to_numpy(bool) if on == "controls" else np.ones(profiles.n_obs, bool)
     _check_references(groups, reference, on)
-    values = np.empty(profiles.shape, np.float32)
-    for name, rows in groups.reset_index(drop=True).groupby(groups.to_numpy()).indices.items():
-        frame = pd.DataFrame(profiles.X[rows].astype(np.float64), columns=profiles.var_names)
+    blocks = groups.reset_index(drop=True).groupby(groups.to_numpy()).indices
+    defined = _spreading(profiles.X, blocks, reference, method, by, on)
+    values = np.full(profiles.shape, np.nan, np.float32)
+    for rows in blocks.values():
+        frame = pd.DataFrame(profiles.X[rows][:, defined].astype(np.float64), columns=profiles.var_names[defined])
         frame["Metadata_reference"] = reference[rows]
+        features = list(profiles.var_names[defined])
+        normal = _pycytominer("normalize", frame, features=features, samples="Metadata_reference", method=method, mad_robustize_epsilon=0)
         with np.errstate(over="ignore"):
-            values[rows] = _normalize_block(frame, method, f"plate {name}" if by == "plate" else "the table")[profiles.var_names]
-    defined = np.isfinite(values).all(axis=0)
-    if not defined.any():
-        raise ProfileError("every feature has spread 0 among the reference rows of some plate; use another method, or by='table'")
+            values[np.ix_(rows, defined)] = normal[features]
+    defined &= np.isfinite(values).all(axis=0)
     return _with_values(profiles, values, defined, f"Normalised by {method} over each {by}'s {'control' if on == 'controls' else 'own'} rows")
 
 # %% ../nbs/00b_preprocessing.ipynb #14dc7035
@@ -101,7 +131,8 @@ def _treatments(obs):
     control = obs["is_control"].to_numpy(bool)
     keys = obs[[name for name in ("compound", "cell") if name in obs]].astype(str)
     keys["plate"] = obs["plate"].astype(str).where(control, "")
-    keys["dose"], keys["time"] = np.nan_to_num(dose_levels(obs["dose"]), nan=-1), obs["time"].fillna(-1).to_numpy()
+    keys["dose"] = obs["dose"].groupby(keys["compound"]).transform(lambda dose: dose_levels(dose.to_numpy())).fillna(-1)
+    keys["time"] = obs["time"].fillna(-1)
     keys["control"] = control
     named = control | (keys["compound"] != "").to_numpy()
     return np.where(named, keys[named].groupby(list(keys)).ngroup().reindex(keys.index, fill_value=-1), -1)
@@ -120,7 +151,7 @@ def _treatment_obs(obs, group):
 # %% ../nbs/00b_preprocessing.ipynb #3fa2ed48
 def consensus_profiles(
     profiles,  # AnnData `[N,G]`, normalised wells (level 4)
-    operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's tables); "median"; "mean"
+    operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
 ):  # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells; metadata that differ within a treatment are left out
     "Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls."
     from anndata import AnnData
@@ -195,28 +226,31 @@ def _strata(profiles):
 def _by_rows(profiles, valid, test, seed):
     from sklearn.model_selection import train_test_split
 
-    strata = _strata(profiles)
+    named = profiles.obs["is_control"].to_numpy(bool) | (profiles.obs["compound"] != "").to_numpy()
+    strata = _strata(profiles)[named]
     fewest = 2 / min(part for part in (valid, test) if part)
     strata = strata.where(strata.map(strata.value_counts()) >= fewest, "")  # strata too small to divide form one
-    if (strata == "").sum() < fewest:
+    if 0 < (strata == "").sum() < fewest:
         strata = strata.replace("", strata.value_counts().index[0])
-    rows, n_held = np.arange(len(strata)), int(np.ceil(round((valid + test) * len(strata), 6)))
+    rows, split, n_held = np.arange(len(strata)), np.full(len(named), "train", object), int(np.ceil(round((valid + test) * len(strata), 6)))
     try:
         train, held = train_test_split(rows, test_size=n_held, random_state=seed, stratify=strata)
-        split = np.full(len(rows), "train", object)
-        split[held] = "test" if test else "valid"
+        places = np.flatnonzero(named)
+        split[places[held]] = "test" if test else "valid"
         if valid and test:
-            split[train_test_split(held, test_size=test / (valid + test), random_state=seed, stratify=strata.iloc[held])[0]] = "valid"
+            split[places[train_test_split(held, test_size=test / (valid + test), random_state=seed, stratify=strata.iloc[held])[0]]] = "valid"
     except ValueError as error:
         raise ProfileError(f"{len(rows)} rows are too few to split into three parts within plates; add rows") from error
     return split
 
 # %% ../nbs/00b_preprocessing.ipynb #3104f1bc
 def _by_plate(obs, valid, test, rng):
-    plate = obs["plate"].astype(str)
+    plate, control = obs["plate"].astype(str), obs["is_control"].to_numpy(bool)
+    if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
+        raise ProfileError(f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by compound, or before the consensus")
     names = np.array(sorted(set(plate) - {""}), object)
     parts = _spread(np.zeros(len(names)), *_sizes(len(names), valid, test, "plate", "split by compound or by rows"), rng)
-    return plate.map(dict(zip(names, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
+    return plate.map(dict(zip(names, parts, strict=True))).where(control | (obs["compound"] != ""), "train").fillna("train").to_numpy(object, copy=True)
 
 
 def _check_pair(pair, known):

@@ -398,8 +398,8 @@ def test_words_that_are_no_amount_are_noted(name, cell, beside):
     assert "Not read" not in notes_of(TABLE)
 
 
-@pytest.mark.parametrize("moas, noted", [(["a", "b", "a; b"], True), (["a", "b", "a;b|c"], False), (["a", "b", "a, b"], False), (["a", "b", "a|b"], False)])
-def test_mechanisms_joined_by_semicolons_are_noted_and_not_split(moas, noted):
+@pytest.mark.parametrize("moas, noted", [(["a", "b", "a; b"], True), (["a", "b", "a;b|c"], False), (["a", "b", "a, b"], True), (["a", "b", "a, b|c"], False), (["a", "b", "a|b"], False)])
+def test_mechanisms_joined_by_other_marks_are_noted_and_not_split(moas, noted):
     table = TABLE.assign(Metadata_moa=TABLE.Metadata_compound.map({f"c{i}": moa for i, moa in enumerate(moas)}))
     assert ("join terms with '|'" in notes_of(table)) == noted
     assert moas[2] in mechanism_groups(profiles_from_table(table, "t"))
@@ -748,3 +748,21 @@ def test_choices_of_the_user_survive_writing_and_reading(suffix, tmp_path):
     standard = ["compound", "dose", "time", "cell", "plate", "well", "moa", "is_control"]
     pd.testing.assert_frame_equal(again.obs[standard], first.obs[standard])
     np.testing.assert_array_equal(again.X, first.X)
+
+
+def test_warnings_before_a_misleading_run():
+    raw = TABLE.assign(**{c: TABLE[c] + 100 for c in TABLE if c.startswith("Cells")})
+    assert "--normalize" in notes_of(raw) and "--normalize" not in notes_of(TABLE)
+    assert "join a table of mechanisms with --moa" in notes_of(TABLE.drop(columns="Metadata_moa"))
+    names = TABLE.Metadata_compound + np.where(DMSO, "", [str(i % 2) for i in range(len(TABLE))])
+    assert "Mechanisms that only case tells apart: A/a." in notes_of(TABLE.assign(Metadata_moa=["a", "A"] * (len(TABLE) // 2), Metadata_compound=names))
+    renamed = TABLE.rename(columns={"Metadata_conc_uM": "Metadata_Concentration (uM)"})
+    assert "Not read as a dose: Metadata_Concentration (uM)" in notes_of(renamed) and "Not read as a dose" not in notes_of(TABLE)
+    with pytest.raises(ProfileError, match="is it DMSO_0.1%"):
+        profiles_from_table(TABLE.replace({"Metadata_compound": {"DMSO": "DMSO_0.1%"}}), "t")
+
+
+@pytest.mark.parametrize("column", ["moa", "Mechanism of action", "Metadata_mechanism"])
+def test_what_a_map_may_call_its_mechanisms(column):
+    profiles = profiles_from_table(TABLE, "t", moa_table=pd.DataFrame({"name": ["c0", "c1"], column: ["x", "x|y"]}))
+    assert mechanism_groups(profiles) == {"x": ["c0"], "x|y": ["c1"]} and not any("Mended" in note for note in profiles.uns["cpvae"]["notes"])

@@ -124,12 +124,32 @@ def test_controls_are_dealt_in_proportion():
     np.testing.assert_allclose(mean[["train", "valid", "test"]], [0.7, 0.1, 0.2], atol=0.02)
 
 
-@pytest.mark.parametrize("way", [dict(), dict(by="pair", pair=("A", "B"))])
-def test_unnamed_rows_are_trained_on_only(way):
-    profiles = make()
-    profiles.obs.loc[profiles.obs["compound"] == "c3", "compound"] = ""
-    split_profiles(profiles, **way)
-    assert set(profiles.obs.loc[profiles.obs["compound"] == "", "split"]) == {"train"}
+@pytest.mark.parametrize("way", [dict(), dict(by="rows"), dict(by="plate"), dict(by="pair", pair=("A", "B"))])
+@pytest.mark.parametrize("seed", range(10))
+def test_unnamed_rows_are_trained_on_only(way, seed):
+    profiles = make(n_plates=6)
+    profiles.obs.loc[profiles.obs["compound"].isin(["DMSO", "c3"]), "compound"] = ""  # a control without a name is still a control
+    split_profiles(profiles, seed=seed, **way)
+    unnamed = profiles.obs["compound"] == ""
+    assert set(profiles.obs.loc[unnamed & ~profiles.obs["is_control"], "split"]) == {"train"}
+    assert set(profiles.obs.loc[~unnamed, "split"]) >= {"train", "test"}
+    assert len(set(profiles.obs.loc[profiles.obs["is_control"], "split"])) > 1, "unnamed controls are dealt"
+
+
+def test_named_rows_are_split_as_if_the_unnamed_were_not_there():
+    profiles = make(30, 6)
+    profiles.obs.loc[profiles.obs["compound"].isin(["c3", "c4", "c5"]), "compound"] = ""
+    named = profiles[(profiles.obs["compound"] != "").to_numpy()].copy()
+    for profiles_ in (profiles, named):
+        split_profiles(profiles_, by="rows", seed=4)
+    pd.testing.assert_series_equal(profiles.obs.loc[named.obs_names, "split"], named.obs["split"])
+
+
+def test_rows_without_any_name_cannot_be_split():
+    profiles = make(4, 1, 0)
+    profiles.obs["compound"] = ""
+    with pytest.raises(ProfileError, match="too few"):
+        split_profiles(profiles, by="rows")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -180,14 +200,24 @@ def test_row_counts_do_not_suffer_from_binary_fractions():
 @pytest.mark.parametrize("seed", range(10))
 def test_split_by_plate(seed):
     profiles = make(5, 10, 3)
-    unnamed = profiles.obs["plate"] == "p3"
-    profiles.obs.loc[unnamed, "plate"] = ""
+    profiles = profiles[~((profiles.obs["plate"] == "p3") & ~profiles.obs["is_control"])].copy()
+    profiles.obs.loc[profiles.obs["plate"] == "p3", "plate"] = ""  # controls of no plate
     split_profiles(profiles, by="plate", seed=seed)
     part = profiles.obs.groupby("plate")["split"].agg(["nunique", "first"])
     assert part["nunique"].max() == 1 and part.loc["", "first"] == "train"
     assert part["first"].drop("").value_counts().to_dict() == {"train": 6, "test": 2, "valid": 1}
     again = split_profiles(profiles[::-1].copy(), by="plate", seed=seed)
     pd.testing.assert_series_equal(again.obs["split"][::-1], profiles.obs["split"])
+
+
+@pytest.mark.parametrize("n, says", [(1, "1 treated row has no plate; split by compound"), (5, "5 treated rows have no plate; split by compound")])
+def test_treatments_of_no_plate_are_not_split_by_plate(n, says):
+    profiles = make(5, 10, 3)
+    profiles.obs.loc[treated(profiles).index[:n], "plate"] = ""
+    with pytest.raises(ProfileError, match=says):
+        split_profiles(profiles, by="plate")
+    with pytest.raises(ProfileError, match="before the consensus"):
+        split_profiles(consensus_profiles(make(5, 10, 3), "mean"), by="plate")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -273,6 +303,38 @@ def test_copies_are_found_whatever_their_zero_sign():
     once = drop_copies(profiles)
     assert once.n_obs == profiles.n_obs - 2 and once.uns["cpvae"]["n_copies"] == 2
     assert "20" not in once.obs_names and "9" in once.obs_names and "6" not in once.obs_names
+
+
+def copies(rows):
+    "Rows of (profile, compound, mechanism, is control)."
+    values, compound, moa, control = zip(*rows, strict=True)
+    obs = pd.DataFrame({"compound": compound, "moa": moa, "is_control": control}).rename(index=str)
+    return AnnData(np.repeat(np.array(values, np.float32)[:, None], 3, axis=1), obs=obs, uns={"cpvae": about()})
+
+
+@pytest.mark.parametrize(
+    "moas, kept, says",
+    [
+        (["", "A"], "A", "annotated from a copy: 1 compound."),
+        (["A", ""], "A", "1 row."),
+        (["A", "B"], "", "different mechanisms: 1 compound."),
+        (["", "A", "B"], "", "2 rows."),
+        (["", "A", "", "A"], "A", "annotated from a copy: 1 compound."),
+        (["", ""], "", "1 row."),
+    ],
+)
+def test_copies_share_their_mechanism(moas, kept, says):
+    profiles = copies([(1, f"c{k}", moa, False) for k, moa in enumerate(moas)] + [(2, "other", "C", False)])
+    once = drop_copies(profiles)
+    assert once.obs[["compound", "moa"]].values.tolist() == [["c0", kept], ["other", "C"]]
+    assert once.uns["cpvae"]["notes"][-1].endswith(says) and profiles.obs["moa"].tolist() == [*moas, "C"]
+
+
+def test_a_compound_keeps_one_mechanism_through_its_copies():
+    rows = [(1, "x", "", False), (1, "y", "A", False), (2, "x", "", False), (3, "z", "B", False), (4, "z", "B", False), (4, "w", "C", False)]
+    rows += [(5, "DMSO", "", True), (5, "v", "A", False), (6, "DMSO", "", True), (7, "", "", False), (7, "u", "A", False), (8, "y", "A", False)]
+    once = drop_copies(copies(rows)).obs
+    assert once["moa"].groupby(once["compound"]).unique().map(list).to_dict() == {"x": ["A"], "z": [""], "DMSO": [""], "": [""], "y": ["A"]}
 
 
 # --- scale
@@ -435,8 +497,48 @@ def test_a_spread_of_zero_drops_the_feature_and_says_so():
     normal = normalize_profiles(profiles)
     assert normal.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F2_DNA"]
     assert "Cells_Intensity_F2_DNA" in normal.uns["cpvae"]["notes"][-1] and np.isfinite(normal.X).all()
+    assert "dropped for a spread of 0 on some plate: 1 feature" in normal.uns["cpvae"]["notes"][-1]
     assert normalize_profiles(profiles, "standardize").n_vars == 5
     assert "scaled" not in normal.layers and "scale" not in normal.var, "an old scaling no longer holds"
+
+
+@pytest.mark.parametrize("method, enough", [("mad_robustize", 5), ("robustize", 5), ("standardize", 9), ("spherize", 9)])
+@pytest.mark.parametrize("on", ["controls", "all"])
+def test_no_method_leaves_a_feature_in_its_raw_unit(method, enough, on):
+    """Nine reference wells; `enough` of them sharing a value leave the method no spread on that plate."""
+    for shared, kept in ((enough, 4), (enough - 1, 5)):
+        profiles = make(3, 3, 9 if on == "controls" else 6)
+        profiles.X[:, 2] = profiles.X[:, 2] * 1e4 + 5e5
+        rows = (profiles.obs["plate"] == "p1") & (profiles.obs["is_control"] if on == "controls" else True)
+        rows = np.flatnonzero(rows)
+        rows = rows[np.argsort(profiles.X[rows, 2])]
+        middle = (len(rows) - shared) // 2
+        profiles.X[rows[middle : middle + shared], 2] = np.median(profiles.X[rows, 2])
+        normal = normalize_profiles(profiles, method, on=on)
+        assert normal.n_vars == kept and normal.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F2_DNA"] * (5 - kept)
+        np.testing.assert_array_equal(profiles[:, normal.var_names].X.shape, normal.X.shape)
+
+
+def test_nothing_left_to_normalise():
+    profiles = make(n_controls=6)
+    profiles.X[profiles.obs["is_control"].to_numpy() & (profiles.obs["plate"] == "p2").to_numpy()] = 1
+    for method in ("mad_robustize", "standardize", "robustize", "spherize"):
+        with pytest.raises(ProfileError, match="every feature has spread 0"):
+            normalize_profiles(profiles, method)
+
+
+@pytest.mark.parametrize("on, rows", [("controls", 5), ("all", 17)])
+def test_spherize_needs_more_rows_than_features(on, rows):
+    for n_features, fits in ((rows - 1, True), (rows, False)):
+        profiles = make(12, 3, 5, n_features=n_features)
+        if fits:
+            assert np.isfinite(normalize_profiles(profiles, "spherize", on=on).X).all()
+            continue
+        with pytest.raises(ProfileError, match=f"rows than features: {rows} and {n_features}; use by='table', or mad"):
+            normalize_profiles(profiles, "spherize", on=on)
+        assert normalize_profiles(profiles, "spherize", by="table", on=on).n_vars == n_features
+    with pytest.raises(ProfileError, match="15 and 15; use mad_robustize"):
+        normalize_profiles(make(12, 3, 5, n_features=15), "spherize", by="table")
 
 
 def test_plates_without_controls_are_named():
@@ -446,13 +548,6 @@ def test_plates_without_controls_are_named():
         normalize_profiles(profiles[~gone].copy())
     assert normalize_profiles(profiles[~gone].copy(), by="table").n_vars == 5
     assert normalize_profiles(profiles[~gone].copy(), on="all").n_vars == 5
-
-
-def test_what_pycytominer_refuses_is_told():
-    profiles = make(n_controls=30)
-    profiles.X[:, 1] = 3
-    with pytest.raises(ProfileError, match="plate p0 cannot be normalised by spherize"):
-        normalize_profiles(profiles, "spherize")
 
 
 # --- consensus
@@ -511,6 +606,16 @@ def test_what_makes_a_treatment():
         assert "left out without a compound name: 1 row" in level5.uns["cpvae"]["notes"][-1] and profiles.uns["cpvae"]["notes"] == []
     unknown = level5.obs.index[level5.obs["dose"].isna() & level5.obs["time"].isna()]
     np.testing.assert_allclose(level5[unknown].X[0], X[6])
+
+
+def test_doses_are_levelled_within_a_compound():
+    """Over the whole table another compound's .595 would end its level between .62 and .63."""
+    profiles = make(2, 2, 0)
+    profiles.obs["compound"], profiles.obs["dose"] = ["b", "a", "a", "b"], [0.595, 0.62, 0.63, 0.62]
+    level5 = consensus_profiles(profiles, "mean").obs
+    assert level5[["compound", "dose", "n_profiles"]].values.tolist() == [["a", 0.62, 2], ["b", 0.595, 2]]
+    profiles.obs["compound"] = ["b", "a", "a", "c"]
+    assert consensus_profiles(profiles, "mean").obs["n_profiles"].tolist() == [2, 1, 1]
 
 
 # --- manners

@@ -1,6 +1,7 @@
 """What the processing alone does to the scores: python tools/processing.py PROFILES
 
-The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset and split either way.
+The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset, or by the
+authors' and then centred, and split either way.
 Writes nbs/results/processing.csv, which 09_pipeline reads and draws, because the table itself is not in the repository.
 """
 
@@ -19,20 +20,30 @@ from project import ROOT
 from cpvae.data import read_profiles
 from cpvae.lsa import lsa_table
 from cpvae.pipeline import PREPARATION, RunConfig, fit_model
-from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
+from cpvae.preprocessing import drop_copies, scale_profiles, scale_values, select_features, split_profiles
 
 SEEDS = range(5)
+PROCESSING = ("chow2022", "chow2022, centred", "recommended")
 
 
-def processed(path: Path, preset: str, by: str, seed: int):
-    "Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound."
+def processed(path: Path, processing: str, by: str, seed: int):
+    "Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound; `centred`: each feature then less its training median."
+    how = PREPARATION[processing.partition(",")[0]]
     profiles = split_profiles(drop_copies(read_profiles(path)), by=by, valid=0.1, test=0.2, seed=seed)
-    return scale_profiles(select_features(profiles, **PREPARATION[preset]["select"]), **PREPARATION[preset]["scale"])
+    profiles = scale_profiles(select_features(profiles, **how["select"]), **how["scale"])
+    if processing.endswith("centred"):
+        train = (profiles.obs["split"] == "train").to_numpy()
+        profiles.var["center"] += np.median(profiles.layers["scaled"][train].astype(float), axis=0) * profiles.var["scale"]
+        profiles.layers["scaled"] = scale_values(profiles.X, profiles)
+    return profiles
 
 
-def scores(path: Path, preset: str, by: str, seed: int) -> list[dict]:
-    "What each model leaves unexplained of each feature on treated test rows, in the table's own units, and how well arithmetic points."
-    profiles, rows = processed(path, preset, by, seed), []
+def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
+    """What each model leaves unexplained of each feature, and how well arithmetic points.
+
+    FVU: squared error on treated test rows over their variance, a feature at a time, in the table's own units; mean over the features all keep.
+    """
+    profiles, rows = processed(path, processing, by, seed), []
     shared = profiles.var_names[profiles.var_names.isin(processed(path, "chow2022", by, seed).var_names)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
@@ -41,16 +52,16 @@ def scores(path: Path, preset: str, by: str, seed: int) -> list[dict]:
     for name in ("pca", "beta"):
         model = fit_model(name, False, x[part == "train"], x[part == "valid"], RunConfig(seed=seed))
         rebuilt = pd.DataFrame(np.asarray(model.inverse_transform(model.transform(x[test]))), columns=profiles.var_names)[shared].to_numpy() * scale + center
-        fvu = ((raw[test].to_numpy() - rebuilt) ** 2).sum(0) / ((raw[test] - raw[part == "train"].mean()) ** 2).sum(0).to_numpy()
+        fvu = ((raw[test].to_numpy() - rebuilt) ** 2).sum(0) / ((raw[test] - raw[test].mean()) ** 2).sum(0).to_numpy()
         lsa = lsa_table({name: model}, profiles, n_permutations=100, seed=seed)[0].query("model == @name")
-        rows.append(dict(processing=preset, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
+        rows.append(dict(processing=processing, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
                          fvu=fvu.mean(), pairs=len(lsa), mismatch_r=lsa.mismatch_r.mean(), delta_pearson=lsa.delta_pearson.mean()))
     return rows
 
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in product(PREPARATION, ("rows", "compound"), SEEDS))
+    done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in product(PROCESSING, ("rows", "compound"), SEEDS))
     table = pd.DataFrame(sum(done, []))
     table = table.assign(source=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
     table.to_csv(ROOT / "nbs" / "results" / "processing.csv", index=False, float_format="%.5g", lineterminator="\n")
