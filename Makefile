@@ -4,19 +4,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= results/demo
-WORKERS ?= 1
+WORKERS ?= 2
 NB ?=
 
+BENCH ?= .venv-bench
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOG := $(VENV)/install.log
 
 # Waiting OpenMP threads must sleep: spinning ones bring processes that share cores to a standstill.
 export OMP_WAIT_POLICY := PASSIVE
+# Tests run side by side, so each process has one thread; OpenBLAS spins whatever the policy says.
+notebooks pytest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench-reading clean
+.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-reading clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,13 +29,13 @@ install: $(READY) ## create .venv with everything the project needs
 demo: $(READY) ## the whole pipeline on simulated profiles; OUT=folder (default results/demo)
 	$(BIN)/cpvae demo --out $(OUT)
 
-test: notebooks pytest ## run every notebook as a test, then tests/
+test: notebooks pytest ## run every notebook as a test, then tests/; WORKERS=n at a time (default 2)
 
 notebooks: $(READY)
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
 
 pytest: $(READY)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
 
 sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
 	$(BIN)/python tools/sync.py
@@ -63,11 +66,14 @@ coverage: $(READY) ## how much of the package the notebooks and tests/ run
 wheel: $(READY) ## build the package and import it in an environment without development tools
 	$(BIN)/python tools/check_wheel.py
 
+bench: $(BENCH)/.ready ## how fast models train, beside matrix products and pythae 0.1.2 (ten minutes, in an environment of its own)
+	OMP_NUM_THREADS= $(BENCH)/bin/python benchmarks/training.py
+
 bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas and cmapPy; FULL=1 for published sizes
 	$(BIN)/python benchmarks/reading.py $(if $(FULL),--full)
 
 clean: ## delete the environment, builds and caches (not results/)
-	rm -rf $(VENV) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*
 
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -77,4 +83,9 @@ $(READY): settings.ini setup.py constraints.txt
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip >$(LOG) 2>&1; } || \
 	  { echo "No virtual environment could be made with $(PYTHON): it needs its venv module and pip" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@touch $@
+
+$(BENCH)/.ready: settings.ini setup.py constraints.txt
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(BENCH)/bin/python -m pip install -q -c constraints.txt -e . pythae==0.1.2
 	@touch $@

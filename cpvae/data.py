@@ -6,11 +6,14 @@
 __all__ = ['STANDARD_COLUMNS', 'COMPARTMENTS', 'CHANNELS', 'CONTROL_VALUES', 'NO_COMPOUND', 'MICROMOLAR', 'HOURS', 'MOA_KEYS',
            'guess_columns', 'parse_feature', 'finite_part', 'find_controls', 'doses_in_micromolar', 'mend_moa',
            'standard_obs', 'join_mechanisms', 'profiles_from_parts', 'profiles_from_table', 'read_profiles',
-           'dose_levels', 'mechanism_groups', 'evaluable_pairs', 'row_digests', 'describe_profiles']
+           'dose_levels', 'mechanism_groups', 'evaluable_pairs', 'similar_mechanisms', 'row_digests',
+           'describe_profiles']
 
 # %% ../nbs/00_data.ipynb #ad4b7f32
 import hashlib
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -560,13 +563,30 @@ def _left_out(features, rows, full, varies):
     return notes, missing + constant
 
 
-def _as_written(parts, where, given):
+def _as_written(parts, where, given, moa_table):
     "A table that this package wrote: nothing is guessed again."
     from anndata import AnnData
 
     if settled := [name for name, value in given.items() if value]:
         raise ProfileError(f"{where}: was written by cpvae, with columns and controls settled; leave out the choice of {listed(settled)}, or read the original table")
-    return AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
+    profiles = AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
+    if moa_table is not None:
+        _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
+    return profiles
+
+# %% ../nbs/00_data.ipynb #2b814d4a
+def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa):
+    "Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as written, and notes."
+    metadata, notes = _one_spelling(metadata, given)
+    columns = guess_columns(metadata, where, **given)
+    is_control, rule = find_controls(metadata, columns, where, control)
+    obs, more = standard_obs(metadata, columns | ({} if own_moa else {"moa": ""}), is_control, where, dose_unit)
+    _check_usable(obs, where, columns["compound"], zero_control)
+    notes += more + _repeated_wells(obs, columns)
+    if zero_control and is_control.any():
+        notes.append(f"D is the zero vector, by --zero-control; the table's {counted(is_control.sum(), 'control row')} remain controls but do not make D.")
+    pair_names = _pair_names(metadata[columns["moa"]]) if columns["moa"] else []
+    return obs, dict(columns={**columns, "is_control": rule}, pair_names=pair_names, notes=notes)
 
 # %% ../nbs/00_data.ipynb #76ae7026
 def profiles_from_parts(
@@ -590,27 +610,18 @@ def profiles_from_parts(
     "Check and annotate a table of profiles. Raises `ProfileError` if it cannot be used as it is."
     given = dict(compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa)
     if parts.about is not None:
-        profiles = _as_written(parts, source, given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"]))
-        if moa_table is not None:
-            _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
-        return profiles
+        settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"])
+        return _as_written(parts, source, settled, moa_table)
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
     varies = full & _varying(parts.values, rows, source)
-    metadata, spelled = _one_spelling(parts.metadata[rows], given)
-    columns = guess_columns(metadata, source, **given)
-    is_control, rule = find_controls(metadata, columns, source, control)
-    obs, more = standard_obs(metadata, columns | ({"moa": ""} if moa_table is not None else {}), is_control, source, dose_unit)
-    _check_usable(obs, source, columns["compound"], zero_control)
-    more += _repeated_wells(obs, columns)
-    if zero_control and is_control.any():
-        more.append(f"D is the zero vector, by --zero-control; the table's {counted(is_control.sum(), 'control row')} remain controls but do not make D.")
+    obs, told = _standard_rows(parts.metadata[rows], source, given, control, zero_control, dose_unit, moa_table is None)
     notes, dropped = _left_out(parts.features, rows, full, varies)
     kind, var = _describe_features([name for name, good in zip(parts.features, varies) if good], parts.feature_info[varies] if parts.feature_info is not None else None)
     chosen = [name for name, choice in (given | dict(control=control)).items() if choice] + ["dose"] * bool(dose_unit)
-    about = dict(source=source, sha256="", kind=kind, columns={**columns, "is_control": rule}, given=chosen, zero_control=zero_control, n_copies=0,
-                 dropped_features=dropped, notes=parts.notes + notes + spelled + more, pair_names=_pair_names(metadata[columns["moa"]]) if columns["moa"] else [])
+    about = dict(source=source, sha256="", kind=kind, columns=told["columns"], given=chosen, zero_control=zero_control, n_copies=0,
+                 dropped_features=dropped, notes=parts.notes + notes + told["notes"], pair_names=told["pair_names"])
     if moa_table is not None:
-        _add_mechanisms(obs, about, moa_table, columns["compound"])
+        _add_mechanisms(obs, about, moa_table, told["columns"]["compound"])
     from anndata import AnnData
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
     about["notes"] += _warnings(values, obs, kind)
@@ -686,6 +697,16 @@ def evaluable_pairs(
     written = {mend_moa(name): name for name in profiles.uns["cpvae"].get("pair_names", [])}
     pairs = [moa for moa in groups if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))]
     return sorted((tuple(written.get(moa, moa).split("|")) for moa in pairs), key=lambda pair: "|".join(pair).casefold())
+
+# %% ../nbs/00_data.ipynb #bdaf93cc
+def similar_mechanisms(
+    name: str,  # a mechanism that is not known, as the user wrote it
+    known: Iterable[str],  # the mechanisms there are
+) -> list[str]:  # at most three of `known`, the likeliest first; none if nothing is near
+    "Mechanisms that may have been meant: those that hold the words, the shortest first; or else the nearest in spelling."
+    folded, asked = {text.casefold(): text for text in known}, name.strip().casefold()
+    holding = sorted((low for low in folded if asked and asked in low), key=len)
+    return [folded[low] for low in (holding or get_close_matches(asked, folded, cutoff=0.7))[:3]]
 
 # %% ../nbs/00_data.ipynb #c9d1356d
 def row_digests(

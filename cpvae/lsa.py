@@ -14,7 +14,6 @@ __all__ = ['COLUMNS', 'averaging_matrix', 'control_weights', 'Pair', 'find_pair'
 # %% ../nbs/06_lsa.ipynb #a40f9d70
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from scipy.special import gammaln
 from scipy.stats import false_discovery_control
 from sklearn.preprocessing import FunctionTransformer
 
-from .data import ProfileError, dose_levels, evaluable_pairs
+from .data import ProfileError, dose_levels, evaluable_pairs, similar_mechanisms
 from .preprocessing import control_profile
 
 # %% ../nbs/06_lsa.ipynb #df7a888a
@@ -578,13 +577,6 @@ def lsa_table(
     table = table.merge(describe_pairs(arithmetic, profiles, seed), on="pair", how="left")
     return table.merge(tests, on=["model", "pair"], how="left").merge(z10, on=["model", "pair"], how="left")[COLUMNS], null
 
-# %% ../nbs/06_lsa.ipynb #43f9570b
-def _close(name, known):
-    "Annotations that a user may have meant: the same but for case, those that hold the words, then the nearest spellings."
-    folded = {text.casefold(): text for text in known}
-    holding = [text for low, text in folded.items() if name.casefold() in low]
-    return holding[:3] or [folded[low] for low in get_close_matches(name.casefold(), folded, 3, 0.7)]
-
 # %% ../nbs/06_lsa.ipynb #f408a6f8
 def predicted_state(
     transformer,  # fitted, with `inverse_transform`
@@ -601,7 +593,7 @@ def predicted_state(
         raise ProfileError(f"A and B are both '{a}'; name two mechanisms.")
     for name in (a, b):
         if name not in known:
-            close = _close(name, known)
+            close = similar_mechanisms(name, known)
             words = f"Did you mean: {', '.join(close)}?" if close else f"There are {len(known)}, such as {', '.join(known[:3])}."
             raise ProfileError(f"No compound is annotated '{name}' alone. {words}")
     mean = lambda name: latents.compounds[(arithmetic.compounds["moa"] == name).to_numpy()].mean(0)

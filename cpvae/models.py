@@ -4,11 +4,17 @@
 
 # %% auto #0
 __all__ = ['CHOW2022', 'PRESETS', 'FORMAT', 'ChowHead', 'Layers', 'Network', 'Objective', 'VAESettings', 'VAE', 'fit_vae',
-           'encode', 'decode', 'make_vae', 'save_model', 'load_model']
+           'plan_of', 'posterior', 'encode', 'decode', 'latent_units', 'CollapseWarning', 'collapse_note', 'make_vae',
+           'save_model', 'load_model']
 
-# %% ../nbs/03_models.ipynb #afb83123
+# %% ../nbs/03_models.ipynb #ff5454d1
+import hashlib
 import json
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,10 +29,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from .losses import bandwidth, gaussian_nll, kl_unit_normal, mmd, sse, total_loss
-from .training import epochs_for, one_thread, train
+from .losses import bandwidth, kl_unit_normal, mean_gaussian_nll, mmd, total_loss
+from .training import Plan, epochs_for, one_thread, train
 
-# %% ../nbs/03_models.ipynb #f043157b
+# %% ../nbs/03_models.ipynb #b8e2b1c5
 class ChowHead(nn.Sequential):
     "A latent head as the authors built it: linear, batch normalisation with Keras' constants, leaky rectifier."
 
@@ -34,10 +40,12 @@ class ChowHead(nn.Sequential):
         self,
         n_hidden: int,  # hidden units
         n_latent: int,  # L, latent units
+        batch_norm: bool = True,  # the authors searched over both, and chose it
     ):
-        super().__init__(nn.Linear(n_hidden, n_latent), nn.BatchNorm1d(n_latent, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3))
+        norm = [nn.BatchNorm1d(n_latent, eps=1e-3, momentum=0.01)] if batch_norm else []
+        super().__init__(nn.Linear(n_hidden, n_latent), *norm, nn.LeakyReLU(0.3))
 
-# %% ../nbs/03_models.ipynb #2000ee95
+# %% ../nbs/03_models.ipynb #53b08c5e
 def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:  # Glorot-uniform; a linear log-variance head at zero
     for layer in (m for m in network.modules() if isinstance(m, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight, generator=generator)
@@ -45,32 +53,39 @@ def _initialise(network: nn.Module, generator: torch.Generator | None) -> None: 
     if isinstance(network.logvar, nn.Linear):
         nn.init.zeros_(network.logvar.weight)
 
-# %% ../nbs/03_models.ipynb #59561405
+# %% ../nbs/03_models.ipynb #2bc0fc8c
+def _rectified(*sizes: int) -> Iterator[nn.Module]:  # fully connected layers, each with the authors' leaky rectifier
+    for n_in, n_out in pairwise(sizes):
+        yield nn.Linear(n_in, n_out)
+        yield nn.LeakyReLU(0.3)
+
+# %% ../nbs/03_models.ipynb #e18d038d
 class Layers(nn.Module):
-    "The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance for each feature."
+    "The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance for each feature, or one for all."
 
     def __init__(
         self,
         n_features: int,  # G
-        n_hidden: int,  # units of the hidden layer on each side
+        hidden: Sequence[int],  # units of the encoder's hidden layers; the decoder has the same in reverse
         n_latent: int,  # L
-        heads: Literal["linear", "chow2022"] = "linear",  # "linear", or "chow2022": batch normalisation and leaky rectifier on both heads
+        heads: Literal["linear", "leaky", "chow2022"] = "linear",  # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
+        shared: bool = False,  # one variance for all features
         generator: torch.Generator | None = None,  # source of the initial weights
     ):
         super().__init__()
-        head = nn.Linear if heads == "linear" else ChowHead
-        self.encoder = nn.Sequential(nn.Linear(n_features, n_hidden), nn.LeakyReLU(0.3))
-        self.mu, self.logvar = head(n_hidden, n_latent), head(n_hidden, n_latent)
-        self.decoder = nn.Sequential(nn.Linear(n_latent, n_hidden), nn.LeakyReLU(0.3), nn.Linear(n_hidden, n_features))
-        self.tenth_logvar = nn.Parameter(torch.zeros(n_features))
+        head = nn.Linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
+        self.encoder = nn.Sequential(*_rectified(n_features, *hidden))
+        self.mu, self.logvar = head(hidden[-1], n_latent), head(hidden[-1], n_latent)
+        self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), nn.Linear(hidden[0], n_features))
+        self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features))
         _initialise(self, generator)
 
-# %% ../nbs/03_models.ipynb #6c1c98aa
+# %% ../nbs/03_models.ipynb #7677cb27
 class Network(Layers):
     "What the layers compute. Built as `Layers` is."
 
     @property
-    def feature_logvar(self) -> Tensor:  # `[G]` log variance of each feature's noise
+    def feature_logvar(self) -> Tensor:  # `[G]` log variance of each feature's noise, or `[1]`, of all
         "Log variances of the decoder's noise: ten times the parameter, because Adam moves all at one pace and these have far to go."
         return 10 * self.tenth_logvar
 
@@ -81,7 +96,7 @@ class Network(Layers):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
         "Encode, draw once from each posterior, decode."
         mu, logvar = self.encode(x)
-        z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator)
+        z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device=x.device)
         return mu, logvar, z, self.decoder(z)
 
     def encode(
@@ -93,28 +108,32 @@ class Network(Layers):
         mu, logvar = self.mu(h), self.logvar(h)
         return mu, logvar if isinstance(self.logvar, ChowHead) else 8 * torch.tanh(logvar / 8)
 
-# %% ../nbs/03_models.ipynb #f6caeedc
+# %% ../nbs/03_models.ipynb #d92e0d45
 @dataclass(frozen=True)
 class Objective:
     "What a network pays, with weights: called on a network and profiles, gives the parts of the loss."
 
     beta: float  # weight of the KL divergence
     mmd_weight: float  # λ, weight of the MMD
-    likelihood: Literal["gaussian", "squared_error"]  # "gaussian": learned variance of each feature; "squared_error"
+    likelihood: Literal["shared", "gaussian", "squared_error"]  # "shared": one learned variance; "gaussian": one for each feature; "squared_error"
     kernel: Literal["gaussian", "chow2022"]  # of the MMD: "gaussian", unbiased; "chow2022", biased
+    kl_warmup: float = 0.0  # part of the training over which beta rises from 0 to its value, 0 to 1
 
     def __call__(
         self,
         network: Network,  # the network to charge
         x: Tensor,  # `[B,G]` profiles
         generator: torch.Generator,  # source of all noise
-    ) -> dict[str, Tensor]:  # `loss`, weighted; `sse`, `kl`, `mmd`, unweighted means
+        done: float = 1.0,  # part of the training already done, 0 to 1
+    ) -> dict[str, Tensor]:  # `loss`, weighted; `reconstruction` (negative log density, or SSE), `sse`, `kl`, `mmd`, unweighted means
         "Mean loss a profile, and its parts."
         mu, logvar, z, x_hat = network(x, generator)
-        error, kl = sse(x, x_hat), kl_unit_normal(mu, logvar)
-        rebuilt = error if self.likelihood == "squared_error" else gaussian_nll(x, x_hat, network.feature_logvar)
+        error, kl = (x_hat - x).square().mean(0), kl_unit_normal(mu, logvar).mean()
+        sse = error.sum()
+        rebuilt = sse if self.likelihood == "squared_error" else mean_gaussian_nll(error, network.feature_logvar)
         gap = z.new_zeros(()) if len(z) < 2 or (self.mmd_weight == 0 and network.training) else self.discrepancy(z, generator)
-        return {"loss": total_loss(rebuilt, kl, gap, self.beta, self.mmd_weight), "sse": error.mean(), "kl": kl.mean(), "mmd": gap}
+        beta = self.beta * (min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0)
+        return {"loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight), "reconstruction": rebuilt, "sse": sse, "kl": kl, "mmd": gap}
 
     def discrepancy(
         self,
@@ -122,41 +141,43 @@ class Objective:
         generator: torch.Generator,  # source of the prior's draws
     ) -> Tensor:  # scalar: squared MMD
         "Squared MMD between the batch's codes and as many draws from the prior."
-        prior = torch.randn(z.shape, generator=generator)
+        prior = torch.randn(z.shape, generator=generator, device=z.device)
         return mmd(z, prior, bandwidth(z.shape[1], self.kernel), unbiased=self.kernel == "gaussian")
 
-# %% ../nbs/03_models.ipynb #8584f6cb
+# %% ../nbs/03_models.ipynb #38e16d93
 class _Trainable(nn.Module):
     # What `train` needs: a module with `loss_parts`. Holds the network and its objective together.
     def __init__(self, network: Network, objective: Objective):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def loss_parts(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.objective(self.network, x, generator)
+    def loss_parts(self, x: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        return self.objective(self.network, x, generator, done)
 
-# %% ../nbs/03_models.ipynb #85aebcce
+# %% ../nbs/03_models.ipynb #b4571ae4
 @dataclass(eq=False, repr=False)
 class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     "The choices that make a VAE: a record that scikit-learn can read, clone and search over."
 
     n_latent: int = 10  # L, latent units
-    n_hidden: int = 250  # units of the hidden layer on each side
+    hidden_layer_sizes: tuple[int, ...] = (500, 250)  # units of the encoder's hidden layers; the decoder has the same in reverse
     beta: float = 1.0  # weight of the KL divergence
     mmd_weight: float = 0.0  # λ, weight of the MMD
-    likelihood: Literal["gaussian", "squared_error"] = "gaussian"  # "gaussian": learned variance of each feature; "squared_error"
-    heads: Literal["linear", "chow2022"] = "linear"  # "linear", or "chow2022": batch normalisation and leaky rectifier
+    likelihood: Literal["shared", "gaussian", "squared_error"] = "shared"  # of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for each feature; "squared_error"
+    heads: Literal["linear", "leaky", "chow2022"] = "linear"  # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
     kernel: Literal["gaussian", "chow2022"] = "gaussian"  # of the MMD: "gaussian" or "chow2022"
+    kl_warmup: float = 0.1  # part of the training over which beta rises from 0 to its value, 0 to 1
     code: Literal["mean", "sample"] = "mean"  # what `transform` gives: the posterior's "mean", or one "sample" from it
     steps: int = 2000  # optimiser steps, about, when `epochs` is None
     epochs: int | None = None  # passes over the training profiles; None: from `steps`
     batch_size: int = 128  # most profiles in a batch
-    learning_rate: float = 1e-3  # largest step size of Adam
+    learning_rate: float = 3e-3  # largest step size of Adam
     schedule: Literal["onecycle", "constant"] = "onecycle"  # of the learning rate: "onecycle" or "constant"
     clip: float | None = 0.3  # longest gradient allowed, per feature; None: any
     monitor: Literal["sse", "loss", "none"] = "sse"  # validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
     patience: int | None = None  # stop after so many epochs without a better validation value; None: never
     random_state: Any = None  # seed, `RandomState` or None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # to train on; "auto": an accelerator if there is one
     progress: bool = False  # show a bar, on a terminal
 
     @property
@@ -166,9 +187,10 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.non_deterministic = self.code == "sample"  # a code depends on a profile's place in the table
         return tags
 
-# %% ../nbs/03_models.ipynb #cef62795
+# %% ../nbs/03_models.ipynb #a3934aeb
 class VAE(VAESettings):
     "Variational autoencoder of profiles, a scikit-learn transformer with an inverse. Its parameters are those of `VAESettings`."
 
@@ -178,9 +200,10 @@ class VAE(VAESettings):
         y: None = None,  # ignored
         *,
         X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, logged, and used to pick the epoch kept (see `monitor`); None: the last epoch
+        checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
     ) -> Self:  # itself, fitted
-        "Train. Sets `network_`, `history_` (one row an epoch), `seed_`. Raises ValueError for fewer than two profiles."
-        return fit_vae(self, X, X_valid)
+        "Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see `latent_units`), `seed_`. Raises ValueError for fewer than two profiles, DivergedError if the loss is not finite."
+        return fit_vae(self, X, X_valid, checkpoint)
 
     def transform(
         self,
@@ -205,49 +228,83 @@ class VAE(VAESettings):
         check_is_fitted(self)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n_samples, self.n_latent)))
 
-# %% ../nbs/03_models.ipynb #8926878a
+# %% ../nbs/03_models.ipynb #cd35810f
 def _new_network(vae: VAESettings) -> Network:  # untrained, with the weights its seed gives
     generator = torch.Generator().manual_seed(vae.seed_)
-    return Network(vae.n_features_in_, vae.n_hidden, vae.n_latent, vae.heads, generator).eval()
+    return Network(vae.n_features_in_, vae.hidden_layer_sizes, vae.n_latent, vae.heads, vae.likelihood == "shared", generator).eval()
 
-# %% ../nbs/03_models.ipynb #c1480699
+# %% ../nbs/03_models.ipynb #59800c0e
+def _tensor(X: np.ndarray) -> Tensor:  # the same memory; only ever read
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(X)
+
+def _digest(X: np.ndarray | None) -> str:  # of values and shape
+    return "" if X is None else hashlib.sha256(np.ascontiguousarray(X)).hexdigest()[:16] + f" {X.shape}"
+
+# %% ../nbs/03_models.ipynb #adabefc8
 def fit_vae(
-    vae: VAE,  # gets `network_`, `history_`, `seed_`
+    vae: VAE,  # gets `network_`, `history_`, `latent_units_`, `seed_`
     X: np.ndarray,  # `[N,G]` scaled training profiles
-    X_valid: np.ndarray | None,  # `[M,G]` validation profiles, or None
+    X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, or None
+    checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
 ) -> VAE:  # the same, fitted
-    "Train a VAE by its settings. Raises ValueError for fewer than two profiles, DivergedError if the loss is not finite."
+    "Train a VAE by its settings. Raises ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite."
     X = validate_data(vae, X, dtype=np.float32, ensure_min_samples=2)
-    x_valid = None if X_valid is None else torch.tensor(validate_data(vae, X_valid, dtype=np.float32, reset=False))
+    X_valid = None if X_valid is None else validate_data(vae, X_valid, dtype=np.float32, reset=False)
     vae.seed_ = int(check_random_state(vae.random_state).randint(2**31 - 1))
     vae.network_ = _new_network(vae)
-    objective = Objective(vae.beta, vae.mmd_weight, vae.likelihood, vae.kernel)
+    objective = Objective(vae.beta, vae.mmd_weight, vae.likelihood, vae.kernel, vae.kl_warmup)
+    about = checkpoint and {"X": _digest(X), "X_valid": _digest(X_valid)} | {k: v for k, v in vae.get_params().items() if k not in ("random_state", "progress")}
     vae.history_ = train(
-        _Trainable(vae.network_, objective), torch.tensor(X), x_valid, epochs=vae.epochs or epochs_for(vae.steps, len(X), vae.batch_size),
-        batch_size=vae.batch_size, learning_rate=vae.learning_rate, schedule=vae.schedule, clip=vae.clip,
-        monitor=vae.monitor, patience=vae.patience, seed=vae.seed_, progress=vae.progress,
+        _Trainable(vae.network_, objective), _tensor(X), None if X_valid is None else _tensor(X_valid), plan_of(vae, len(X)),
+        checkpoint=checkpoint and Path(checkpoint), about=about, progress=vae.progress,
     )
+    vae.latent_units_ = latent_units(vae, X[:10_000])
+    if note := collapse_note(vae):
+        warnings.warn(note, CollapseWarning, stacklevel=3)
     return vae
 
-# %% ../nbs/03_models.ipynb #546b7b26
+# %% ../nbs/03_models.ipynb #36c9f015
+def plan_of(
+    vae: VAESettings,  # with `seed_`
+    n: int,  # training profiles
+) -> Plan:  # for `train`
+    "How a VAE is trained, from its settings: `epochs`, or as many as amount to `steps`."
+    epochs, most = (vae.epochs, None) if vae.epochs else epochs_for(vae.steps, n, vae.batch_size)
+    same = {k: getattr(vae, k) for k in ("batch_size", "learning_rate", "schedule", "clip", "monitor", "patience", "device")}
+    return Plan(epochs=epochs, most=most, seed=vae.seed_, **same)
+
+# %% ../nbs/03_models.ipynb #9541941f
 @torch.no_grad()
+def posterior(
+    vae: VAE,  # fitted
+    X: np.ndarray,  # `[N,G]` scaled profiles
+    block: int = 65_536,  # rows at a time
+) -> tuple[Tensor, Tensor]:  # mu `[N,L]`, logvar `[N,L]`
+    "Posterior of each profile. Raises NotFittedError before `fit`."
+    check_is_fitted(vae)
+    x = _tensor(validate_data(vae, X, dtype=np.float32, reset=False))
+    with one_thread():
+        mu, logvar = zip(*(vae.network_.encode(rows) for rows in x.split(block)))
+    return torch.cat(mu), torch.cat(logvar)
+
+# %% ../nbs/03_models.ipynb #9355e527
 def encode(
-    vae: VAE,  # fitted estimator
+    vae: VAE,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
 ) -> np.ndarray:  # `[N,L]` posterior means, or draws when `vae.code` is "sample"; float32
     "Latent codes of profiles. Raises NotFittedError before `fit`."
-    check_is_fitted(vae)
-    x = torch.tensor(validate_data(vae, X, dtype=np.float32, reset=False))
-    with one_thread():
-        mu, logvar = vae.network_.encode(x)
-        noise = 0 if vae.code == "mean" else torch.randn(mu.shape, generator=torch.Generator().manual_seed(vae.seed_))
+    mu, logvar = posterior(vae, X)
+    noise = 0 if vae.code == "mean" else torch.randn(mu.shape, generator=torch.Generator().manual_seed(vae.seed_))
     return (mu + (0.5 * logvar).exp() * noise).numpy()
 
-# %% ../nbs/03_models.ipynb #7a2fc71a
+# %% ../nbs/03_models.ipynb #cdf01d75
 @torch.no_grad()
 def decode(
-    vae: VAE,  # fitted estimator
+    vae: VAE,  # fitted
     Z: np.ndarray,  # `[N,L]` latent codes
+    block: int = 65_536,  # rows at a time
 ) -> np.ndarray:  # `[N,G]` scaled profiles, float32
     "Profiles of latent codes. Raises NotFittedError before `fit`, ValueError for codes of another size."
     check_is_fitted(vae)
@@ -255,30 +312,69 @@ def decode(
     if Z.shape[1] != vae.n_latent:
         raise ValueError(f"codes have {Z.shape[1]} latent units, this model has {vae.n_latent}")
     with one_thread():
-        return vae.network_.decoder(torch.tensor(Z)).numpy()
+        return torch.cat([vae.network_.decoder(rows) for rows in _tensor(Z).split(block)]).numpy()
 
-# %% ../nbs/03_models.ipynb #32508943
+# %% ../nbs/03_models.ipynb #c4a46a60
+def latent_units(
+    vae: VAE,  # fitted
+    X: np.ndarray,  # `[N,G]` scaled profiles
+) -> pd.DataFrame:  # one row a unit: `unit`, from 0; `kl`, mean divergence, nats; `variance`, of the posterior means over profiles; `active`, whether that is above .01
+    "How much each latent unit says about profiles. Raises NotFittedError before `fit`."
+    mu, logvar = posterior(vae, X)
+    kl = 0.5 * (mu.square() + logvar.exp() - logvar - 1).mean(0)
+    variance = mu.var(0, correction=0).double().numpy()
+    return pd.DataFrame({"unit": range(mu.shape[1]), "kl": kl.double().numpy(), "variance": variance, "active": variance > 0.01})
+
+# %% ../nbs/03_models.ipynb #61274c39
+class CollapseWarning(UserWarning):
+    "Warns that fewer than half of a model's latent units are active."
+
+# %% ../nbs/03_models.ipynb #18369e1e
+def collapse_note(
+    vae: VAE,  # fitted
+) -> str:  # what is wrong and what may help; "" if at least half of the units are active
+    "Say so if a model has collapsed. Raises NotFittedError before `fit`."
+    check_is_fitted(vae)
+    active, n = int(vae.latent_units_.active.sum()), vae.n_latent
+    remedy = "a smaller beta" if vae.beta > 0 else "a smaller mmd_weight"
+    return f"posterior collapse: {active or 'none'} of {n} latent units depend{'s' * (active == 1)} on the profile; {remedy} or fewer units may help" if 2 * active < n else ""
+
+# %% ../nbs/03_models.ipynb #1fefebc1
 # What all of the authors' models share.
-CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", code="sample", batch_size=96, schedule="constant", clip=None, monitor="none")
+CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", kl_warmup=0.0, code="sample", learning_rate=1e-3, schedule="constant", clip=None, monitor="none")
+# The authors' settings for each kind of profile (Table 2).
+_CP5 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=10, batch_size=96)
+_CP4 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=90, batch_size=32, learning_rate=1e-4)
+_L1000 = CHOW2022 | dict(hidden_layer_sizes=(500,), n_latent=65, batch_size=512)
 
 # Parameters of `VAE` by preset and variant.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "recommended": {
         "vanilla": dict(beta=1.0),
-        "beta": dict(beta=4.0),
+        "beta": dict(beta=2.0),
         "mmd": dict(beta=0.0, mmd_weight=100.0),
     },
     "chow2022": {
-        "vanilla": CHOW2022 | dict(beta=1.0, epochs=100),
-        "beta": CHOW2022 | dict(beta=0.3, epochs=100),
-        "mmd": CHOW2022 | dict(beta=0.0, mmd_weight=1000.0, epochs=30),
+        "vanilla": _CP5 | dict(beta=1.0, epochs=100),
+        "beta": _CP5 | dict(beta=0.3, epochs=100),
+        "mmd": _CP5 | dict(beta=0.0, mmd_weight=1e3, epochs=30),
+    },
+    "chow2022-cp4": {
+        "vanilla": _CP4 | dict(beta=1.0, epochs=58),
+        "beta": _CP4 | dict(beta=0.06, epochs=58),
+        "mmd": _CP4 | dict(beta=0.0, mmd_weight=1e4, epochs=50),
+    },
+    "chow2022-l1000": {
+        "vanilla": _L1000 | dict(beta=1.0, epochs=180),
+        "beta": _L1000 | dict(beta=40.0, epochs=180),
+        "mmd": _L1000 | dict(beta=0.0, mmd_weight=1e7, epochs=30),
     },
 }
 
-# %% ../nbs/03_models.ipynb #b63fa735
+# %% ../nbs/03_models.ipynb #d7db85cf
 def make_vae(
     variant: Literal["vanilla", "beta", "mmd"],  # "vanilla", "beta" or "mmd"
-    preset: Literal["recommended", "chow2022"] = "recommended",  # "recommended" or "chow2022"
+    preset: Literal["recommended", "chow2022", "chow2022-cp4", "chow2022-l1000"] = "recommended",  # "recommended", "chow2022", "chow2022-cp4" or "chow2022-l1000"
     **overrides: Any,  # any parameter of `VAE`, over the preset's
 ) -> VAE:  # not fitted
     "A VAE of one of the paper's three variants, under a preset. Raises ValueError for an unknown name."
@@ -286,7 +382,7 @@ def make_vae(
         raise ValueError(f"no variant {variant!r} in preset {preset!r}; presets: {', '.join(PRESETS)}; variants: {', '.join(PRESETS['recommended'])}")
     return VAE(**(PRESETS[preset][variant] | overrides))
 
-# %% ../nbs/03_models.ipynb #92efb366
+# %% ../nbs/03_models.ipynb #32f42f3e
 FORMAT = 1  # of saved models; raised when an older version could not read them
 _PCA_TENSORS = ("mean_", "components_", "explained_variance_")
 
@@ -298,7 +394,7 @@ def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:  # 
     params = model.get_params() | {"random_state": model.seed_, "progress": False}
     return config | {"seed": model.seed_, "params": params}, {k: v.contiguous() for k, v in model.network_.state_dict().items()}
 
-# %% ../nbs/03_models.ipynb #33100606
+# %% ../nbs/03_models.ipynb #5e24ec76
 def save_model(
     model: VAE | PCA,  # fitted
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
@@ -311,7 +407,7 @@ def save_model(
     (folder / "weights.safetensors").write_bytes(save(tensors))  # with the permissions of any other file
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
-# %% ../nbs/03_models.ipynb #5514b9d6
+# %% ../nbs/03_models.ipynb #2ba9e072
 def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  # a fitted model, checked against its config
     if config["class"] == "PCA":
         model = PCA(config["n_components"])
@@ -329,7 +425,7 @@ def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  
         model.feature_names_in_ = np.array(config["features"], dtype=object)
     return model
 
-# %% ../nbs/03_models.ipynb #1b83b6a5
+# %% ../nbs/03_models.ipynb #c20f8917
 def load_model(
     folder: str | Path,  # written by `save_model`
 ) -> VAE | PCA:  # fitted; a VAE without its training history

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['SELECTION', 'drop_copies', 'normalize_profiles', 'consensus_profiles', 'split_profiles', 'select_features',
-           'scale_values', 'scale_profiles', 'control_profile']
+           'scale_values', 'scale_profiles', 'feature_fvu', 'control_profile']
 
 # %% ../nbs/00b_preprocessing.ipynb #e291bc49
-from difflib import get_close_matches
 from typing import Literal
 from warnings import catch_warnings, simplefilter
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .containers import counted, listed
-from .data import ProfileError, dose_levels, row_digests
+from .data import ProfileError, dose_levels, row_digests, similar_mechanisms
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):
@@ -259,10 +258,8 @@ def _check_pair(pair, known):
         raise ProfileError(f"a split by pair needs the names of two mechanisms, not {listed(pair) or 'none'}")
     for term in pair:
         if term not in known:
-            folded = {name.casefold(): name for name in known}
-            near = [name for fold, name in folded.items() if term.casefold() in fold]
-            near += [folded[fold] for fold in get_close_matches(term.casefold(), folded, n=4, cutoff=0.6)]
-            found = f"near it: {listed(list(dict.fromkeys(near)))}" if near else f"known are {listed(known)}"
+            near = similar_mechanisms(term, known)
+            found = f"near it: {listed(near)}" if near else f"known are {listed(known)}"
             raise ProfileError(f'no compound has the mechanism "{term}"; {found}')
 
 
@@ -381,6 +378,17 @@ def scale_profiles(
     profiles.uns["cpvae"].update(clip=float(clip) if method == "median_sd" else 0.0, scaling=method, fit_on=fit_on)
     profiles.layers["scaled"] = scale_values(profiles.X, profiles)
     return profiles
+
+# %% ../nbs/00b_preprocessing.ipynb #2abea566
+def feature_fvu(
+    profiles,  # AnnData `[N,G]`, scaled by `scale_profiles`
+    rows: np.ndarray,  # `[N]` bool, the rows to measure on
+    x_hat: np.ndarray,  # `[n,G]` reconstruction of these rows, scaled
+) -> pd.Series:  # `[G]` fraction of variance unexplained; not finite for a feature that does not vary on these rows
+    "Squared error of each feature over its variance on the same rows, both in raw units."
+    x = profiles.X[rows].astype(np.float64)
+    error = x - (x_hat * profiles.var["scale"].to_numpy() + profiles.var["center"].to_numpy())
+    return pd.Series((error**2).mean(axis=0) / x.var(axis=0), profiles.var_names)
 
 # %% ../nbs/00b_preprocessing.ipynb #638c6792
 def control_profile(

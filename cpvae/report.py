@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'AXES', 'plot_training', 'plot_reconstruction', 'plot_umap', 'plot_lsa', 'plot_advantages', 'plot_null',
-           'null_quantiles', 'page_table', 'run_sections', 'model_sections', 'arithmetic_sections', 'render_report',
-           'draw_figures', 'read_run', 'write_report']
+           'null_quantiles', 'page_table', 'run_sections', 'units_summary', 'model_sections', 'arithmetic_sections',
+           'render_report', 'draw_figures', 'read_run', 'write_report']
 
 # %% ../nbs/08_report.ipynb #67cbea51
 import base64
@@ -278,23 +278,37 @@ _RECONSTRUCTION_CAPTION = (
     "Held-out profiles. FVU: squared error over that of the training mean (0 perfect, 1 knows nothing). EMD: the paper's earth mover's distance between the values of a profile "
     "and of its reconstruction, mean and percentiles over profiles; it does not see which feature holds a value, so read FVU first. Shuffled: model and profiles with features shuffled apart."
 )
+_UNITS_COLUMNS = {"model": "model", "shuffled": "shuffled", "active": "active units", "units": "of", "kl": "KL"}
 _TRAINING_CAPTION = (
     "Loss per profile against epoch. Thin: training profiles; thick: validation profiles; grey: features shuffled apart. "
     "Losses of different models have different parts and cannot be compared."
+)
+_UNITS_CAPTION = (
+    "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et al. 2016); others tell the decoder nothing. "
+    "KL: mean divergence of the posteriors from the prior, summed over units; nats."
 )
 _UMAP_CAPTION = (
     "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled profiles and models. "
     "Neighbourhoods can be read; distances, areas and densities cannot."
 )
 
+# %% ../nbs/08_report.ipynb #c8d86cab
+def units_summary(
+    units: pd.DataFrame,  # latent_units.csv: model, shuffled, unit, kl, variance, active
+) -> pd.DataFrame:  # one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
+    "How many latent units of each model say something about a profile."
+    table = units.groupby(["model", "shuffled"], sort=False, as_index=False).agg(active=("active", "sum"), units=("unit", "size"), kl=("kl", "sum"))
+    return table.sort_values("shuffled", kind="stable", ignore_index=True)
+
 # %% ../nbs/08_report.ipynb #bfaf8edc
 def model_sections(
-    tables: Mapping[str, pd.DataFrame],  # training, reconstruction, umap; any may be missing
+    tables: Mapping[str, pd.DataFrame],  # training, latent_units, reconstruction, umap; any may be missing
 ) -> list[dict[str, Any]]:  # training, reconstruction and map, as far as there are tables
     "Training curves, reconstruction scores and the map."
     sections = []
     if "training" in tables:
-        sections.append(dict(title="Training", text=[], items=[_figure("training", _TRAINING_CAPTION)]))
+        units = [page_table(units_summary(tables["latent_units"]), _UNITS_COLUMNS, _UNITS_CAPTION)] if "latent_units" in tables else []
+        sections.append(dict(title="Training", text=[], items=[_figure("training", _TRAINING_CAPTION), *units]))
     if "reconstruction" in tables:
         table = tables["reconstruction"].sort_values("shuffled", kind="stable")
         test = page_table(table[table.split == "test"], _RECONSTRUCTION_COLUMNS, _RECONSTRUCTION_CAPTION)
@@ -490,7 +504,7 @@ def read_run(
     path, tables = run_dir / "run.json", {}
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("training", "reconstruction", "umap", "lsa", "lsa_null"):
+        for name in ("training", "latent_units", "reconstruction", "umap", "lsa", "lsa_null"):
             for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
                 path = run_dir / "tables" / (name + suffix)
                 if path.is_file():

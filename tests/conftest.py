@@ -1,6 +1,37 @@
-"""Set before anything heavy is imported: no windows, and OpenMP threads that sleep while they wait."""
+"""Set before anything heavy is imported: no windows, one thread a process, and OpenMP threads that sleep while they wait."""
 
 import os
+import sys
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # else scikit-learn skips one of its checks of an estimator
+
+
+@pytest.fixture
+def quick_umap(monkeypatch):
+    "Replace UMAP by a stand-in, here and in processes started from here."
+    from joblib.externals.loky import get_reusable_executor
+
+    folder = str(Path(__file__).parent / "quick")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", folder)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
+        monkeypatch.delitem(sys.modules, name)
+    get_reusable_executor().shutdown()
+    yield
+    sys.modules.pop("umap", None)
+    get_reusable_executor().shutdown()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Under `pytest -n`, whole modules need not stay together, but tests that look at one finished demo do."
+    for item in items:
+        if "demo" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("demo"))

@@ -27,6 +27,7 @@ from cpvae.data import (
     profiles_from_table,
     read_profiles,
     row_digests,
+    similar_mechanisms,
 )
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -766,3 +767,23 @@ def test_warnings_before_a_misleading_run():
 def test_what_a_map_may_call_its_mechanisms(column):
     profiles = profiles_from_table(TABLE, "t", moa_table=pd.DataFrame({"name": ["c0", "c1"], column: ["x", "x|y"]}))
     assert mechanism_groups(profiles) == {"x": ["c0"], "x|y": ["c1"]} and not any("Mended" in note for note in profiles.uns["cpvae"]["notes"])
+
+
+NAMES = ["ATPase inhibitor", "CDK inhibitor", "DNA synthesis inhibitor", "MEK inhibitor", "PI3K inhibitor", "adrenergic receptor agonist", "mTOR inhibitor", "mTOR inhibitor|PI3K inhibitor"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_mechanism_is_found_however_it_is_misspelled(name, order):
+    known = NAMES[::order]
+    swapped = name[:4] + name[5] + name[4] + name[6:]
+    for written in (name.upper(), name.lower(), f" {name} ", name[:-3], swapped, name.replace("ib", "b"), name.replace(" ", "")):
+        found = similar_mechanisms(written, known)
+        assert found[0] == name and len(found) <= 3 and set(found) <= set(known), (written, found)
+
+
+def test_three_mechanisms_at_most_and_none_that_only_looks_alike():
+    assert similar_mechanisms("inhibitor", NAMES) == ["CDK inhibitor", "MEK inhibitor", "PI3K inhibitor"]
+    assert similar_mechanisms("MTOR INHIBITOR", NAMES) == ["mTOR inhibitor", "mTOR inhibitor|PI3K inhibitor"]
+    assert similar_mechanisms("kinesin", NAMES) == similar_mechanisms(" ", NAMES) == similar_mechanisms("mTOR", []) == []
+    assert similar_mechanisms("mtor", iter(NAMES)) == ["mTOR inhibitor", "mTOR inhibitor|PI3K inhibitor"]

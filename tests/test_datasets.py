@@ -350,7 +350,8 @@ def test_a_bar_on_a_terminal(server, register):
 def test_a_process_that_is_killed_leaves_what_it_has(server, register):
     cache = register(server.url)
     server.script = [{"cut": 100_000, "stall": 30}]
-    run = subprocess.Popen([sys.executable, "-c", "from cpvae.datasets import fetch_dataset; fetch_dataset('small')"])
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # even where these tests run in the background\n"
+    run = subprocess.Popen([sys.executable, "-c", code + "from cpvae.datasets import fetch_dataset; fetch_dataset('small')"])
     part, until = cache / f"{NAME}.part", time.monotonic() + 20
     while not part.exists() and time.monotonic() < until:
         time.sleep(0.02)

@@ -83,14 +83,16 @@ def p_values(profiles, model, n=399, seed=0, **options):
     return lsa.permutation_tests({"model": model}, latents, arithmetic, n, seed, **options)
 
 
-@pytest.mark.parametrize(("kind", "column"), [("independent", "p"), ("independent", "p_matched"), ("reference", "p_matched"), ("potency", "p"), ("potency", "p_matched")])
-def test_null_validity(kind, column):
+@pytest.mark.parametrize(("kind", "columns"), [("independent", ["p", "p_matched"]), ("reference", ["p_matched"]), ("potency", ["p", "p_matched"])])
+def test_null_validity(kind, columns):
     "Without an effect, p-values are uniform: a compound label permutation, where compounds are exchangeable."
     worlds = [silent_world(75 if kind == "reference" else 150, kind, seed) for seed in range(10, 14)]
-    p = pd.concat([p_values(w, FunctionTransformer())[0] for w in worlds])[column]
-    assert len(p) >= 300
-    assert 0.03 <= (p <= 0.05).mean() <= 0.07
-    assert kstest(p, "uniform").pvalue > 0.01
+    tests = pd.concat([p_values(w, FunctionTransformer())[0] for w in worlds])
+    for column in columns:
+        p = tests[column]
+        assert len(p) >= 300
+        assert 0.03 <= (p <= 0.05).mean() <= 0.07, column
+        assert kstest(p, "uniform").pvalue > 0.01, column
 
 
 def test_matching_strength_matters_where_illness_bends():

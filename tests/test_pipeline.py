@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ import pytest
 from cpvae.data import read_profiles
 from cpvae.datasets import simulate_profiles
 from cpvae.lsa import COLUMNS, lsa_table
-from cpvae.pipeline import RunConfig, fit_model, prepare_profiles, run_pipeline
+from cpvae.containers import write_profiles
+from cpvae.fits import fit_one
+from cpvae.pipeline import RunConfig, make_model, prepare_profiles, run_pipeline
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
@@ -67,13 +70,13 @@ def test_the_demo_finds_the_truth_that_was_simulated(demo):
         assert means.mismatch_r[vae] > means.mismatch_r["pca"] > means.mismatch_r["mechanism_blind"] + 0.5
 
 
-def test_jobs_change_no_byte(tmp_path):
+def test_jobs_change_no_byte(tmp_path, quick_umap):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
-    config = RunConfig(seed=3, n_permutations=200, vae=dict(steps=150, n_hidden=32))
+    config = RunConfig(seed=3, n_permutations=200, vae=dict(steps=150, hidden_layer_sizes=(32,)))
     one, two = (run_pipeline(world, tmp_path / str(jobs), config, jobs=jobs) for jobs in (1, 2))
-    assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 13
+    assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 14
     assert (one / "latents.h5ad").read_bytes() == (two / "latents.h5ad").read_bytes()
-    other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, n_permutations=200, vae=dict(steps=150, n_hidden=32)), jobs=2)
+    other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, n_permutations=200, vae=dict(steps=150, hidden_layer_sizes=(32,))), jobs=2)
     changed = {name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]}
     assert changed >= {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
 
@@ -84,7 +87,7 @@ def test_false_alarms_where_nothing_is_true(seed):
     config = RunConfig(seed=seed, vae=dict(steps=300))
     profiles = prepare_profiles(world, config)
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
-    models = {m: fit_model(m, False, x[split == "train"], x[split == "valid"], config) for m in ("beta", "pca")}
+    models = {m: fit_one(make_model(m, profiles, config), x[split == "train"], x[split == "valid"]) for m in ("beta", "pca")}
     lsa, _ = lsa_table(models, profiles, n_permutations=1000, seed=seed)
     tested = lsa[lsa.p.notna()].groupby("model")
     assert set(tested.size()) == {250} and set(tested.groups) == {"beta", "pca", "additive_input"}
@@ -174,7 +177,7 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
     train, test = x[split == "train"], x[split == "test"]
     fvu = {}
     for name in ("beta", "pca"):
-        model = fit_model(name, False, train, x[split == "valid"], config)
+        model = fit_one(make_model(name, profiles, config), train, x[split == "valid"])
         fvu[name] = ((test - model.inverse_transform(model.transform(test))) ** 2).sum() / ((test - train.mean(0)) ** 2).sum()
     assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
 
@@ -183,7 +186,58 @@ def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
     process = subprocess.Popen([Path(sys.executable).parent / "cpvae", "demo", "--out", earlier, "--jobs", "1", "--seed", "5"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(6)
+    wait_for(lambda: list(tmp_path.glob(".run.part/checkpoints/*.safetensors")), process)
     process.kill()
     process.wait()
     assert fingerprint(earlier) == fingerprint(demo)
+
+
+def wait_for(happened, process, seconds=120):
+    "Wait until something has happened in a running process."
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def write_small_world(path):
+    "Simulated profiles as a user would have them: without the truth."
+    world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
+    del world.uns["truth"]
+    write_profiles(world, path)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bytes(stop, tmp_path, quick_umap):
+    write_small_world(tmp_path / "small.h5ad")
+    options = ["--models", "vanilla,mmd,pca", "--permutations", 100, "--jobs", 2]
+    assert cpvae("run", "small.h5ad", "--out", "whole", *options, cwd=tmp_path).returncode == 0
+    command = [Path(sys.executable).parent / "cpvae", "run", "small.h5ad", "--out", "cut", *map(str, options)]
+    with open(tmp_path / "stderr.txt", "w") as stderr:
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test started in the background ignores it, and so would its children
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+        signal.signal(signal.SIGINT, handler)
+    wait_for(lambda: len(list(tmp_path.glob(".cut.part/checkpoints/[!.]*"))) >= 3, process)  # two fits are over, the others are not
+    os.killpg(process.pid, stop)
+    assert process.wait() == (130 if stop == signal.SIGINT else -9)
+    left = sorted(p.name for p in (tmp_path / ".cut.part" / "checkpoints").glob("[!.]*"))
+    assert 3 <= len(left) <= 4 and not (tmp_path / "cut").exists()
+    if stop == signal.SIGINT:
+        assert (tmp_path / "stderr.txt").read_text().strip() == "cpvae: interrupted; the same command with --resume goes on where it stopped"
+    other = cpvae("run", "small.h5ad", "--out", "cut", *options, "--seed", 1, "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "seed was 0, is 1" in other.stderr
+    done = cpvae("run", "small.h5ad", "--out", "cut", *options, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
+    assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == ["cut"]
+
+
+def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap):
+    write_small_world(tmp_path / "small.h5ad")
+    command = ["run", "small.h5ad", "--out", "run", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 1]
+    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for(lambda: (tmp_path / ".run.part").exists(), process)
+    second = cpvae(*command, cwd=tmp_path)
+    assert second.returncode == 2 and "another run is writing there" in second.stderr
+    assert process.wait() == 0 and (tmp_path / "run" / "run.json").is_file()

@@ -994,7 +994,7 @@ def test_a_refusal_is_quick(name, tmp_path):
     assert min(took) < 1.5  # of processor time, the least of three: the machine may be busy; importing torch takes longer
 
 
-# ---- what only a process of its own can show: no permission, a full disk, a wrong download --------------------------------------
+# ---- no permission, a full disk, which only a process of its own can show; a wrong download ------------------------------------
 
 
 def without_privilege():
@@ -1057,27 +1057,14 @@ def small_disk(limit):
     return {"preexec_fn": limit_files}
 
 
-UMAP = """
-class UMAP:
-    def __init__(self, **_): pass
-    def transform(self, x): return x[:, :2]
-    def fit(self, x):
-        self.embedding_ = x[:, :2]
-        return self
-"""
-
-
 @pytest.mark.parametrize("limit", [2_000, 60_000])  # bytes: the first table, and AnnData written by HDF5
-def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path):
+def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path, quick_umap):
     csv(tmp_path, name="good.csv")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "keep.txt").write_text("precious")
-    (tmp_path / "quick").mkdir()
-    (tmp_path / "quick" / "umap.py").write_text(UMAP)  # instead of half a minute of compilation
     before = contents(tmp_path)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "quick"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = ["run", "good.csv", "--out", "results/run", "--models", "pca", "--permutations", 100, "--jobs", 1, "--quiet"]
-    refused(shell(*command, cwd=tmp_path, env=env, **small_disk(limit)), "too large")
+    refused(shell(*command, cwd=tmp_path, **small_disk(limit)), "too large")
     assert contents(tmp_path) == before
 
 
@@ -1116,21 +1103,24 @@ def files_in(folder):
     return [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
 
 
-def test_a_download_with_the_wrong_hash(tmp_path, served):
+def test_a_download_with_the_wrong_hash(tmp_path, served, monkeypatch):
+    monkeypatch.setenv("CPVAE_CACHE", str(tmp_path / "cache"))
     size = DATASETS["moa-map"].files["moa_table"].size
-    done = shell("fetch", "moa-map", "--base-url", served(bytes(size)), cwd=tmp_path, env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")})
+    done = cli("fetch", "moa-map", "--base-url", served(bytes(size)))
     refused(done, "repurposing_info", "SHA-256", "--base-url")
     assert not files_in(tmp_path / "cache")
 
 
-def test_a_download_of_the_wrong_size(tmp_path, served):
-    done = shell("fetch", "moa-map", "--base-url", served(b"broad_sample\tmoa\n"), cwd=tmp_path, env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")})
+def test_a_download_of_the_wrong_size(tmp_path, served, monkeypatch):
+    monkeypatch.setenv("CPVAE_CACHE", str(tmp_path / "cache"))
+    done = cli("fetch", "moa-map", "--base-url", served(b"broad_sample\tmoa\n"))
     refused(done, "repurposing_info", "--base-url")
     assert not files_in(tmp_path / "cache")
 
 
-def test_a_download_that_is_not_there(tmp_path, served):
-    done = shell("fetch", "moa-map", "--base-url", served(b"gone", 404), cwd=tmp_path, env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")})
+def test_a_download_that_is_not_there(tmp_path, served, monkeypatch):
+    monkeypatch.setenv("CPVAE_CACHE", str(tmp_path / "cache"))
+    done = cli("fetch", "moa-map", "--base-url", served(b"gone", 404))
     refused(done, "repurposing_info", "404")
     assert not files_in(tmp_path / "cache")
 

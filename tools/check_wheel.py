@@ -43,9 +43,9 @@ def main() -> None:
         if len(list((tmp / "dist").glob("*.tar.gz"))) != 1:
             sys.exit("wheel: no source distribution was built")
         (wheel,) = (tmp / "dist").glob("*.whl")
-        venv.create(tmp / "venv", with_pip=True)
+        venv.create(tmp / "venv")
         python = str(tmp / "venv" / "bin" / "python")
-        must(python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel))
+        must(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"), str(wheel))
         (tmp / "empty").mkdir()
         must(python, "-c", PROBE, version, *names, cwd=tmp / "empty")
         said = must(str(tmp / "venv" / "bin" / "cpvae"), "--version", cwd=tmp / "empty")

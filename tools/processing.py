@@ -19,8 +19,9 @@ from project import ROOT
 
 from cpvae.data import read_profiles
 from cpvae.lsa import lsa_table
-from cpvae.pipeline import PREPARATION, RunConfig, fit_model
-from cpvae.preprocessing import drop_copies, scale_profiles, scale_values, select_features, split_profiles
+from cpvae.fits import fit_one
+from cpvae.pipeline import PREPARATION, RunConfig, make_model
+from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_values, select_features, split_profiles
 
 SEEDS = range(5)
 PROCESSING = ("chow2022", "chow2022, centred", "recommended")
@@ -41,18 +42,15 @@ def processed(path: Path, processing: str, by: str, seed: int):
 def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
     """What each model leaves unexplained of each feature, and how well arithmetic points.
 
-    FVU: squared error on treated test rows over their variance, a feature at a time, in the table's own units; mean over the features all keep.
+    FVU: `feature_fvu` on treated test rows, mean over the features all keep.
     """
     profiles, rows = processed(path, processing, by, seed), []
     shared = profiles.var_names[profiles.var_names.isin(processed(path, "chow2022", by, seed).var_names)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
-    raw = pd.DataFrame(profiles.X.astype(float), columns=profiles.var_names)[shared]
-    center, scale = profiles.var["center"][shared].to_numpy(), profiles.var["scale"][shared].to_numpy()
     for name in ("pca", "beta"):
-        model = fit_model(name, False, x[part == "train"], x[part == "valid"], RunConfig(seed=seed))
-        rebuilt = pd.DataFrame(np.asarray(model.inverse_transform(model.transform(x[test]))), columns=profiles.var_names)[shared].to_numpy() * scale + center
-        fvu = ((raw[test].to_numpy() - rebuilt) ** 2).sum(0) / ((raw[test] - raw[test].mean()) ** 2).sum(0).to_numpy()
+        model = fit_one(make_model(name, profiles, RunConfig(seed=seed)), x[part == "train"], x[part == "valid"])
+        fvu = feature_fvu(profiles, test, np.asarray(model.inverse_transform(model.transform(x[test]))))[shared]
         lsa = lsa_table({name: model}, profiles, n_permutations=100, seed=seed)[0].query("model == @name")
         rows.append(dict(processing=processing, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
                          fvu=fvu.mean(), pairs=len(lsa), mismatch_r=lsa.mismatch_r.mean(), delta_pearson=lsa.delta_pearson.mean()))

@@ -1,0 +1,154 @@
+"""The authors' recipe against plain numpy, written from the formulas alone; scikit-learn's contract; what a saved model may be."""
+
+import pandas as pd
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from cpvae.models import PRESETS, VAE, Network, Objective, _Trainable, make_vae
+from cpvae.training import Plan, Standing, train_epoch
+
+PAPER = [preset for preset in PRESETS if preset != "recommended"]
+
+
+def leaky(a):
+    return np.where(a > 0, a, 0.3 * a)
+
+
+def head(a, weights, name):
+    "Linear, batch normalisation by the batch's own mean and (biased) variance with Keras' epsilon, leaky rectifier."
+    a = a @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"]
+    return leaky(weights[f"{name}.1.weight"] * (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-3) + weights[f"{name}.1.bias"])
+
+
+def forward(x, weights, noise):
+    "One hidden layer on each side, two heads, a draw, linear output."
+    hidden = leaky(x @ weights["encoder.0.weight"].T + weights["encoder.0.bias"])
+    mu, logvar = head(hidden, weights, "mu"), head(hidden, weights, "logvar")
+    z = mu + np.exp(logvar / 2) * noise
+    return mu, logvar, z, leaky(z @ weights["decoder.0.weight"].T + weights["decoder.0.bias"]) @ weights["decoder.2.weight"].T + weights["decoder.2.bias"]
+
+
+def kernel_sum(u, v):
+    "Mean over all pairs of exp(-mean over units of the squared difference / number of units)."
+    d = u.shape[1]
+    return np.mean([[np.exp(-np.mean((a - b) ** 2) / d) for b in v] for a in u])
+
+
+@pytest.mark.parametrize("preset", PAPER)
+@pytest.mark.parametrize("variant", ["vanilla", "beta", "mmd"])
+def test_the_authors_loss_is_what_its_formula_says(preset, variant):
+    vae = make_vae(variant, preset)
+    network = Network(17, (12,), 5, vae.heads, generator=torch.Generator().manual_seed(1)).train()
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))  # biases, too, must matter
+    weights = {k: v.double().numpy() for k, v in network.state_dict().items()}
+    x = np.random.default_rng(2).normal(0.5, 0.4, (23, 17))
+    generator = torch.Generator().manual_seed(3)
+    noise, prior = (torch.randn(23, 5, generator=generator).double().numpy() for _ in range(2))
+    mu, logvar, z, x_hat = forward(x, weights, noise)
+    squared = 17 * np.mean((x - x_hat) ** 2)  # features times the mean over features and profiles
+    kl = np.mean(-0.5 * np.sum(1 + logvar - mu**2 - np.exp(logvar), axis=1))
+    mmd = kernel_sum(z, z) + kernel_sum(prior, prior) - 2 * kernel_sum(z, prior)
+    objective = Objective(vae.beta, vae.mmd_weight, vae.likelihood, vae.kernel, vae.kl_warmup)
+    parts = objective(network, torch.tensor(x, dtype=torch.float32), torch.Generator().manual_seed(3), 0.0)
+    assert parts["sse"].item() == pytest.approx(squared, rel=1e-4)
+    assert parts["kl"].item() == pytest.approx(kl, rel=1e-4)
+    expected = squared + vae.beta * kl
+    if variant == "mmd":
+        assert parts["mmd"].item() == pytest.approx(mmd, rel=1e-3, abs=1e-6)
+        expected = squared + vae.mmd_weight * parts["mmd"].item()
+    assert parts["loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_layers_begin_and_move_as_keras_has_it():
+    network = Network(200, (100,), 20, "chow2022", generator=torch.Generator().manual_seed(0))
+    for layer in (network.encoder[0], network.mu[0], network.logvar[0], network.decoder[0], network.decoder[2]):
+        bound = np.sqrt(6 / sum(layer.weight.shape))  # Glorot's
+        assert 0.97 * bound < layer.weight.abs().max().item() <= bound and not layer.bias.any()
+    norm, x = network.mu[1], torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
+    network.train().encode(x)
+    before = network.mu[0](network.encoder(x)).detach()
+    assert norm.running_mean.numpy() == pytest.approx(0.01 * before.mean(0).numpy(), abs=1e-6)  # momentum .99 in Keras' words
+    assert norm.running_var.numpy() == pytest.approx(0.99 + 0.01 * before.var(0).numpy(), rel=1e-5)
+
+
+def test_adam_moves_as_its_formula_says():
+    class Bowl(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor([3.0, -1.0, 1e-4]))
+
+        def loss_parts(self, x, generator, done):
+            return {"loss": (self.w**2 * torch.tensor([1.0, 10.0, 1.0])).sum()}
+
+    bowl, plan = Bowl(), Plan(4, batch_size=8, schedule="constant", learning_rate=0.01)
+    standing = Standing.new(bowl, plan, 8)
+    for _ in range(4):
+        train_epoch(standing, torch.zeros(8, 1), plan)
+    w, m, v = np.array([3.0, -1.0, 1e-4]), np.zeros(3), np.zeros(3)
+    for t in range(1, 5):
+        g = 2 * w * [1, 10, 1]
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+    assert bowl.w.detach().numpy() == pytest.approx(w, abs=1e-6)
+
+
+def test_shuffled_heads_or_a_forgotten_rectifier_would_show():
+    "The two checks above can fail: leaving out either part of a head changes the loss."
+    x, seeded = torch.randn(23, 17, generator=torch.Generator().manual_seed(0)), lambda: torch.Generator().manual_seed(3)
+    losses = {}
+    for heads in ("linear", "leaky", "chow2022"):
+        network = Network(17, (12,), 5, heads, generator=seeded()).train()
+        losses[heads] = Objective(1.0, 0.0, "squared_error", "chow2022")(network, x, seeded())["kl"].item()
+    assert len({round(v, 3) for v in losses.values()}) == 3
+
+
+@parametrize_with_checks([VAE(n_latent=2, hidden_layer_sizes=(8,), epochs=2), make_vae("mmd", "chow2022", code="mean", n_latent=2, hidden_layer_sizes=(8,), epochs=2)])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+def test_sampled_codes_are_declared():
+    "A draw depends on a profile's place in the table, which scikit-learn's checks would hold against a model that hides it."
+    assert make_vae("beta", "chow2022").__sklearn_tags__().non_deterministic and not make_vae("beta").__sklearn_tags__().non_deterministic
+
+
+def test_in_a_pipeline_and_a_search():
+    r = np.random.default_rng(0)
+    x = pd.DataFrame(r.standard_normal((90, 2)) @ r.standard_normal((2, 12)) + 0.1 * r.standard_normal((90, 12))).add_prefix("Cells_Texture_")
+    steps = Pipeline([("scale", StandardScaler()), ("vae", VAE(n_latent=2, hidden_layer_sizes=(16,), steps=150, random_state=0))]).set_output(transform="pandas")
+    z = steps.fit(x).transform(x)
+    assert list(z) == list(steps[-1].get_feature_names_out()) == ["vae0", "vae1"] and z.index.equals(x.index)
+
+    def minus_error(model, x, y=None):
+        return -np.mean((model.inverse_transform(model.transform(x)) - x.to_numpy()) ** 2)
+
+    search = GridSearchCV(steps, {"vae__n_latent": [1, 2], "vae__beta": [1.0, 1e3]}, scoring=minus_error, cv=3).fit(x)
+    assert search.best_params_ == {"vae__n_latent": 2, "vae__beta": 1.0}
+    with pytest.raises(TypeError):
+        VAE().fit(x, sample_weight=np.ones(90))
+
+
+def test_two_devices_are_one_where_there_is_only_a_processor():
+    x = np.random.default_rng(0).standard_normal((60, 8)).astype("float32")
+    small = dict(n_latent=2, hidden_layer_sizes=(8,), epochs=2, random_state=0)
+    there = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if not there:
+        assert VAE(device="auto", **small).fit(x).transform(x).tobytes() == VAE(device="cpu", **small).fit(x).transform(x).tobytes()
+        with pytest.raises(ValueError, match="no device 'cuda' here; there is cpu"):
+            VAE(device="cuda", **small).fit(x)
+    else:
+        assert VAE(device="auto", **small).fit(x).transform(x) == pytest.approx(VAE(device="cpu", **small).fit(x).transform(x), abs=0.05)
+
+
+def test_trainable_passes_on_what_is_done():
+    network = Network(4, (3,), 2, generator=torch.Generator().manual_seed(0))
+    module = _Trainable(network, Objective(2.0, 0.0, "squared_error", "gaussian", kl_warmup=0.5))
+    loss = [module.loss_parts(torch.ones(5, 4), torch.Generator().manual_seed(1), done) for done in (0.0, 0.25, 1.0)]
+    assert [((p["loss"] - p["sse"]) / p["kl"]).item() for p in loss] == pytest.approx([0, 1, 2], abs=1e-4)

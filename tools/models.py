@@ -1,0 +1,107 @@
+"""Make the tables of the models' worth that nbs/03b_worth reads: `python tools/models.py DATA [rebuild|ablation]`.
+
+DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a split by compound, every
+figure on its test part; five seeds, each of the split and of the weights. Nothing here was chosen on these test parts.
+
+nbs/results/rebuild.csv   FVU of each variant under both presets, and of PCA with 5, 10, 20, 50 (and 65) components
+nbs/results/ablation.csv  FVU of the vanilla VAE (of the MMD-VAE, where its kernel is in question) with one choice of the recommended preset undone
+"""
+
+import hashlib
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from project import ROOT
+from sklearn.decomposition import PCA
+
+from cpvae.data import read_profiles
+from cpvae.evaluation import fvu
+from cpvae.fits import fit_one
+from cpvae.models import make_vae
+from cpvae.pipeline import PREPARATION, RunConfig, prepare_profiles
+from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
+
+TABLES = {"u2os": ("cell_injury_u2os_8298x346.parquet", {}), "l1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
+SEEDS = range(5)
+VARIANTS = ("vanilla", "beta", "mmd")
+
+# One choice of the recommended preset undone at a time: name to variant and parameters.
+ABLATION = {
+    "recommended": ("vanilla", {}),
+    "one hidden layer of 250": ("vanilla", dict(hidden_layer_sizes=(250,))),
+    "a variance for each feature": ("vanilla", dict(likelihood="gaussian")),
+    "squared error": ("vanilla", dict(likelihood="squared_error")),
+    "no KL warm-up": ("vanilla", dict(kl_warmup=0.0)),
+    "constant learning rate": ("vanilla", dict(schedule="constant")),
+    "learning rate 1e-3": ("vanilla", dict(learning_rate=1e-3)),
+    "no clipping": ("vanilla", dict(clip=None)),
+    "last epoch": ("vanilla", dict(monitor="none")),
+    "epoch of the best loss": ("vanilla", dict(monitor="loss")),
+    "sampled codes": ("vanilla", dict(code="sample")),
+    "the authors' heads": ("vanilla", dict(heads="chow2022")),
+    "MMD, recommended": ("mmd", {}),
+    "MMD, the authors' kernel": ("mmd", dict(kernel="chow2022")),
+}
+
+
+def prepared(folder: Path, name: str, processing: str, seed: int):
+    "A table processed as a preset does, but always split by compound."
+    file, how = TABLES[name]
+    table = read_profiles(folder / file, **how)
+    if processing == "recommended":
+        return prepare_profiles(table, RunConfig(seed=seed))
+    steps = PREPARATION[processing]
+    table = select_features(split_profiles(drop_copies(table), **{"seed": seed} | PREPARATION["recommended"]["split"]), **steps["select"])
+    return scale_profiles(table, **steps["scale_genes" if table.uns["cpvae"]["kind"] == "genes" else "scale"])
+
+
+def score(folder: Path, name: str, processing: str, seed: int, model, label: dict) -> dict:
+    "Fit on the training part, score on the test part."
+    profiles = prepared(folder, name, processing, seed)
+    x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+    start = time.process_time()
+    fitted = fit_one(model, x[part == "train"], x[part == "valid"])
+    seconds, test = time.process_time() - start, x[part == "test"]
+    units = getattr(fitted, "latent_units_", None)
+    return dict(table=name, processing=processing, seed=seed) | label | dict(
+        n_train=int((part == "train").sum()), n_test=len(test), fvu=fvu(test, np.asarray(fitted.inverse_transform(fitted.transform(test))), x[part == "train"].mean(0)),
+        active=None if units is None else int(units.active.sum()), kl=None if units is None else units.kl.sum(), seconds=round(seconds, 1))
+
+
+def rebuild(folder: Path) -> list[dict]:
+    "Both presets, each under its own processing, and PCA under both."
+    jobs = []
+    for name, seed in [(n, s) for n in TABLES for s in SEEDS]:
+        chow = "chow2022-l1000" if name == "l1000" else "chow2022"
+        for n_latent in (10,) if name == "u2os" else (10, 65):
+            for processing, preset in (("recommended", "recommended"), ("recommended", chow), ("chow2022", chow)):
+                for variant in VARIANTS:
+                    model = make_vae(variant, preset, n_latent=n_latent, random_state=seed)
+                    jobs.append((name, processing, seed, model, dict(preset=preset.split("-")[0], model=variant, n_latent=n_latent)))
+        for processing in ("recommended", "chow2022"):
+            jobs += [(name, processing, seed, PCA(k), dict(preset="", model="pca", n_latent=k)) for k in (5, 10, 20, 50, 65)]
+    return [delayed(score)(folder, *job) for job in jobs]
+
+
+def ablation(folder: Path) -> list[dict]:
+    "One choice undone at a time, on U2OS."
+    return [
+        delayed(score)(folder, "u2os", "recommended", seed, make_vae(variant, random_state=seed, **changed), dict(without=what))
+        for seed in SEEDS for what, (variant, changed) in ABLATION.items()
+    ]
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:] or ("rebuild", "ablation"):
+        table = pd.DataFrame(Parallel(n_jobs=-1, verbose=1)(globals()[name](folder)))
+        files = {n: hashlib.sha256((folder / f).read_bytes()).hexdigest()[:16] for n, (f, _) in TABLES.items()}
+        table = table.assign(sha256=table.table.map(files), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
+        table.to_csv(ROOT / "nbs" / "results" / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+        print(table.groupby([c for c in ("table", "processing", "preset", "model", "n_latent", "without") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())

@@ -1,0 +1,92 @@
+"""How β, λ, the number of latent units and the other settings come out on two real tables: python tools/selection.py FOLDER [beta] [lambda] [latent] [trials]
+
+FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset prepares it, the settings are varied around that preset's, and every
+fit is scored. Writes nbs/results/selection_*.csv, which 04_selection reads, checks and draws, because the tables themselves are not in the repository.
+"""
+
+import hashlib
+import sys
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from project import ROOT
+
+from cpvae.data import read_profiles
+from cpvae.pipeline import RunConfig, prepare_profiles
+from cpvae.selection import importances, latent_curve, trials_table, tune, weight_curve
+
+# Name: file, how to read it, the preset of the paper's settings.
+TABLES = {
+    "U2OS": ("cell_injury_u2os_8298x346.parquet", {}, "chow2022"),
+    "L1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True}, "chow2022-l1000"),
+}
+BETAS = {"chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100)}
+LAMBDAS = {"chow2022": (0, *(10.0**i for i in range(8))), "recommended": (0, 10, 100, 1000)}
+SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(2)}}
+SIZES = (5, 10, 20, 50, 150)
+TRIALS = 20
+
+
+def parts(folder: Path):
+    "Each table prepared by each preset: what identifies it, training profiles, validation profiles, preset of the models."
+    for table, (name, how, paper) in TABLES.items():
+        for preparation in ("chow2022", "recommended"):
+            profiles = prepare_profiles(read_profiles(folder / name, **how), RunConfig(preset=preparation))
+            x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+            about = {"table": table, "preparation": preparation}
+            yield about, x[split == "train"], x[split == "valid"], paper if preparation == "chow2022" else "recommended"
+
+
+def curves(prepared, which: str, grids: dict) -> pd.DataFrame:
+    "The curve of one weight on every part."
+    return pd.concat([
+        weight_curve(x, valid, grids[about["preparation"]], which, preset=preset, seeds=SEEDS[which][about["preparation"]], jobs=-1).assign(**about, n=len(x))
+        for about, x, valid, preset in prepared
+    ])
+
+
+def latent(prepared) -> pd.DataFrame:
+    "FVU against latent units, recommended preset."
+    return pd.concat([latent_curve(x, v, SIZES, seeds=range(2), jobs=-1).assign(**about, n=len(x)) for about, x, v, preset in prepared if preset == "recommended"])
+
+
+def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "A search in the paper's space on both tables, and in ours on U2OS; and what mattered."
+    tables, matter = [], []
+    for about, x, valid, preset in prepared:
+        if about != {"table": "L1000", "preparation": "recommended"}:
+            study = tune(x, valid, variant="beta", preset=preset, trials=TRIALS, jobs=-1, **({} if preset == "recommended" else {"epochs": 30}))
+            tables.append(trials_table(study).assign(**about, n=len(x)))
+            matter.append(importances(study).rename("importance").reset_index().assign(**about))
+    return pd.concat(tables), pd.concat(matter)
+
+
+def write(name: str, table: pd.DataFrame, folder: Path) -> None:
+    "One table with its origin."
+    sums = {t: hashlib.sha256((folder / file).read_bytes()).hexdigest() for t, (file, _, _) in TABLES.items()}
+    origin = {"source": table["table"].map({t: file for t, (file, _, _) in TABLES.items()}), "sha256": table["table"].map(sums)}
+    table = table.assign(**origin, created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), torch=version("torch"), optuna=version("optuna"))
+    first = ["table", "preparation"]
+    table = table[first + [c for c in table if c not in first]]
+    table.to_csv(ROOT / "nbs" / "results" / f"selection_{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+    print(f"selection_{name}.csv: {len(table)} rows", flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # each model that collapsed would say so
+    folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["beta", "lambda", "latent", "trials"]
+    prepared = list(parts(folder))
+    if "beta" in wanted:
+        write("beta", curves(prepared, "beta", BETAS), folder)
+    if "lambda" in wanted:
+        write("lambda", curves(prepared, "mmd_weight", LAMBDAS), folder)
+    if "latent" in wanted:
+        write("latent", latent(prepared), folder)
+    if "trials" in wanted:
+        searched, matter = trials(prepared)
+        write("trials", searched, folder)
+        write("importance", matter, folder)
