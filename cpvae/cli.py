@@ -160,7 +160,7 @@ def lines(
 @reads_profiles
 def info(
     profiles: Profiles,
-    how: dict,
+    how: dict,  # options of `read_profiles`, see `READING`
     debug: Debug = False,
 ) -> None:
     "What a table holds, how its columns were read, and what can be done with it."
@@ -205,7 +205,7 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
 @reads_profiles
 def run(
     profiles: Profiles,
-    how: dict,
+    how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
     models: Annotated[str, typer.Option(help="Models to fit, joined by commas.")] = "vanilla,beta,mmd,pca",
@@ -235,7 +235,7 @@ def demo(
 ) -> None:
     "The whole pipeline on simulated profiles whose truth is known, in about a minute."
     with refusing(debug):
-        _run(read(["simulated"], seed), out, jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200))
+        _run(read(["simulated"], seed), out, jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200, hidden_layer_sizes=(250,)))
 
 # %% ../nbs/10_cli.ipynb #58bb5830
 def default_place(
@@ -289,7 +289,7 @@ def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled t
 @reads_profiles
 def select_beta(
     profiles: Profiles,
-    how: dict,
+    how: dict,  # options of `read_profiles`, see `READING`
     out: Annotated[Path | None, typer.Option(help="Table of the curve, one row a weight and seed, and the figure beside it. Default: results/NAME-WEIGHT.csv.", show_default=False)] = None,
     preset: Preset = "recommended",
     weight: Annotated[str, typer.Option(help="'beta', of the KL divergence, or 'lambda', of the MMD.")] = "beta",
@@ -303,15 +303,15 @@ def select_beta(
     debug: Debug = False,
 ) -> None:
     "How beta (or lambda) changes a model: the paper's Hausdorff distance and better criteria, and what each would choose."
+    which, values = weights_to_try(weight, grid)
     with refusing(debug):
-        which, values = weights_to_try(weight, grid)
         x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
         from cpvae.selection import choices, curve_figure, weight_curve
 
         curve = weight_curve(x, x_valid, values, which, preset=models, seeds=range(seed, seed + seeds), jobs=jobs, progress=not quiet)
         out = out or default_place(profiles, f"-{weight}.csv")
         save_table(curve, out)
-        curve_figure(curve).savefig(out.with_suffix(".png"), dpi=100)
+        curve_figure(curve, which).savefig(out.with_suffix(".png"), dpi=100)
         typer.echo(choices(curve).to_string(float_format=lambda v: f"{v:.3g}"))
         typer.echo(f"curve: {out}, {out.with_suffix('.png').name}")
 
@@ -320,7 +320,7 @@ def select_beta(
 @reads_profiles
 def tune(
     profiles: Profiles,
-    how: dict,
+    how: dict,  # options of `read_profiles`, see `READING`
     storage: Annotated[Path | None, typer.Option(help="Journal of the search; a search found there goes on, and several processes may share it. Default: results/NAME-VARIANT.log.", show_default=False)] = None,
     preset: Preset = "recommended",
     variant: Annotated[str, typer.Option(help="'vanilla', 'beta' or 'mmd'.")] = "vanilla",
@@ -346,6 +346,8 @@ def tune(
         except ValueError as error:
             raise ProfileError(str(error)) from error
         save_table(table := trials_table(study), storage.with_suffix(".csv"))
+        if "complete" not in set(table.state):
+            raise ProfileError(f"all {len(table)} trials diverged; look for extreme values in the profiles")
         typer.echo(f"best of {len(table)} trials: {study.best_value:.4g}, " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in study.best_params.items()))
         typer.echo(f"search: {storage}; trials: {storage.with_suffix('.csv').name}")
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PAPER_SWEEP', 'CRITERIA', 'SPACES', 'kept_epoch', 'loss_shares', 'elbo', 'held_out_scores', 'unsteadiness',
            'hausdorff_scores', 'simulation_scores', 'weighted_vae', 'curve_point', 'weight_curve', 'choose_weight',
-           'choices', 'latent_curve', 'space_of', 'vae_settings', 'trial_value', 'open_study', 'ask', 'tell', 'tune',
-           'trials_table', 'importances', 'parallel_coordinates']
+           'choices', 'curve_figure', 'latent_curve', 'space_of', 'vae_settings', 'trial_value', 'open_study', 'ask',
+           'tell', 'tune', 'trials_table', 'importances', 'parallel_coordinates']
 
-# %% ../nbs/04_selection.ipynb #8dd91ced
+# %% ../nbs/04_selection.ipynb #88220e05
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ from .fits import fit_one, quiet_workers
 from .models import VAE, make_vae
 from .training import DivergedError, one_thread
 
-# %% ../nbs/04_selection.ipynb #c71d79a6
+# %% ../nbs/04_selection.ipynb #d4d7ac2d
 def kept_epoch(
     vae: VAE,  # fitted with validation profiles
 ) -> pd.Series:  # its row of the history
@@ -41,7 +41,7 @@ def kept_epoch(
     history = vae.history_
     return history.iloc[-1] if vae.monitor == "none" else history.loc[history[f"valid_{vae.monitor}"].idxmin()]
 
-# %% ../nbs/04_selection.ipynb #df755f3d
+# %% ../nbs/04_selection.ipynb #c1d09917
 def loss_shares(
     history: pd.DataFrame,  # `valid_reconstruction`, `valid_kl` and `valid_mmd`, unweighted, one row an epoch
     beta: float,  # weight of the KL divergence
@@ -53,7 +53,7 @@ def loss_shares(
     loss = last.valid_reconstruction + kl + mmd if last.valid_reconstruction > 0 else np.nan
     return {"kl_share": kl / loss, "mmd_share": mmd / loss}
 
-# %% ../nbs/04_selection.ipynb #937092b6
+# %% ../nbs/04_selection.ipynb #142e3b00
 def elbo(
     vae: VAE,  # fitted with validation profiles
 ) -> float:  # nats a profile, the larger the better
@@ -64,7 +64,7 @@ def elbo(
         nll = G / 2 * (np.log(2 * np.pi * kept.valid_sse / G) + 1)
     return float(-nll - kept.valid_kl)
 
-# %% ../nbs/04_selection.ipynb #9396179c
+# %% ../nbs/04_selection.ipynb #bd2ec432
 def held_out_scores(
     vae: VAE,  # fitted with these validation profiles
     X: np.ndarray,  # `[N,G]` training profiles
@@ -78,7 +78,7 @@ def held_out_scores(
     scores |= {"active": int(vae.latent_units_.active.sum())} | loss_shares(vae.history_, vae.beta, vae.mmd_weight)
     return scores | {"unsteadiness": unsteadiness(vae.history_)}
 
-# %% ../nbs/04_selection.ipynb #c20438cd
+# %% ../nbs/04_selection.ipynb #ce106337
 def unsteadiness(
     history: pd.DataFrame,  # `valid_loss`, one row an epoch
     epochs: int = 10,  # the last so many
@@ -87,7 +87,7 @@ def unsteadiness(
     last = history.valid_loss.tail(epochs)
     return float(last.std(ddof=0) / last.mean()) if last.min() > 0 else float("nan")
 
-# %% ../nbs/04_selection.ipynb #361d21fb
+# %% ../nbs/04_selection.ipynb #4585d5a9
 def hausdorff_scores(
     X: np.ndarray,  # `[N,G]` training profiles
     simulated: np.ndarray,  # `[N,G]` as many decoded draws from the prior
@@ -100,7 +100,7 @@ def hausdorff_scores(
     scores = {"hausdorff": max(to_data, to_simulated.max()), "hausdorff_to_data": to_data, "hausdorff_to_simulated": to_simulated.max()}
     return {k: float(v) for k, v in scores.items()} | {"hausdorff_without": float(without), "farthest": int(to_simulated.argmax())}
 
-# %% ../nbs/04_selection.ipynb #207615d9
+# %% ../nbs/04_selection.ipynb #bf633e2f
 def simulation_scores(
     vae: VAE,  # fitted
     X: np.ndarray,  # `[N,G]` training profiles
@@ -112,7 +112,7 @@ def simulation_scores(
     others = fidelity(X_valid, simulated[: len(X_valid)], seed)
     return hausdorff_scores(X, simulated) | {k: v for k, v in others.items() if not k.startswith("hausdorff")}
 
-# %% ../nbs/04_selection.ipynb #0169d19d
+# %% ../nbs/04_selection.ipynb #5856d683
 # What the paper held constant while it varied β (§5.4).
 PAPER_SWEEP = dict(n_latent=50, learning_rate=1e-3, batch_size=128, epochs=50, heads="chow2022")
 
@@ -129,7 +129,7 @@ def weighted_vae(
         raise ValueError(f"no curve of {which!r}; there are 'beta' and 'mmd_weight'")
     return make_vae(variant, preset, **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings))
 
-# %% ../nbs/04_selection.ipynb #783a9355
+# %% ../nbs/04_selection.ipynb #3288af44
 def curve_point(
     vae: VAE,  # not fitted
     X: np.ndarray,  # `[N,G]` scaled training profiles
@@ -143,7 +143,7 @@ def curve_point(
             return {"diverged": True}
         return {"diverged": False} | simulation_scores(fitted, X, X_valid, fitted.seed_) | held_out_scores(fitted, X, X_valid)
 
-# %% ../nbs/04_selection.ipynb #8570c778
+# %% ../nbs/04_selection.ipynb #416e9283
 def weight_curve(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles, M > 5
@@ -164,13 +164,13 @@ def weight_curve(
     rows = _in_parallel(curve_point, [(m, X, X_valid) for m in models], jobs, progress)
     return pd.DataFrame([{"weight": w, "seed": s} | row for (w, s), row in zip(cells, rows)])
 
-# %% ../nbs/04_selection.ipynb #dcbf6e09
+# %% ../nbs/04_selection.ipynb #c7f79537
 def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool) -> list:  # results, in order
     with quiet_workers():
         done = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)
         return list(tqdm(done, "fitting", len(arguments), leave=False, disable=None if progress else True))
 
-# %% ../nbs/04_selection.ipynb #7c0a8d41
+# %% ../nbs/04_selection.ipynb #30925922
 # Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer to "one".
 CRITERIA: dict[str, Literal["smaller", "larger", "one"]] = {
     "hausdorff": "smaller", "hausdorff_without": "smaller", "average_hausdorff": "smaller", "sliced_wasserstein": "smaller", "mmd": "smaller",
@@ -192,7 +192,7 @@ def choose_weight(
         raise ValueError(f"no weight has a {criterion} of every fit")
     return float(means.idxmin())
 
-# %% ../nbs/04_selection.ipynb #eb35eae6
+# %% ../nbs/04_selection.ipynb #d663bc43
 def choices(
     curve: pd.DataFrame,  # from `weight_curve`
 ) -> pd.DataFrame:  # one row a criterion: `better`, `weight` it picks, `agree`: share of seeds that would pick it alone, `lowest` and `highest` pick of a seed
@@ -205,7 +205,27 @@ def choices(
             rows[name] = {"better": better, "weight": weight, "agree": np.mean(np.equal(picks, weight)), "lowest": min(picks), "highest": max(picks)}
     return pd.DataFrame(rows).T.infer_objects().rename_axis("criterion")
 
-# %% ../nbs/04_selection.ipynb #45e6928f
+# %% ../nbs/04_selection.ipynb #7037434a
+def curve_figure(
+    curve: pd.DataFrame,  # from `weight_curve`
+    which: Literal["beta", "mmd_weight"] = "beta",  # what was varied, for the axis
+) -> Figure:  # means over seeds, each as a share of its largest; a large mark where a criterion would choose, a dotted line where the bound would
+    "Draw what each weight brings."
+    fig, ax = plt.subplots(figsize=(6, 2.8), constrained_layout=True)
+    weights = sorted(set(curve["weight"]))
+    for criterion, (colour, marker) in {"hausdorff": ("#D55E00", "o"), "average_hausdorff": ("#009E73", "s"), "sliced_wasserstein": ("#CC79A7", "v"), "fvu": ("#0072B2", "^")}.items():
+        line = curve.groupby("weight")[criterion].mean()
+        picked = weights.index(choose_weight(curve, criterion))
+        ax.plot(line.to_numpy() / line.max(), f"{marker}-", ms=4, color=colour, label=criterion.replace("_", " "))
+        ax.plot(picked, line.iloc[picked] / line.max(), marker, ms=9, color=colour)
+    if curve["elbo"].notna().any():
+        ax.axvline(weights.index(choose_weight(curve, "elbo")), color="black", ls=":", label="ELBO")
+    ax.set(xlabel="β" if which == "beta" else "λ", xticks=range(len(weights)), ylabel="mean, of its largest", ylim=(0, 1.08))
+    ax.set_xticklabels([f"{w:g}" for w in weights])
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+# %% ../nbs/04_selection.ipynb #01c55bd0
 def latent_curve(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
@@ -224,7 +244,7 @@ def latent_curve(
     rows = _in_parallel(_latent_point, [(m, X, X_valid) for m in models], jobs, progress)
     return pd.DataFrame([dict(zip(("model", "n_latent", "seed"), cell)) | row for cell, row in zip(cells, rows)])
 
-# %% ../nbs/04_selection.ipynb #ac13f16e
+# %% ../nbs/04_selection.ipynb #77ef4da7
 def _latent_point(model: VAE | PCA, X: np.ndarray, X_valid: np.ndarray) -> dict[str, float]:  # fitted on one thread, scored
     with one_thread():
         try:
@@ -236,8 +256,8 @@ def _latent_point(model: VAE | PCA, X: np.ndarray, X_valid: np.ndarray) -> dict[
         error = np.square(X_valid - fitted.inverse_transform(fitted.transform(X_valid)), dtype=np.float64).sum()
         return {"sse": error / len(X_valid), "fvu": error / np.square(X_valid - X.mean(axis=0), dtype=np.float64).sum()}
 
-# %% ../nbs/04_selection.ipynb #77b8045a
-# Where to look, by space: "chow2022" is the paper's (§5.5), in whose steps the authors had no order; "recommended" is ours.
+# %% ../nbs/04_selection.ipynb #11fe707f
+# Where to look, by space: "chow2022" is the paper's (§5.5); "recommended" is ours.
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "chow2022": {
         "learning_rate": CategoricalDistribution((1e-2, 1e-3, 1e-4, 1e-5)),
@@ -267,7 +287,7 @@ def space_of(
     fixed = {*settings} | ({"width", "depth"} if "hidden_layer_sizes" in settings else set())
     return {name: d for name, d in space.items() if name not in fixed}
 
-# %% ../nbs/04_selection.ipynb #c25b19db
+# %% ../nbs/04_selection.ipynb #256b868d
 def vae_settings(
     params: Mapping[str, Any],  # of a trial
 ) -> dict[str, Any]:  # parameters of `VAE`
@@ -277,7 +297,7 @@ def vae_settings(
         settings["hidden_layer_sizes"] = tuple(params["width"] // 2**i for i in range(params["depth"]))
     return settings
 
-# %% ../nbs/04_selection.ipynb #6a7e67ca
+# %% ../nbs/04_selection.ipynb #02193b9a
 def trial_value(
     vae: VAE,  # not fitted
     X: np.ndarray,  # `[N,G]` scaled training profiles
@@ -293,7 +313,7 @@ def trial_value(
         scores = held_out_scores(fitted, X, X_valid)
         return -scores["elbo"] if by_elbo else float(kept_epoch(fitted).valid_loss), scores
 
-# %% ../nbs/04_selection.ipynb #2a160a7c
+# %% ../nbs/04_selection.ipynb #be29b96c
 def open_study(
     storage: str | Path | None,  # journal file that several processes or machines may share; None: in memory
     about: dict[str, Any],  # JSON-able: what the search belongs to
@@ -310,7 +330,7 @@ def open_study(
         raise ValueError(f"{Path(str(storage)).name} holds another search: {other}")
     return study
 
-# %% ../nbs/04_selection.ipynb #910b53df
+# %% ../nbs/04_selection.ipynb #b09b9279
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:  # a context in which Optuna only warns
     before = optuna.logging.get_verbosity()
@@ -337,11 +357,11 @@ def _storage(path: str | Path | None) -> BaseStorage:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
 
-# %% ../nbs/04_selection.ipynb #526189d2
+# %% ../nbs/04_selection.ipynb #2d57d652
 def _seed(*numbers: int) -> int:  # of a trial: a function of the search's seed and the trial's number, which no two processes share
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] % (2**31 - 1))
 
-# %% ../nbs/04_selection.ipynb #61784f4b
+# %% ../nbs/04_selection.ipynb #626b179c
 def ask(
     study: optuna.Study,  # to draw a trial from
     space: Mapping[str, BaseDistribution],  # what to draw
@@ -360,7 +380,7 @@ def ask(
             trial.suggest_float(name, d.low, d.high, log=d.log)
     return trial
 
-# %% ../nbs/04_selection.ipynb #c9bfd046
+# %% ../nbs/04_selection.ipynb #d41cfdf1
 def tell(
     study: optuna.Study,  # the trial's
     trial: Trial,  # from `ask`
@@ -375,7 +395,7 @@ def tell(
     else:
         study.tell(trial, value)
 
-# %% ../nbs/04_selection.ipynb #63ca5de3
+# %% ../nbs/04_selection.ipynb #3ef8edbc
 def tune(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
@@ -402,7 +422,7 @@ def tune(
             bar.update(len(asked))
     return study
 
-# %% ../nbs/04_selection.ipynb #6ce71b7a
+# %% ../nbs/04_selection.ipynb #909c6ce5
 def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None) -> None:  # fit, judge, report
     try:
         done = Parallel(n_jobs=jobs)(delayed(trial_value)(*each) for each in arguments)
@@ -413,11 +433,11 @@ def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple
     for trial, (value, scores) in zip(asked, done):
         tell(study, trial, value, scores)
 
-# %% ../nbs/04_selection.ipynb #00b11965
+# %% ../nbs/04_selection.ipynb #6bb52379
 def _digest(*matrices: np.ndarray) -> str:  # of values and shapes
     return " ".join(f"{hashlib.sha256(np.ascontiguousarray(x)).hexdigest()[:16]} {x.shape}" for x in matrices)
 
-# %% ../nbs/04_selection.ipynb #d0440ac7
+# %% ../nbs/04_selection.ipynb #aca2df99
 def trials_table(
     study: optuna.Study,  # from `tune`
 ) -> pd.DataFrame:  # one row a trial, by number: `number`, `state`, `value` (the smaller the better), its parameters, `held_out_scores`
@@ -426,7 +446,7 @@ def trials_table(
     rows = [{"number": t.number, "state": "diverged" if t.state == TrialState.PRUNED else "complete", "value": t.value} | t.params | t.user_attrs for t in ended]
     return pd.DataFrame(rows, columns=None if rows else ["number", "state", "value"])
 
-# %% ../nbs/04_selection.ipynb #1a5803a5
+# %% ../nbs/04_selection.ipynb #282c6604
 def importances(
     study: optuna.Study,  # from `tune`, with at least two complete trials
     seed: int = 0,  # of the forest
@@ -436,7 +456,7 @@ def importances(
     with _quiet_optuna():
         return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator), dtype=float).rename_axis("parameter")
 
-# %% ../nbs/04_selection.ipynb #78d245b9
+# %% ../nbs/04_selection.ipynb #cfcf15df
 def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:  # height of each value on its axis, 0 to 1; height and text of the axis' ends or kinds
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= 5:
         kinds = {kind: i / max(1, values.nunique() - 1) for i, kind in enumerate(sorted(values.unique()))}
@@ -445,7 +465,7 @@ def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:  # hei
     bend = np.log if low > 0 and high > 31 * low else lambda v: v
     return (bend(values.to_numpy(float)) - bend(low)) / (bend(high) - bend(low)), {0.0: f"{low:.3g}", 1.0: f"{high:.3g}"}
 
-# %% ../nbs/04_selection.ipynb #09dbbfdb
+# %% ../nbs/04_selection.ipynb #b0ef32dd
 def parallel_coordinates(
     table: pd.DataFrame,  # from `trials_table`
     columns: Sequence[str],  # the parameters to show, an axis each

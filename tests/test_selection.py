@@ -201,6 +201,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path):
         parts = tune(X, VALID, trials=trials, storage=path, **ask)
     pd.testing.assert_frame_equal(trials_table(parts), whole, check_exact=True)
     assert whole.number.tolist() == list(range(14)) and (whole.state == "complete").all()
+    assert whole.learning_rate.nunique() == 14  # one seed, no two draws alike
     assert not trials_table(tune(X, VALID, trials=2, seed=1, **ask)).learning_rate.equals(whole.learning_rate[:2])
     two = [trials_table(tune(X, VALID, trials=5, jobs=2, **ask)) for _ in range(2)]
     pd.testing.assert_frame_equal(*two, check_exact=True)  # two at a time are repeatable too

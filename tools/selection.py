@@ -25,10 +25,11 @@ TABLES = {
     "L1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True}, "chow2022-l1000"),
 }
 BETAS = {"chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100)}
-LAMBDAS = {"chow2022": (0, *(10.0**i for i in range(8))), "recommended": (0, 10, 100, 1000)}
-SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(2)}}
-SIZES = (5, 10, 20, 50, 150)
-TRIALS = 20
+LAMBDAS = {"chow2022": (0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7), "recommended": (0, 100, 1000)}
+SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(1)}}
+SIZES = (5, 10, 50, 150)
+TRIALS = 16
+BUDGET = {"chow2022": {"epochs": 30}, "recommended": {"steps": 1000}}  # of a trial, and of a fit of the latent curve
 
 
 def parts(folder: Path):
@@ -50,8 +51,8 @@ def curves(prepared, which: str, grids: dict) -> pd.DataFrame:
 
 
 def latent(prepared) -> pd.DataFrame:
-    "FVU against latent units, recommended preset."
-    return pd.concat([latent_curve(x, v, SIZES, seeds=range(2), jobs=-1).assign(**about, n=len(x)) for about, x, v, preset in prepared if preset == "recommended"])
+    "FVU against latent units, recommended preset, half of its steps."
+    return pd.concat([latent_curve(x, v, SIZES, seeds=range(2), jobs=-1, **BUDGET["recommended"]).assign(**about, n=len(x)) for about, x, v, preset in prepared if preset == "recommended"])
 
 
 def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -59,7 +60,7 @@ def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables, matter = [], []
     for about, x, valid, preset in prepared:
         if about != {"table": "L1000", "preparation": "recommended"}:
-            study = tune(x, valid, variant="beta", preset=preset, trials=TRIALS, jobs=-1, **({} if preset == "recommended" else {"epochs": 30}))
+            study = tune(x, valid, variant="beta", preset=preset, trials=TRIALS, jobs=-1, **BUDGET[about["preparation"]])
             tables.append(trials_table(study).assign(**about, n=len(x)))
             matter.append(importances(study).rename("importance").reset_index().assign(**about))
     return pd.concat(tables), pd.concat(matter)
