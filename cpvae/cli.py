@@ -191,11 +191,14 @@ def describe_for_info(
 
 # %% ../nbs/10_cli.ipynb #8791dc19
 def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **settings) -> None:
+    from joblib.externals.loky import get_reusable_executor
+
     from cpvae.pipeline import RunConfig, run_pipeline
 
     try:
         folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, resume=resume, command=f"cpvae {shlex.join(sys.argv[1:])}", progress=not quiet)
     except KeyboardInterrupt:
+        get_reusable_executor().shutdown(kill_workers=True)  # else they complain while they end
         typer.echo("cpvae: interrupted; the same command with --resume goes on where it stopped", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")

@@ -277,10 +277,10 @@ def train(
     standing = Standing.new(module, plan, len(x))
     if checkpoint and checkpoint.exists():
         read_checkpoint(checkpoint, standing, about)
-    with one_thread(), tqdm(total=plan.epochs, initial=len(standing.history), desc="epochs", leave=False, disable=None if progress else True) as bar:
-        while not ended(standing, plan):
+    left = iter(lambda: ended(standing, plan), True)
+    with one_thread():  # no bar unless it is wanted: it would leave its lock behind in a worker that is interrupted
+        for _ in tqdm(left, "epochs", plan.epochs, initial=len(standing.history), leave=False, disable=None) if progress else left:
             one_epoch(standing, x, x_valid, plan)
-            bar.update()
             if checkpoint and (len(standing.history) % every == 0 or ended(standing, plan)):
                 write_checkpoint(checkpoint, standing, about)
     module.load_state_dict(standing.best or module.state_dict())
