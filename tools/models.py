@@ -1,4 +1,4 @@
-"""Make the tables of the models' worth that nbs/03b_worth reads: `python tools/models.py DATA [rebuild|ablation]`.
+"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a split by compound, every
 figure on its test part; five seeds, each of the split and of the weights. Nothing here was chosen on these test parts.
