@@ -68,12 +68,10 @@ def products(shape, x):
 def ours(shape, x, preset="plain"):
     "cpvae's own training step; plain: squared error and KL, constant learning rate, no clipping, which is what pythae does."
     n, g, h, latent, b = shape
-    likelihood, warmup = ("squared_error", 0.0) if preset == "plain" else ("shared", 0.1)
+    likelihood = "squared_error" if preset == "plain" else "shared"
     network = Network(g, (h,), latent, shared=True, generator=torch.Generator().manual_seed(0))
-    module = _Trainable(network, Objective(1.0, 0.0, likelihood, "gaussian", warmup))
-    plan = Plan(10_000, batch_size=b) if preset == "plain" else Plan(10_000, batch_size=b, clip=0.3)
-    if preset == "plain":
-        plan = Plan(10_000, batch_size=b, schedule="constant")
+    module = _Trainable(network, Objective(1.0, 0.0, likelihood, "gaussian"))
+    plan = Plan(10_000, batch_size=b, **({"schedule": "constant"} if preset == "plain" else {"clip": 0.3}))
     standing = Standing.new(module, plan, n)
 
     def epoch():

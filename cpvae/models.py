@@ -34,24 +34,26 @@ from .training import Plan, epochs_for, one_thread, train
 
 # %% ../nbs/03_models.ipynb #b8e2b1c5
 class ChowHead(nn.Sequential):
-    "A latent head as the authors built it: linear, batch normalisation with Keras' constants, leaky rectifier."
+    "Latent heads as the authors built them: linear, batch normalisation with Keras' constants, leaky rectifier."
 
     def __init__(
         self,
         n_hidden: int,  # hidden units
-        n_latent: int,  # L, latent units
+        n_out: int,  # its outputs
         batch_norm: bool = True,  # the authors searched over both, and chose it
     ):
-        norm = [nn.BatchNorm1d(n_latent, eps=1e-3, momentum=0.01)] if batch_norm else []
-        super().__init__(nn.Linear(n_hidden, n_latent), *norm, nn.LeakyReLU(0.3))
+        norm = [nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.01)] if batch_norm else []
+        super().__init__(nn.Linear(n_hidden, n_out), *norm, nn.LeakyReLU(0.3))
 
 # %% ../nbs/03_models.ipynb #53b08c5e
-def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:  # Glorot-uniform; a linear log-variance head at zero
+def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:  # Glorot-uniform, each head for itself; a linear log-variance head at zero
+    heads = network.heads if isinstance(network.heads, nn.Linear) else network.heads[0]
     for layer in (m for m in network.modules() if isinstance(m, nn.Linear)):
-        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        for weight in layer.weight.chunk(2) if layer is heads else [layer.weight]:
+            nn.init.xavier_uniform_(weight, generator=generator)
         nn.init.zeros_(layer.bias)
-    if isinstance(network.logvar, nn.Linear):
-        nn.init.zeros_(network.logvar.weight)
+    if heads is network.heads:
+        nn.init.zeros_(heads.weight.chunk(2)[1])
 
 # %% ../nbs/03_models.ipynb #2bc0fc8c
 def _rectified(*sizes: int) -> Iterator[nn.Module]:  # fully connected layers, each with the authors' leaky rectifier
@@ -73,9 +75,9 @@ class Layers(nn.Module):
         generator: torch.Generator | None = None,  # source of the initial weights
     ):
         super().__init__()
-        head = nn.Linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
+        both = nn.Linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
         self.encoder = nn.Sequential(*_rectified(n_features, *hidden))
-        self.mu, self.logvar = head(hidden[-1], n_latent), head(hidden[-1], n_latent)
+        self.heads = both(hidden[-1], 2 * n_latent)  # of the mean, and of the log variance
         self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), nn.Linear(hidden[0], n_features))
         self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features))
         _initialise(self, generator)
@@ -104,9 +106,8 @@ class Network(Layers):
         x: Tensor,  # `[B,G]` profiles
     ) -> tuple[Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`
         "Posterior of each profile. A linear log variance is bent to stay between -8 and 8, so that no profile's noise can explode."
-        h = self.encoder(x)
-        mu, logvar = self.mu(h), self.logvar(h)
-        return mu, logvar if isinstance(self.logvar, ChowHead) else 8 * torch.tanh(logvar / 8)
+        mu, logvar = self.heads(self.encoder(x)).chunk(2, -1)
+        return mu, logvar if isinstance(self.heads, ChowHead) else 8 * torch.tanh(logvar / 8)
 
 # %% ../nbs/03_models.ipynb #d92e0d45
 @dataclass(frozen=True)
@@ -128,12 +129,25 @@ class Objective:
     ) -> dict[str, Tensor]:  # `loss`, weighted; `reconstruction` (negative log density, or SSE), `sse`, `kl`, `mmd`, unweighted means
         "Mean loss a profile, and its parts."
         mu, logvar, z, x_hat = network(x, generator)
-        error, kl = (x_hat - x).square().mean(0), kl_unit_normal(mu, logvar).mean()
-        sse = error.sum()
-        rebuilt = sse if self.likelihood == "squared_error" else mean_gaussian_nll(error, network.feature_logvar)
+        sse, rebuilt = self.rebuilding(x, x_hat, network.feature_logvar)
+        kl = kl_unit_normal(mu, logvar).mean()
         gap = z.new_zeros(()) if len(z) < 2 or (self.mmd_weight == 0 and network.training) else self.discrepancy(z, generator)
         beta = self.beta * (min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0)
         return {"loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight), "reconstruction": rebuilt, "sse": sse, "kl": kl, "mmd": gap}
+
+    def rebuilding(
+        self,
+        x: Tensor,  # `[B,G]` profiles
+        x_hat: Tensor,  # `[B,G]` their reconstructions
+        logvar: Tensor,  # `[G]` or `[1]` log variances of the decoder's noise
+    ) -> tuple[Tensor, Tensor]:  # means a profile: squared error, and what is charged for it
+        "Squared error and reconstruction loss. Only a variance for each feature needs the error of each feature."
+        n_profiles, n_features = x.shape
+        if self.likelihood == "gaussian":
+            error = (x_hat - x).square().mean(0)
+            return error.sum(), mean_gaussian_nll(error, logvar)
+        sse = nn.functional.mse_loss(x_hat, x, reduction="sum") / n_profiles
+        return sse, sse if self.likelihood == "squared_error" else n_features * mean_gaussian_nll(sse / n_features, logvar)
 
     def discrepancy(
         self,
@@ -166,7 +180,7 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     likelihood: Literal["shared", "gaussian", "squared_error"] = "shared"  # of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for each feature; "squared_error"
     heads: Literal["linear", "leaky", "chow2022"] = "linear"  # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
     kernel: Literal["gaussian", "chow2022"] = "gaussian"  # of the MMD: "gaussian" or "chow2022"
-    kl_warmup: float = 0.1  # part of the training over which beta rises from 0 to its value, 0 to 1
+    kl_warmup: float = 0.0  # part of the training over which beta rises from 0 to its value, 0 to 1
     code: Literal["mean", "sample"] = "mean"  # what `transform` gives: the posterior's "mean", or one "sample" from it
     steps: int = 2000  # optimiser steps, about, when `epochs` is None
     epochs: int | None = None  # passes over the training profiles; None: from `steps`
@@ -341,7 +355,7 @@ def collapse_note(
 
 # %% ../nbs/03_models.ipynb #1fefebc1
 # What all of the authors' models share.
-CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", kl_warmup=0.0, code="sample", learning_rate=1e-3, schedule="constant", clip=None, monitor="none")
+CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", code="sample", learning_rate=1e-3, schedule="constant", clip=None, monitor="none")
 # The authors' settings for each kind of profile (Table 2).
 _CP5 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=10, batch_size=96)
 _CP4 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=90, batch_size=32, learning_rate=1e-4)

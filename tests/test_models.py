@@ -19,16 +19,17 @@ def leaky(a):
     return np.where(a > 0, a, 0.3 * a)
 
 
-def head(a, weights, name):
-    "Linear, batch normalisation by the batch's own mean and (biased) variance with Keras' epsilon, leaky rectifier."
-    a = a @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"]
-    return leaky(weights[f"{name}.1.weight"] * (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-3) + weights[f"{name}.1.bias"])
+def head(a, weights, units):
+    "Some of the heads' units: linear, batch normalisation by the batch's own mean and (biased) variance with Keras' epsilon, leaky rectifier."
+    weight, bias, scale, shift = (weights[f"heads.{name}"][units] for name in ("0.weight", "0.bias", "1.weight", "1.bias"))
+    a = a @ weight.T + bias
+    return leaky(scale * (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-3) + shift)
 
 
 def forward(x, weights, noise):
     "One hidden layer on each side, two heads, a draw, linear output."
     hidden = leaky(x @ weights["encoder.0.weight"].T + weights["encoder.0.bias"])
-    mu, logvar = head(hidden, weights, "mu"), head(hidden, weights, "logvar")
+    mu, logvar = head(hidden, weights, slice(None, 5)), head(hidden, weights, slice(5, None))
     z = mu + np.exp(logvar / 2) * noise
     return mu, logvar, z, leaky(z @ weights["decoder.0.weight"].T + weights["decoder.0.bias"]) @ weights["decoder.2.weight"].T + weights["decoder.2.bias"]
 
@@ -68,12 +69,14 @@ def test_the_authors_loss_is_what_its_formula_says(preset, variant):
 
 def test_layers_begin_and_move_as_keras_has_it():
     network = Network(200, (100,), 20, "chow2022", generator=torch.Generator().manual_seed(0))
-    for layer in (network.encoder[0], network.mu[0], network.logvar[0], network.decoder[0], network.decoder[2]):
-        bound = np.sqrt(6 / sum(layer.weight.shape))  # Glorot's
-        assert 0.97 * bound < layer.weight.abs().max().item() <= bound and not layer.bias.any()
-    norm, x = network.mu[1], torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
+    mean, spread = network.heads[0].weight.chunk(2)  # one layer, two heads
+    for weight in (network.encoder[0].weight, mean, spread, network.decoder[0].weight, network.decoder[2].weight):
+        bound = np.sqrt(6 / sum(weight.shape))  # Glorot's
+        assert 0.97 * bound < weight.abs().max().item() <= bound
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias") and not name.startswith("heads.1"))
+    norm, x = network.heads[1], torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
     network.train().encode(x)
-    before = network.mu[0](network.encoder(x)).detach()
+    before = network.heads[0](network.encoder(x)).detach()
     assert norm.running_mean.numpy() == pytest.approx(0.01 * before.mean(0).numpy(), abs=1e-6)  # momentum .99 in Keras' words
     assert norm.running_var.numpy() == pytest.approx(0.99 + 0.01 * before.var(0).numpy(), rel=1e-5)
 
