@@ -7,7 +7,7 @@ __all__ = ['fit_one', 'fit_many', 'quiet_workers']
 
 # %% ../nbs/03a_fits.ipynb #0118da6c
 import warnings
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def fit_one(
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles; PCA has no use for them
     shuffle: int | None = None,  # seed that shuffles each feature over profiles first; None: real profiles
     checkpoint: Path | None = None,  # file for a VAE to go on from, if it exists, and to write; None: neither
+    after_epoch: Callable[[VAE], None] | None = None,  # called with a VAE after each epoch; what it raises ends the fit
 ) -> VAE | PCA:  # fitted
     "Fit a copy of a model on one thread. Raises DivergedError if the loss is not finite."
     if shuffle is not None:
@@ -35,7 +36,7 @@ def fit_one(
         warnings.simplefilter("ignore", CollapseWarning)
         if isinstance(model, PCA):
             return clone(model).fit(X)
-        return clone(model).fit(X, X_valid=X_valid, checkpoint=checkpoint)
+        return clone(model).fit(X, X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch)
 
 # %% ../nbs/03a_fits.ipynb #5b636650
 def fit_many(

@@ -11,7 +11,7 @@ __all__ = ['CHOW2022', 'PRESETS', 'FORMAT', 'ChowHead', 'Layers', 'Network', 'Ob
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -215,9 +215,10 @@ class VAE(VAESettings):
         *,
         X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, logged, and used to pick the epoch kept (see `monitor`); None: the last epoch
         checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
+        after_epoch: Callable[["VAE"], None] | None = None,  # called after each epoch with this VAE and its `history_` so far; what it raises ends the training
     ) -> Self:  # itself, fitted
         "Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see `latent_units`), `seed_`. Raises ValueError for fewer than two profiles, DivergedError if the loss is not finite."
-        return fit_vae(self, X, X_valid, checkpoint)
+        return fit_vae(self, X, X_valid, checkpoint, after_epoch)
 
     def transform(
         self,
@@ -262,6 +263,7 @@ def fit_vae(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, or None
     checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
+    after_epoch: Callable[[VAE], None] | None = None,  # called after each epoch with the VAE and its `history_` so far; what it raises ends the training
 ) -> VAE:  # the same, fitted
     "Train a VAE by its settings. Raises ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite."
     X = validate_data(vae, X, dtype=np.float32, ensure_min_samples=2)
@@ -270,9 +272,14 @@ def fit_vae(
     vae.network_ = _new_network(vae)
     objective = Objective(vae.beta, vae.mmd_weight, vae.likelihood, vae.kernel, vae.kl_warmup)
     about = checkpoint and {"X": _digest(X), "X_valid": _digest(X_valid)} | {k: v for k, v in vae.get_params().items() if k not in ("random_state", "progress")}
+
+    def told(history: pd.DataFrame) -> None:
+        vae.history_ = history
+        after_epoch(vae)
+
     vae.history_ = train(
         _Trainable(vae.network_, objective), _tensor(X), None if X_valid is None else _tensor(X_valid), plan_of(vae, len(X)),
-        checkpoint=checkpoint and Path(checkpoint), about=about, progress=vae.progress,
+        checkpoint=checkpoint and Path(checkpoint), about=about, after_epoch=after_epoch and told, progress=vae.progress,
     )
     vae.latent_units_ = latent_units(vae, X[:10_000])
     if note := collapse_note(vae):

@@ -11,7 +11,7 @@ __all__ = ['CHECKPOINT', 'one_thread', 'batches', 'epochs_for', 'Plan', 'torch_d
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,6 +269,7 @@ def train(
     checkpoint: Path | None = None,  # file to go on from, if it exists, and to write; None: neither
     every: int = 10,  # epochs between two checkpoints
     about: dict[str, Any] | None = None,  # JSON-able: settings and data the checkpoint belongs to, beside the plan
+    after_epoch: Callable[[pd.DataFrame], None] | None = None,  # called with the history after each epoch; what it raises ends the training
     progress: bool = False,  # show a bar (never when the output is not a terminal)
 ) -> pd.DataFrame:  # one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
     "Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint."
@@ -281,11 +282,17 @@ def train(
     with one_thread():  # no bar unless it is wanted: it would leave its lock behind in a worker that is interrupted
         for _ in tqdm(left, "epochs", plan.epochs, initial=len(standing.history), leave=False, disable=None) if progress else left:
             one_epoch(standing, x, x_valid, plan)
+            if after_epoch:
+                after_epoch(_table(standing.history))
             if checkpoint and (len(standing.history) % every == 0 or ended(standing, plan)):
                 write_checkpoint(checkpoint, standing, about)
     module.load_state_dict(standing.best or module.state_dict())
     module.eval().to("cpu")
-    return pd.DataFrame([{"epoch": i} | row for i, row in enumerate(standing.history, 1)])
+    return _table(standing.history)
+
+
+def _table(history: list[dict[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame([{"epoch": i} | row for i, row in enumerate(history, 1)])
 
 # %% ../nbs/02_training.ipynb #d21facac
 def ended(

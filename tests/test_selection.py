@@ -13,7 +13,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from scipy.stats import norm
+from sklearn.base import clone
 
+from cpvae.models import make_vae
 from cpvae.selection import (
     CRITERIA,
     choices,
@@ -27,6 +29,9 @@ from cpvae.selection import (
     parallel_coordinates,
     simulation_scores,
     space_of,
+    stopping_bounds,
+    tell,
+    trial_value,
     trials_table,
     tune,
     unsteadiness,
@@ -200,7 +205,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path):
     for trials in (5, 6, 3):
         parts = tune(X, VALID, trials=trials, storage=path, **ask)
     pd.testing.assert_frame_equal(trials_table(parts), whole, check_exact=True)
-    assert whole.number.tolist() == list(range(14)) and (whole.state == "complete").all()
+    assert whole.number.tolist() == list(range(14)) and set(whole.state) == {"complete", "stopped"}
     assert whole.learning_rate.nunique() == 14  # one seed, no two draws alike
     assert not trials_table(tune(X, VALID, trials=2, seed=1, **ask)).learning_rate.equals(whole.learning_rate[:2])
     two = [trials_table(tune(X, VALID, trials=5, jobs=2, **ask)) for _ in range(2)]
@@ -223,8 +228,9 @@ def test_two_processes_share_one_search(tmp_path):
     said = [p.communicate(timeout=300)[1].decode() for p in processes]
     assert [p.returncode for p in processes] == [0, 0] and said == ["", ""], said
     table = trials_table(tune(X, VALID, storage=path, trials=1, steps=20, hidden_layer_sizes=(16,)))  # and a third joins
-    assert table.number.tolist() == list(range(17)) and (table.state == "complete").all()
-    assert table.learning_rate.nunique() == 17 and table.value.nunique() == 17  # same seed, no trial twice
+    assert table.number.tolist() == list(range(17)) and set(table.state) == {"complete", "stopped"}
+    complete = table[table.state == "complete"]
+    assert table.learning_rate.nunique() == 17 and complete.value.nunique() == len(complete)  # same seed, no trial twice
 
 
 def test_a_foreign_search_is_refused(tmp_path):
@@ -258,6 +264,33 @@ def test_a_trial_that_diverges_counts_as_the_worst():
     study = tune(wild, VALID, trials=2, steps=20)
     table = trials_table(study)
     assert (table.state == "diverged").all() and table.value.isna().all() and table.diverged.str.contains("smaller learning rate").all()
+
+
+def test_the_bounds_are_medians_of_complete_trials():
+    study = optuna.create_study()
+    for i, rungs in enumerate([(5, 4, 3), (9, 8, 7), (1, 1, 1), (7,), (3, 2, 2)]):
+        assert stopping_bounds(study) == []
+        tell(study, study.ask(), float(i), rungs, {})
+    tell(study, study.ask(), None, (100, 100, 100), {"stopped": "after epoch 3 of 4"})
+    tell(study, study.ask(), None, (), {"diverged": "inf"})
+    assert stopping_bounds(study) == [5, 3, 2.5] and stopping_bounds(study, least=6) == []
+    assert trials_table(study).state.tolist() == ["complete"] * 5 + ["stopped", "diverged"]
+    assert trials_table(study).value.tolist()[:5] == [0, 1, 2, 3, 4] and trials_table(study).value[5:].isna().all()
+
+
+def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
+    vae = make_vae("vanilla", hidden_layer_sizes=(16,), epochs=9, random_state=0)
+    history = clone(vae).fit(X, X_valid=VALID).history_
+    value, rungs, scores = trial_value(vae, X, VALID, False)
+    at = [history.valid_loss[history.valid_sse[:epochs].idxmin()] for epochs in (3, 5, 7, 9)]
+    assert [*rungs, value] == at and "fvu" in scores  # 9/4, 9/2 and 27/4 epochs, rounded up
+    assert trial_value(vae, X, VALID, False, at)[0] == value  # as good as the bound is good enough
+    for rung, epoch in enumerate((3, 5, 7)):
+        bounds = [at[i] - 1e-3 * (i == rung) for i in range(3)]
+        assert trial_value(vae, X, VALID, False, bounds) == (None, at[: rung + 1], {"stopped": f"after epoch {epoch} of 9"})
+    of_bound = trial_value(vae, X, VALID, True)
+    assert of_bound[0] == -of_bound[2]["elbo"] and len(of_bound[1]) == 3
+    assert trial_value(clone(vae).set_params(epochs=1), X, VALID, False, [-1e9])[1] == []
 
 
 def test_an_interrupt_leaves_no_trial_behind(monkeypatch):
