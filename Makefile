@@ -67,7 +67,7 @@ wheel: $(READY) ## build the package and import it in an environment without dev
 	$(BIN)/python tools/check_wheel.py
 
 bench: $(BENCH)/.ready ## how fast models train, beside matrix products and pythae 0.1.2 (ten minutes, in an environment of its own)
-	OMP_NUM_THREADS= $(BENCH)/bin/python benchmarks/training.py
+	env -u OMP_NUM_THREADS $(BENCH)/bin/python benchmarks/training.py
 
 bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas and cmapPy; FULL=1 for published sizes
 	$(BIN)/python benchmarks/reading.py $(if $(FULL),--full)
