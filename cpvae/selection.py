@@ -298,7 +298,8 @@ def vae_settings(
     return settings
 
 # %% ../nbs/04_selection.ipynb #a1b7c0d2
-RUNGS = (0.25, 0.5, 0.75)  # shares of a trial's epochs after which it may be stopped
+# Shares of a trial's epochs after which it may be stopped, by the schedule of its learning rate.
+RUNGS: dict[str, tuple[float, ...]] = {"constant": (0.25, 0.5, 0.75), "onecycle": (0.75,)}
 
 
 def stopping_bounds(
@@ -309,8 +310,7 @@ def stopping_bounds(
     complete = [t.intermediate_values for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
     if len(complete) < least:
         return []
-    at = [[values[i] for values in complete if i in values] for i in range(len(RUNGS))]
-    return [float(np.median(values)) if values else np.inf for values in at]
+    return [float(np.median([values[i] for values in complete if i in values])) for i in range(max(map(len, complete)))]
 
 # %% ../nbs/04_selection.ipynb #a1b7c0d3
 class _Stopped(Exception):
@@ -329,11 +329,11 @@ def trial_value(
     bounds: Sequence[float] = (),  # largest value allowed at each of `RUNGS`; none: all
 ) -> tuple[float | None, list[float], dict[str, Any]]:  # value to minimise, None if the fit was stopped or diverged; its values at `RUNGS`; other scores, or why
     "Fit and judge one trial, on one thread."
-    rungs: list[float] = []
+    rungs, shares = [], RUNGS[vae.schedule]
 
     def watch(fitting: VAE) -> None:
         done, epochs = len(fitting.history_), plan_of(fitting, len(X)).epochs
-        if len(rungs) < len(RUNGS) and RUNGS[len(rungs)] * epochs <= done < epochs:
+        if len(rungs) < len(shares) and shares[len(rungs)] * epochs <= done < epochs:
             rungs.append(_judged(fitting, by_elbo))
             if len(rungs) <= len(bounds) and not rungs[-1] <= bounds[len(rungs) - 1]:
                 raise _Stopped(f"after epoch {done} of {epochs}")

@@ -279,7 +279,7 @@ def test_the_bounds_are_medians_of_complete_trials():
 
 
 def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
-    vae = make_vae("vanilla", hidden_layer_sizes=(16,), epochs=9, random_state=0)
+    vae = make_vae("vanilla", hidden_layer_sizes=(16,), epochs=9, schedule="constant", random_state=0)
     history = clone(vae).fit(X, X_valid=VALID).history_
     value, rungs, scores = trial_value(vae, X, VALID, False)
     at = [history.valid_loss[history.valid_sse[:epochs].idxmin()] for epochs in (3, 5, 7, 9)]
@@ -291,6 +291,8 @@ def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
     of_bound = trial_value(vae, X, VALID, True)
     assert of_bound[0] == -of_bound[2]["elbo"] and len(of_bound[1]) == 3
     assert trial_value(clone(vae).set_params(epochs=1), X, VALID, False, [-1e9])[1] == []
+    falling = clone(vae).set_params(schedule="onecycle")  # until late in the cycle a trial says little of its end
+    assert trial_value(falling, X, VALID, False, [-1e9])[2] == {"stopped": "after epoch 7 of 9"}
 
 
 def test_an_interrupt_leaves_no_trial_behind(monkeypatch):
