@@ -109,6 +109,15 @@ class Network(Layers):
         mu, logvar = self.heads(self.encoder(x)).chunk(2, -1)
         return mu, logvar if isinstance(self.heads, ChowHead) else 8 * torch.tanh(logvar / 8)
 
+# %% ../nbs/03_models.ipynb #b3000007
+def _rebuilding(likelihood: str, x: Tensor, x_hat: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:  # squared error, and what is charged for it: means a profile
+    n_profiles, n_features = x.shape
+    if likelihood == "gaussian":  # alone it needs the error of each feature
+        error = (x_hat - x).square().mean(0)
+        return error.sum(), mean_gaussian_nll(error, logvar)
+    sse = nn.functional.mse_loss(x_hat, x, reduction="sum") / n_profiles
+    return sse, sse if likelihood == "squared_error" else n_features * mean_gaussian_nll(sse / n_features, logvar)
+
 # %% ../nbs/03_models.ipynb #d92e0d45
 @dataclass(frozen=True)
 class Objective:
@@ -129,25 +138,11 @@ class Objective:
     ) -> dict[str, Tensor]:  # `loss`, weighted; `reconstruction` (negative log density, or SSE), `sse`, `kl`, `mmd`, unweighted means
         "Mean loss a profile, and its parts."
         mu, logvar, z, x_hat = network(x, generator)
-        sse, rebuilt = self.rebuilding(x, x_hat, network.feature_logvar)
+        sse, rebuilt = _rebuilding(self.likelihood, x, x_hat, network.feature_logvar)
         kl = kl_unit_normal(mu, logvar).mean()
         gap = z.new_zeros(()) if len(z) < 2 or (self.mmd_weight == 0 and network.training) else self.discrepancy(z, generator)
         beta = self.beta * (min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0)
         return {"loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight), "reconstruction": rebuilt, "sse": sse, "kl": kl, "mmd": gap}
-
-    def rebuilding(
-        self,
-        x: Tensor,  # `[B,G]` profiles
-        x_hat: Tensor,  # `[B,G]` their reconstructions
-        logvar: Tensor,  # `[G]` or `[1]` log variances of the decoder's noise
-    ) -> tuple[Tensor, Tensor]:  # means a profile: squared error, and what is charged for it
-        "Squared error and reconstruction loss. Only a variance for each feature needs the error of each feature."
-        n_profiles, n_features = x.shape
-        if self.likelihood == "gaussian":
-            error = (x_hat - x).square().mean(0)
-            return error.sum(), mean_gaussian_nll(error, logvar)
-        sse = nn.functional.mse_loss(x_hat, x, reduction="sum") / n_profiles
-        return sse, sse if self.likelihood == "squared_error" else n_features * mean_gaussian_nll(sse / n_features, logvar)
 
     def discrepancy(
         self,

@@ -1,4 +1,4 @@
-"""How β, λ, the number of latent units and the other settings come out on two real tables: python tools/selection.py FOLDER [beta] [lambda] [latent] [trials]
+"""How β, λ, the number of latent units and the other settings come out on two real tables: python tools/selection.py FOLDER [beta] [lambda] [latent] [trials] [rungs]
 
 FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset prepares it, the settings are varied around that preset's, and every
 fit is scored. Writes nbs/results/selection_*.csv, which 04_selection reads, checks and draws, because the tables themselves are not in the repository.
@@ -12,12 +12,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
+from joblib import Parallel, delayed
 from project import ROOT
 
+from cpvae import selection
 from cpvae.data import read_profiles
+from cpvae.models import make_vae
 from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.selection import importances, latent_curve, trials_table, tune, weight_curve
+from cpvae.selection import importances, latent_curve, space_of, trials_table, tune, vae_settings, weight_curve
 
 # Name: file, how to read it, the preset of the paper's settings.
 TABLES = {
@@ -29,6 +33,7 @@ LAMBDAS = {"chow2022": (0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7), "recommended": (0, 100
 SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(1)}}
 SIZES = (5, 10, 50, 150)
 TRIALS = 16
+SHARES = (0.25, 0.5, 0.75)  # of a trial's epochs
 BUDGET = {"chow2022": {"epochs": 30}, "recommended": {"steps": 1000}}  # of a trial, and of a fit of the latent curve
 
 
@@ -66,6 +71,28 @@ def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(tables), pd.concat(matter)
 
 
+def at_shares(vae, x, valid, by_elbo: bool) -> list[float]:
+    "A trial's value after each of `SHARES` of its epochs, and at its end; nothing stops it."
+    selection.RUNGS = dict.fromkeys(selection.RUNGS, SHARES)
+    value, rungs, _ = selection.trial_value(vae, x, valid, by_elbo)
+    return [*rungs, value]
+
+
+def rungs(prepared) -> pd.DataFrame:
+    "How early a trial tells its end: random settings of either space on U2OS."
+    tables = []
+    for about, x, valid, preset in prepared:
+        if about["table"] == "U2OS":
+            space = space_of(preset, "beta")
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+            drawn = [study.ask(fixed_distributions=space).params for _ in range(TRIALS)]
+            models = [make_vae("beta", preset, **BUDGET[about["preparation"]], **vae_settings(params), random_state=i) for i, params in enumerate(drawn)]
+            values = Parallel(n_jobs=-1)(delayed(at_shares)(m, x, valid, "beta" in space) for m in models)
+            table = pd.DataFrame(drawn).join(pd.DataFrame(values, columns=[*map(str, SHARES), "1"]))
+            tables.append(table.assign(**about, schedule=models[0].schedule, n=len(x)))
+    return pd.concat(tables)
+
+
 def write(name: str, table: pd.DataFrame, folder: Path) -> None:
     "One table with its origin."
     sums = {t: hashlib.sha256((folder / file).read_bytes()).hexdigest() for t, (file, _, _) in TABLES.items()}
@@ -79,7 +106,7 @@ def write(name: str, table: pd.DataFrame, folder: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # each model that collapsed would say so
-    folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["beta", "lambda", "latent", "trials"]
+    folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["beta", "lambda", "latent", "trials", "rungs"]
     prepared = list(parts(folder))
     if "beta" in wanted:
         write("beta", curves(prepared, "beta", BETAS), folder)
@@ -91,3 +118,5 @@ if __name__ == "__main__":
         searched, matter = trials(prepared)
         write("trials", searched, folder)
         write("importance", matter, folder)
+    if "rungs" in wanted:
+        write("rungs", rungs(prepared), folder)
