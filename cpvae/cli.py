@@ -203,7 +203,7 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
         raise typer.Exit(130) from None
     typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")
 
-# %% ../nbs/10_cli.ipynb #9018102a
+# %% ../nbs/10_cli.ipynb #c94673ce
 @app.command()
 @reads_profiles
 def run(
@@ -215,6 +215,9 @@ def run(
     normalize: Normalize = None,
     consensus: Consensus = None,
     permutations: Annotated[int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")] = 10_000,
+    leave_out: Annotated[list[str] | None, typer.Option(help="A pair 'A|B' whose compounds no model, scaler or selection may see; may be repeated.", show_default=False)] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="With --leave-out: compounds with A or B alone are not seen either, as in the paper.")] = False,
+    group_by: Annotated[str, typer.Option(help="What A and B are: 'moa', mechanisms, or 'target', annotated targets.")] = "moa",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed or interrupted run with the same settings left.")] = False,
     seed: Seed = 0,
     jobs: Jobs = -1,
@@ -225,7 +228,8 @@ def run(
     with refusing(debug):
         table, out = read(profiles, seed, quiet, **how), out or default_place(profiles)
         chosen = tuple(m.strip().lower() for m in models.split(",") if m.strip())
-        _run(table, out, jobs, quiet, resume, preset=preset, models=chosen, normalize=normalize, consensus=consensus, seed=seed, n_permutations=permutations)
+        _run(table, out, jobs, quiet, resume, preset=preset, models=chosen, normalize=normalize, consensus=consensus, seed=seed, n_permutations=permutations,
+             leave_out=tuple(leave_out or ()), strict=strict, group_by=group_by)
 
 # %% ../nbs/10_cli.ipynb #6ef94a11
 @app.command()

@@ -380,14 +380,14 @@ def _compounds(metadata, column, is_control):
         notes.append(f"Compounds that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
     return short.mask(nothing, ""), notes
 
-# %% ../nbs/00_data.ipynb #eb2c5ec3
+# %% ../nbs/00_data.ipynb #e2671f0d
 def standard_obs(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
     is_control: np.ndarray,  # `[N]` bool, from `find_controls`
     where: str = "table",  # name of the file, for messages
     dose_unit: str | None = None,  # unit of doses that stand without one; None to tell it from the columns
-) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target` too where the table has it; notes
+) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too where the table has them; notes
     "Bring metadata into standard form. Raises `ProfileError` if a treated row's dose, or a time, is no number."
     obs, everyone = metadata.copy(deep=False), np.ones(len(metadata), bool)
     obs["compound"], notes = _compounds(metadata, columns["compound"], is_control)
@@ -409,6 +409,11 @@ def standard_obs(
     if target := next(filter(None, map(_present(metadata).get, ("target", "target_list"))), None):
         targets = _text(metadata[target])
         obs["target"] = targets.map({text: _targets([text]) for text in targets.unique()}).mask(is_control, "")
+    present = _present(metadata)
+    if scaffold := next(filter(None, map(present.get, ("scaffold", "murcko_scaffold"))), None):
+        obs["scaffold"] = _text(metadata[scaffold]).mask(is_control, "")
+    if count := next(filter(None, map(present.get, ("rel_cell_count", "cell_count", "count_cells", "cells_count"))), None):
+        obs["cell_count"] = pd.to_numeric(metadata[count], errors="coerce")
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str)), notes + mended + torn
 
 # %% ../nbs/00_data.ipynb #53d099c3

@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'vae_preset
            'units_table', 'compute_tables', 'run_record', 'check_destination', 'run_plan', 'into_place', 'write_tables',
            'with_latents', 'write_run', 'run_pipeline', 'predict_from_run']
 
-# %% ../nbs/09_pipeline.ipynb #9a9f695e
+# %% ../nbs/09_pipeline.ipynb #f29bccf2
 import errno
 import hashlib
 import json
@@ -37,13 +37,15 @@ from .containers import write_profiles
 from .data import ProfileError, describe_profiles
 from .evaluation import reconstruction_table, umap_table
 from .fits import fit_many, quiet_workers
-from .lsa import latent_groups, lsa_table, nearest_compounds, predicted_state, prepare
+from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, save_model
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
 from .report import write_report
+from .scoreboard import by_target, lsa_table
+from .screening import nearest_compounds, predicted_state
 from .training import CheckpointError, DivergedError, differences, one_thread
 
-# %% ../nbs/09_pipeline.ipynb #8040e2a8
+# %% ../nbs/09_pipeline.ipynb #da4a795e
 # Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
@@ -72,20 +74,25 @@ class RunConfig:
     seed: int = 0  # of splits, weights, shuffles and permutations
     normalize: Literal["mad_robustize", "standardize", "robustize"] | None = None  # first normalise each plate to its controls: mad_robustize, standardize or robustize
     consensus: Literal["modz", "median", "mean"] | None = None  # first average replicate wells: modz, median or mean
+    group_by: Literal["moa", "target"] = "moa"  # what A and B are: mechanisms of action, "moa", or annotated targets, "target"
+    leave_out: tuple[str, ...] = ()  # pairs "A|B" whose compounds no model, scaler or selection may see
+    strict: bool = False  # leave out compounds with A or B alone, too, as the paper does
     vae: dict[str, Any] = field(default_factory=dict)  # parameters of `VAE` over the preset's
 
     def __post_init__(self):
         if self.preset not in PREPARATION:
             raise ProfileError(f"unknown preset {self.preset!r}; there are {', '.join(PREPARATION)}")
-        for name in ("normalize", "consensus"):
-            known = get_args(get_args(get_type_hints(RunConfig)[name])[0])
+        for name in ("normalize", "consensus", "group_by"):
+            hint = get_type_hints(RunConfig)[name]
+            known = get_args(next(filter(get_args, get_args(hint)), hint))
             if getattr(self, name) not in (None, *known):
-                raise ProfileError(f"unknown --{name} {getattr(self, name)!r}; choose from {', '.join(known)}")
+                raise ProfileError(f"unknown --{name.replace('_', '-')} {getattr(self, name)!r}; choose from {', '.join(known)}")
         object.__setattr__(self, "models", tuple(dict.fromkeys(self.models)))
+        object.__setattr__(self, "leave_out", tuple(self.leave_out))
         if not self.models or (unknown := set(self.models) - set(MODELS)):
             raise ProfileError(f"unknown model {', '.join(sorted(unknown)) if self.models else '(none)'}; choose from {', '.join(MODELS)}")
 
-# %% ../nbs/09_pipeline.ipynb #452bd3ee
+# %% ../nbs/09_pipeline.ipynb #5bda6691
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
@@ -96,7 +103,10 @@ def prepare_profiles(
         profiles = normalize_profiles(profiles, config.normalize)
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
-    profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"])
+    if config.group_by == "target":
+        profiles = by_target(profiles)
+    apart = dict(by="pair", pair=tuple(tuple(name.split("|")) for name in config.leave_out), strict=config.strict)
+    profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {}))
     profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
@@ -179,7 +189,7 @@ def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa a
     except ProfileError as error:
         return str(error)
 
-# %% ../nbs/09_pipeline.ipynb #5e0838ee
+# %% ../nbs/09_pipeline.ipynb #922b5953
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
     profiles: AnnData,  # from `prepare_profiles`
@@ -190,7 +200,7 @@ def compute_tables(
     real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
     work = {
         "umap": (umap_table, fitted, profiles, config.seed),
-        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed),
+        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset]),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
     }
     with quiet_workers():

@@ -242,7 +242,7 @@ def _by_rows(profiles, valid, test, seed):
         raise ProfileError(f"{len(rows)} rows are too few to split into three parts within plates; add rows") from error
     return split
 
-# %% ../nbs/00b_preprocessing.ipynb #3104f1bc
+# %% ../nbs/00b_preprocessing.ipynb #7a9ef38f
 def _by_plate(obs, valid, test, rng):
     plate, control = obs["plate"].astype(str), obs["is_control"].to_numpy(bool)
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
@@ -264,12 +264,14 @@ def _check_pair(pair, known):
 
 
 def _by_pair(obs, pair, strict, valid, test, rng):
-    terms = _annotations(obs).str.split("|")
-    _check_pair(pair, sorted(set(terms.explode()) - {""}))
-    a, b = (np.array([name in found for found in terms]) for name in pair)
-    if not (a & b).any():
-        raise ProfileError(f"no compound has both {pair[0]} and {pair[1]}; nothing would be tested")
-    rest = ~(a | b if strict else a & b)
+    terms, out = _annotations(obs).str.split("|"), False
+    for each in [pair] if all(isinstance(name, str) for name in pair) else pair:
+        _check_pair(each, sorted(set(terms.explode()) - {""}))
+        a, b = (np.array([name in found for found in terms]) for name in each)
+        if not (a & b).any():
+            raise ProfileError(f"no compound has both {each[0]} and {each[1]}; nothing would be tested")
+        out = out | (a | b if strict else a & b)
+    rest = ~out
     parts = np.full(len(terms), "test", object)
     moa = terms[rest].str.join("|").to_numpy(object)
     parts[rest] = _spread(moa, *_sizes(len(moa), valid, 0, "remaining compound", "add compounds"), rng)
@@ -277,14 +279,14 @@ def _by_pair(obs, pair, strict, valid, test, rng):
     _deal_controls(obs, split, valid, test, rng)
     return split
 
-# %% ../nbs/00b_preprocessing.ipynb #12cf959f
+# %% ../nbs/00b_preprocessing.ipynb #ef9b4c8a
 def split_profiles(
     profiles,  # AnnData `[N,G]`, copies already dropped
     by: Literal["compound", "rows", "plate", "pair"] = "compound",  # what no two parts share: "compound"; "rows" (the paper's, within plates or cell lines); "plate"; "pair" (test is all that has both mechanisms)
     valid: float = 0.1,  # fraction of compounds (rows, plates) that choose the model; 0 for none
     test: float = 0.2,  # fraction that is only scored; 0 for none; by pair of control wells only
     seed: int = 0,  # the same seed gives the same split
-    pair: tuple[str, str] = (),  # the two mechanisms of by="pair", in either order
+    pair: tuple[str, str] | tuple[tuple[str, str], ...] = (),  # the two mechanisms of by="pair", in either order; or several such pairs
     strict: bool = False,  # by="pair": test is all that has either mechanism
 ):  # the same AnnData, with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words
     "Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown."
@@ -297,7 +299,7 @@ def split_profiles(
         "plate": lambda: _by_plate(obs, valid, test, rng),
         "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
     }[by]()
-    profiles.uns["cpvae"]["split"] = f"by {' '.join([by, *pair])}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
+    profiles.uns["cpvae"]["split"] = f"by {' '.join([by, *('|'.join([each] if isinstance(each, str) else each) for each in pair)])}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
     return profiles
 
 # %% ../nbs/00b_preprocessing.ipynb #0471adb2

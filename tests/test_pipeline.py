@@ -15,7 +15,7 @@ import pytest
 
 from cpvae.data import read_profiles
 from cpvae.datasets import simulate_profiles
-from cpvae.lsa import COLUMNS, lsa_table
+from cpvae.scoreboard import COLUMNS, lsa_table
 from cpvae.containers import write_profiles
 from cpvae.fits import fit_one
 from cpvae.pipeline import RunConfig, make_model, prepare_profiles, run_pipeline

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from project import ROOT
 
 from cpvae.data import read_profiles
-from cpvae.lsa import lsa_table
+from cpvae.scoreboard import lsa_table
 from cpvae.fits import fit_one
 from cpvae.pipeline import PREPARATION, RunConfig, make_model
 from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_values, select_features, split_profiles
