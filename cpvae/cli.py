@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Profiles', 'Out', 'Preset', 'Normalize', 'Consensus', 'Seed', 'Jobs', 'Quiet', 'Debug', 'READING', 'refusing',
            'reads_profiles', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place', 'save_table',
-           'weights_to_try', 'select_beta', 'tune', 'fetch', 'predict', 'main']
+           'weights_to_try', 'select_beta', 'tune', 'fetch', 'predict', 'screen_command', 'main']
 
 # %% ../nbs/10_cli.ipynb #a8f990e3
 import errno
@@ -373,7 +373,7 @@ def fetch(
         for path in fetch_dataset(name, base_url=base_url, progress=not quiet).values():
             typer.echo(path)
 
-# %% ../nbs/10_cli.ipynb #6f7d1d1a
+# %% ../nbs/10_cli.ipynb #d62ae63a
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
@@ -392,12 +392,41 @@ def predict(
             raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
         from cpvae.pipeline import predict_from_run
 
-        table, state = predict_from_run(run, a, b, model and model.lower(), None)
-        typer.echo(f"{a} + {b}, A - D + B in the latent space of {state.name}; cosine: direction from the control, 1 is the same")
-        typer.echo(table.head(top).to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        found, short = predict_from_run(run, a, b, model and model.lower(), None), dict(index=False, float_format=lambda v: f"{v:.2f}")
+        typer.echo(f"{a} + {b}, A - D + B in the latent space of {found.state.name}; low and high: 95 % interval by resampling compounds and wells of A and B")
+        typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{found.nearest.head(top).to_string(**short)}")
+        typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{found.moved.head(top).to_string(**short)}")
+        if len(found.summary):
+            typer.echo(f"\nBy compartment and channel\n{found.summary.head(top).to_string(**short)}")
         if out:
-            table.to_csv(out, index=False)
-            typer.echo(f"all {len(table):,} compounds: {out}")
+            found.nearest.to_csv(out, index=False)
+            typer.echo(f"\nall {len(found.nearest):,} compounds: {out}")
+
+# %% ../nbs/10_cli.ipynb #db2af30c
+@app.command(name="screen")
+def screen_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Write every compound and mechanism to this CSV.", show_default=False)] = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    "Each compound against each mechanism: candidates for unknown or second mechanisms, with q-values."
+    with refusing(debug):
+        if not (run / "run.json").is_file():
+            from cpvae.data import ProfileError
+
+            raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
+        from cpvae.pipeline import screen_run
+
+        found = screen_run(run, pairs, seed)
+        new = found[~found["known"].astype(bool)]
+        typer.echo(f"{found['compound'].nunique():,} compounds; {len(new):,} candidates, {int((new['q'] < 0.05).sum())} of them with q < .05")
+        typer.echo(new.head(top).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+        if out:
+            found.to_csv(out, index=False, float_format="%.6g")
+            typer.echo(f"all {len(found):,} rows: {out}")
 
 # %% ../nbs/10_cli.ipynb #d1137d63
 def main() -> None:

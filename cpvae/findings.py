@@ -8,17 +8,18 @@ __all__ = ['NAMES', 'TRIVIAL', 'METRICS', 'MIN_PAIRS', 'example_run', 'display_n
            'shuffled_findings', 'baseline_findings', 'blind_findings', 'significance_findings', 'limit_findings',
            'findings']
 
-# %% ../nbs/07a_findings.ipynb #6a50dad6
+# %% ../nbs/07a_findings.ipynb #e6126978
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/07a_findings.ipynb #695f0d22
+from .scoreboard import paired_difference
+
+# %% ../nbs/07a_findings.ipynb #22f7f774
 _ARITHMETIC = {"vanilla": 0.74, "beta": 0.62, "mmd": 0.66, "pca": 0.80, "additive_input": 0.95}
-_BASELINES = {"global_mean": 1.0, "control": 1.06, "a": 1.04, "b": 1.02, "stronger": 0.97, "mean_ab": 0.93}
+_BASELINES = {"global_mean": 1.0, "global_mean_scaled": 1.02, "control": 1.06, "a": 1.04, "b": 1.02, "stronger": 0.97, "mean_ab": 0.93}
 
 
 def _example_scores(rng: np.random.Generator, pairs: list[str], size: float, model: str, space: str) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def _example_null(rng: np.random.Generator, pairs: list[str], works: bool, n: in
             frames.append(pd.DataFrame({"model": model, "pair": pair, "permutation": range(n + 1), "l2": l2, "cosine": cosine}))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/07a_findings.ipynb #8d54f2a0
+# %% ../nbs/07a_findings.ipynb #0ad7bb31
 def _example_lsa(rng: np.random.Generator, pairs: list[str], works: bool, null: pd.DataFrame) -> pd.DataFrame:
     "An lsa.csv whose p-values come from `null`."
     blocks = [_example_scores(rng, pairs, size * (1 if works else 1.9), model, model) for model, size in _ARITHMETIC.items()]
@@ -52,7 +53,7 @@ def _example_lsa(rng: np.random.Generator, pairs: list[str], works: bool, null: 
     p = null.groupby(["model", "pair"], sort=False).cosine.agg(lambda c: float((c >= c.iloc[0]).mean())).rename("p_matched").reset_index()
     p["q"] = p.groupby("model").p_matched.transform(lambda v: (v * len(v) / v.rank(method="max")).clip(upper=1))
     k = np.arange(len(pairs))
-    described = pd.DataFrame({"pair": pairs, "a": [v.split("|")[0] for v in pairs], "b": [v.split("|")[1] for v in pairs], "n_profiles": 12, "n_compounds_a": 2, "n_compounds_b": 3})
+    described = pd.DataFrame({"pair": pairs, "a": [v.split("|")[0] for v in pairs], "b": [v.split("|")[1] for v in pairs], "n_profiles": 12, "in_sample": True, "n_compounds_a": 2, "n_compounds_b": 3})
     described = described.assign(n_compounds_ab=1 + k % 2, active_a=True, active_b=True, active_ab=k != 3, target_overlap=np.where(k % 10 == 0, 0.5, 0.0), replicate_r=0.6)
     return pd.concat(blocks, ignore_index=True).merge(described, on="pair").merge(p.assign(p=p.p_matched, p_floor=1 / 201, z10=-1.5), on=["model", "pair"], how="left")
 
@@ -108,13 +109,14 @@ def example_run(
     lsa = _example_lsa(rng, pairs, works, null)
     return run, {"training": _example_training(), "reconstruction": _example_reconstruction(works), "umap": _example_umap(rng), "lsa": lsa, "lsa_null": null}
 
-# %% ../nbs/07a_findings.ipynb #b03506e6
+# %% ../nbs/07a_findings.ipynb #69471cca
 NAMES = {  # models and baselines: name in tables -> name for readers
     "vanilla": "vanilla VAE", "beta": "β-VAE", "mmd": "MMD-VAE", "pca": "PCA", "additive_input": "input features", "mean": "training mean",
     "global_mean": "global mean", "control": "control (no change)", "a": "A alone", "b": "B alone", "stronger": "stronger of A and B",
-    "mean_ab": "mean of A and B", "mechanism_blind": "mechanism-blind",
+    "mean_ab": "mean of A and B", "global_mean_scaled": "scaled global mean", "cell_count": "like cell count", "mechanism_blind": "mechanism-blind",
 }
-TRIVIAL = ("global_mean", "control", "a", "b", "stronger", "mean_ab", "mechanism_blind")  # predictions that know less, in their usual order
+# Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has left, and nothing else.
+TRIVIAL = ("global_mean", "global_mean_scaled", "control", "a", "b", "stronger", "mean_ab", "cell_count", "mechanism_blind")
 METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected correlation"}  # scores that are compared: column -> name
 MIN_PAIRS = 10  # fewer pairs bear no interval
 
@@ -169,38 +171,22 @@ def arithmetic_models(
     "The models whose A - D + B was scored: all but the trivial baselines."
     return usual_order(m for m in lsa.model.unique() if m not in TRIVIAL)
 
-# %% ../nbs/07a_findings.ipynb #37909c83
+# %% ../nbs/07a_findings.ipynb #8bf147db
 def advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
-    n_boot: int = 4000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below ten pairs), better (pairs)
     "Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA."
     matrix, models, rows = score_matrix(lsa, metric), arithmetic_models(lsa), []
+    mechanisms = lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
     for method in models:
         others = [f"mechanism_blind/{method}", *(b for b in TRIVIAL if b in matrix), *(m for m in ("pca", "additive_input") if m in models)]
         for baseline in (b for b in others if b != method and b in matrix):
-            gain = ((matrix[baseline] - matrix[method]) * (1 if metric == "l2" else -1)).dropna().round(6).to_numpy()  # ties up to rounding are ties
-            if len(gain):
-                low, high = _bootstrap_interval(gain, n_boot, seed)
-                rows.append(dict(method=method, baseline=baseline, n=len(gain), advantage=gain.mean(), low=low, high=high, better=int((gain > 0).sum())))
+            gain = ((matrix[baseline] - matrix[method]) * (1 if metric == "l2" else -1)).round(6).to_numpy()  # ties up to rounding are ties
+            if n := int(np.isfinite(gain).sum()):
+                mean, low, high = paired_difference(gain, mechanisms)
+                rows.append(dict(method=method, baseline=baseline, n=n, advantage=mean, low=low, high=high, better=int((gain > 0).sum())))
     return pd.DataFrame(rows, columns=["method", "baseline", "n", "advantage", "low", "high", "better"])
-
-# %% ../nbs/07a_findings.ipynb #c1417b1d
-def _bootstrap_interval(gain: np.ndarray, n_boot: int, seed: int) -> tuple[float, float]:
-    "95 % percentile interval of the mean; NaN below `MIN_PAIRS`."
-    n = len(gain)
-    if n < MIN_PAIRS:
-        return float("nan"), float("nan")
-    low, high = np.quantile(_bootstrap_counts(n, n_boot, seed) @ gain / n, [0.025, 0.975])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=4)
-def _bootstrap_counts(n: int, n_boot: int, seed: int) -> np.ndarray:
-    "`[n_boot,n]` how often each of n pairs is drawn; the same draws for every comparison."
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_boot).astype(float)
 
 # %% ../nbs/07a_findings.ipynb #1b5563c6
 def lsa_summary(
@@ -293,7 +279,7 @@ def shuffled_findings(
         return [f"The shuffled controls {clean}." + text + " What a real model explains beyond that comes from ties between features."]
     return [f"The shuffled control is not clean for {_names(suspect.index)}." + text + " It explains more than a quarter of what the real model does, and for that no tie between features is needed."]
 
-# %% ../nbs/07a_findings.ipynb #002f86bb
+# %% ../nbs/07a_findings.ipynb #a09f0b75
 def baseline_findings(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
@@ -309,7 +295,7 @@ def baseline_findings(
     won = len(sides["ahead of"])
     beaten = f"all {total}" if won == total else f"only {won} of {total}" if won else f"none of the {total}"
     score = METRICS[metric] if n >= MIN_PAIRS else f"mean {METRICS[metric]} over only {n} {'pair' if n == 1 else 'pairs'}"
-    basis = "95 % bootstrap interval of the paired difference" if n >= MIN_PAIRS else "by means alone: too few pairs for an interval"
+    basis = "95 % interval of the paired difference" if n >= MIN_PAIRS else "by means alone: too few pairs for an interval"
     text = f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} trivial baselines ({basis})."
     text += " It is " + "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names) + "." if 0 < won < total else ""
     baselines = _listing(_baseline_means(lsa, metric, best))
@@ -354,7 +340,7 @@ def _interval(row: pd.Series) -> str:
     "The interval of an advantage, if it has one."
     return f" [{_brief(row.low)}, {_brief(row.high)}]" if row.n >= MIN_PAIRS else ""
 
-# %% ../nbs/07a_findings.ipynb #6611036f
+# %% ../nbs/07a_findings.ipynb #8929d815
 def significance_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph
@@ -372,11 +358,11 @@ def significance_findings(
     floor = f" In {blocked} pairs there are too few compounds for any p below 0.05." if blocked else ""
     return [
         f"{verdict} At p < 0.05: {small}; chance alone brings about {0.05 * (tested.p_floor <= 0.05).groupby(tested.pair).all().sum():.3g} in each.{floor} Null hypothesis: given the state of A|B, the compounds labelled A and B are exchangeable with other annotated "
-        "compounds of like strength. Labels are dealt anew over compounds; the score is the cosine with the true state, less the response that compounds have in common; q is Benjamini–Hochberg over the pairs of a model. "
+        "compounds of like strength that share their record of plates, times and scaffold. Labels are dealt anew over compounds; the score is the cosine with the true state, after the response that compounds have in common, and more or less of it, is taken off; q is Benjamini–Hochberg over the pairs of a model. "
         "A small p says that the labels matter, not that A − D + B is closer than A or B alone."
     ]
 
-# %% ../nbs/07a_findings.ipynb #59f200d2
+# %% ../nbs/07a_findings.ipynb #51ce6f16
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
@@ -384,7 +370,8 @@ def limit_findings(
     "What weakens the conclusions of this run."
     pairs = lsa.drop_duplicates("pair")
     n = len(pairs)
-    in_sample = "A|B compounds of the scored pairs are among the training profiles, where the split put them there: the arithmetic is in-sample, as in the paper, which flatters it."
+    seen = int(pairs.in_sample.fillna(True).astype(bool).sum())
+    in_sample = f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the arithmetic is in-sample, as in the paper, which flatters it." if seen else "No A|B compound of the scored pairs was among the training profiles."
     words = [f"Limits. {in_sample}"]
     single = int((pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum())
     words += [f"{single} of {n} pairs rest on a single compound for A, B or A|B."] if single else []
@@ -392,8 +379,8 @@ def limit_findings(
     words += [f"In {shared} of {known} pairs with annotated targets A and B share a target, so they may be two names for one mechanism."] if shared else []
     weak = int((pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum())
     words += [f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls."] if weak else []
-    words += ["Pairs that share a mechanism are not independent, so intervals are too narrow; one seed was run."]
-    words += ["The permutation test keeps its level on simulated pairs without effect, but calls .075 of them at .05 where mechanisms share potency along one bent path; shared plates and scaffolds it does not account for."]
+    words += ["Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."]
+    words += ["The permutation test keeps its level on simulated pairs without effect whose compounds share plates, a scaffold or their potency, or hold a reference compound; plates, times and scaffolds that the table does not record it cannot match."]
     few = f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few can be relied on."
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WORLDS', 'silent_world', 'shuffled_groups', 'shuffled_scores', 'zscore_10_shuffles', 'draw_disjoint',
            'compound_blocks', 'strength_strata', 'permuted_weights', 'arrangements', 'common_path', 'remove_common',
-           'permutation_scores', 'permutation_p', 'bootstrap_cosine', 'specificity', 'null_strata', 'of_pair',
-           'permutation_tests', 'null_table', 'null_p_values']
+           'permutation_scores', 'permutation_p', 'reweighted', 'bootstrap_cosine', 'specificity', 'null_strata',
+           'of_pair', 'permutation_tests', 'null_table', 'null_p_values']
 
 # %% ../nbs/06a_nulls.ipynb #15b3c736
 from typing import Literal
@@ -245,8 +245,14 @@ def permutation_p(
     "One-sided permutation p-value. Near-ties (1e-5, single precision) count against the real labels."
     return max(float(np.mean(~(cosine < cosine[0] - 1e-5))), 1 / distinct) if np.isfinite(cosine[0]) else float("nan")
 
-# %% ../nbs/06a_nulls.ipynb #a25824fc
-def _reweighted(mask: np.ndarray, wells: csr_matrix, n: int, rng: np.random.Generator) -> csr_matrix:  # `[n,N]` random weights of wells in a group's mean
+# %% ../nbs/06a_nulls.ipynb #3e69e7a9
+def reweighted(
+    mask: np.ndarray,  # `[C]` bool, the compounds of a group
+    wells: csr_matrix,  # `[C,N]` wells to compounds, from `averaging_matrix`
+    n: int,  # draws
+    rng: np.random.Generator,  # source of randomness
+) -> csr_matrix:  # `[n,N]` random weights of wells in the group's mean, each row summing to one
+    "Bayesian bootstrap of a group's mean, over its compounds and over the wells of each."
     part = wells[np.flatnonzero(mask)]
     compound = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
     own = rng.exponential(size=(n, part.nnz)) * part.data
@@ -255,7 +261,7 @@ def _reweighted(mask: np.ndarray, wells: csr_matrix, n: int, rng: np.random.Gene
     rows = np.arange(0, own.size + 1, part.nnz)
     return csr_matrix((((share / total)[:, compound] * own).ravel(), np.tile(part.indices, n), rows), shape=(n, part.shape[1]))
 
-# %% ../nbs/06a_nulls.ipynb #36e2a888
+# %% ../nbs/06a_nulls.ipynb #d8d42b6c
 def bootstrap_cosine(
     transformer,  # fitted, with `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -270,7 +276,7 @@ def bootstrap_cosine(
     groups, rng = (pair.in_a, pair.in_b, pair.in_ab), np.random.default_rng(seed)
     if min(arithmetic.weights[np.flatnonzero(g)].nnz for g in groups) < 2:
         return np.nan, np.nan
-    a, b, ab = (_reweighted(g, arithmetic.weights, n, rng) for g in groups)
+    a, b, ab = (reweighted(g, arithmetic.weights, n, rng) for g in groups)
     z = predict_pair(a @ latents.wells, latents.control, b @ latents.wells).astype(latents.wells.dtype)
     states, common = transformer.inverse_transform(z), global_mean(arithmetic, pair)
     drawn = correlate(*(remove_common(x, common, path) for x in (states, ab @ profiles.layers["scaled"])), centre=False)

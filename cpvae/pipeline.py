@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'vae_preset', 'make_model', 'fit_models', 'training_table',
            'units_table', 'compute_tables', 'run_record', 'check_destination', 'run_plan', 'into_place', 'write_tables',
-           'with_latents', 'write_run', 'run_pipeline', 'predict_from_run']
+           'with_latents', 'write_run', 'run_pipeline', 'open_run', 'Prediction', 'predict_from_run', 'screen_run']
 
-# %% ../nbs/09_pipeline.ipynb #f29bccf2
+# %% ../nbs/09_pipeline.ipynb #d8a255f8
 import errno
 import hashlib
 import json
@@ -42,7 +42,7 @@ from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, s
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
 from .report import write_report
 from .scoreboard import by_target, lsa_table
-from .screening import nearest_compounds, predicted_state
+from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
 from .training import CheckpointError, DivergedError, differences, one_thread
 
 # %% ../nbs/09_pipeline.ipynb #da4a795e
@@ -398,15 +398,12 @@ def run_pipeline(
             write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
     return out
 
-# %% ../nbs/09_pipeline.ipynb #8f50112e
-def predict_from_run(
+# %% ../nbs/09_pipeline.ipynb #1f6edd18
+def open_run(
     run_dir: str | Path,  # a run folder
-    a: str,  # first mechanism, as annotated
-    b: str,  # second mechanism
     model: str | None = None,  # a model of the run; None: its first
-    n: int | None = 10,  # how many compounds to list; None: all
-) -> tuple[pd.DataFrame, pd.Series]:  # compound, moa, cosine, l2, n_wells, nearest first; and the predicted state `[G]`, scaled feature values, named after the model
-    "Predict the state of A and B together, and find the real compounds nearest to it. Raises ProfileError for an unknown mechanism, model or folder."
+) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
+    "What a finished run keeps for questions. Raises ProfileError for an unknown model or folder."
     run_dir = Path(run_dir)
     if not (run_dir / "latents.h5ad").is_file():
         raise ProfileError(f"{run_dir}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
@@ -419,7 +416,46 @@ def predict_from_run(
         raise ProfileError(str(error)) from error
     profiles = read_h5ad(run_dir / "latents.h5ad")
     profiles.layers["scaled"] = profiles.X
+    return model or names[0], transformer, profiles
+
+# %% ../nbs/09_pipeline.ipynb #5370ae20
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    "The predicted state of two mechanisms together, and what it is like."
+
+    state: pd.Series  # `[G]` scaled feature values, named after the model
+    nearest: pd.DataFrame  # compound, moa, cosine (low, high), l2, n_wells; nearest first
+    moved: pd.DataFrame  # features by how far they move from the control, with intervals
+    summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
+
+
+def predict_from_run(
+    run_dir: str | Path,  # a run folder
+    a: str,  # first mechanism, as annotated
+    b: str,  # second mechanism
+    model: str | None = None,  # a model of the run; None: its first
+    n: int | None = 10,  # how many compounds to list; None: all
+    seed: int = 0,  # of the bootstrap behind the intervals
+) -> Prediction:  # A - D + B, decoded
+    "Predict the state of A and B together. Raises ProfileError for an unknown mechanism, model or folder."
+    name, transformer, profiles = open_run(run_dir, model)
     with one_thread():
         arithmetic = prepare(profiles)
-        state = predicted_state(transformer, arithmetic, latent_groups(transformer, arithmetic, profiles), a, b)
-        return nearest_compounds(arithmetic, state, n), pd.Series(state, profiles.var_names, name=model or names[0])
+        latents = latent_groups(transformer, arithmetic, profiles)
+        state = predicted_state(transformer, arithmetic, latents, a, b)
+        draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
+        moved = moved_features(profiles, arithmetic, state, draws, None)
+        return Prediction(pd.Series(state, profiles.var_names, name=name), nearest_compounds(arithmetic, state, n, draws), moved, summarize_moves(moved))
+
+# %% ../nbs/09_pipeline.ipynb #08d1eb48
+def screen_run(
+    run_dir: str | Path,  # a run folder
+    pairs: bool = False,  # pairs of mechanisms instead of single ones
+    seed: int = 0,  # of the null
+) -> pd.DataFrame:  # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
+    "Candidates for unknown or second mechanisms. Raises ProfileError for a folder that is no run, or too few annotated compounds."
+    _, _, profiles = open_run(run_dir)
+    with one_thread():
+        arithmetic = prepare(profiles)
+        singles = screen(arithmetic, barred=analogues(arithmetic, profiles), seed=seed)
+        return screen_pairs(singles) if pairs else singles

@@ -135,7 +135,7 @@ def plot_lsa(
     fig.suptitle(f"{len(matrix)} pairs; diamond: mean", fontsize=8.5)
     return fig
 
-# %% ../nbs/08_report.ipynb #ab652bfa
+# %% ../nbs/08_report.ipynb #d2f71049
 def plot_advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
@@ -155,7 +155,7 @@ def plot_advantages(
         _tidy(ax)
     fig.axes[0].invert_yaxis()
     fig.axes[-1].legend(frameon=False, fontsize=7, title="arithmetic in", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    n, interval = lsa.pair.nunique(), "line: 95 % bootstrap interval" if lsa.pair.nunique() >= MIN_PAIRS else "too few pairs for an interval"
+    n, interval = lsa.pair.nunique(), "line: 95 % interval" if lsa.pair.nunique() >= MIN_PAIRS else "too few pairs for an interval"
     fig.suptitle(f"{n} pairs; right of zero: arithmetic is better; {interval}", fontsize=8.5)
     return fig
 
@@ -319,7 +319,7 @@ def model_sections(
         sections.append(dict(title="Map of the profiles", text=[], items=[_figure("umap", _UMAP_CAPTION)]))
     return sections
 
-# %% ../nbs/08_report.ipynb #d5dc200a
+# %% ../nbs/08_report.ipynb #1b156b53
 _SUMMARY_COLUMNS = {
     "method": "prediction", "l2": "L2", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected r", "rank": "rank, median",
     "beats_both_parents": "pairs nearer than A and B", "p05": "pairs, p\u00a0<\u00a00.05", "q05": "pairs, q\u00a0<\u00a00.05",
@@ -342,8 +342,8 @@ _PAIR_CAPTION = (
     "Smallest p: what the number of compounds and permutations allows. Paper's z: the authors' ten shuffles of profiles, at most √10 by "
     "construction, kept for comparison only. Replicate r: agreement of the A|B compounds among themselves."
 )
-_NULL_CAPTION = "Grey: the same arithmetic with labels dealt anew over compounds of like strength. Cosine (left) is what is tested; the paper's L2 (right) is shown beside it."
-_ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better. Interval: percentile bootstrap over pairs, only from ten pairs on."
+_NULL_CAPTION = "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is what is tested; the paper's L2 (right) is shown beside it."
+_ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better. Interval: jackknife over mechanisms, only from ten pairs on."
 
 # %% ../nbs/08_report.ipynb #dcee2bcf
 def arithmetic_sections(

@@ -197,17 +197,17 @@ def describe_pairs(
                      "target_overlap": target_overlap(p, targets), "replicate_r": replicate_r(p, arithmetic), "split_half_r": split_half_r(p, arithmetic, profiles, seed=seed)})
     return pd.DataFrame(rows).astype({"in_sample": "boolean"} | {f"active_{k}": "boolean" for k in ("a", "b", "ab")})
 
-# %% ../nbs/06b_scoreboard.ipynb #b9872a08
+# %% ../nbs/06b_scoreboard.ipynb #65848e76
 def paired_difference(
     difference: np.ndarray,  # `[P]` score of one predictor less that of another, pair by pair; NaN is left out
-    pairs: Sequence[Pair],  # P pairs
+    mechanisms: Sequence[tuple[str, str]],  # P names of A and B
 ) -> tuple[float, float, float]:  # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted
     "Mean difference over pairs, with an interval that respects shared mechanisms."
     known = np.isfinite(difference)
     d = np.asarray(difference, float)[known]
     if len(d) < 10:
         return float(d.mean()) if len(d) else np.nan, np.nan, np.nan
-    code = pd.factorize(np.array([[p.a, p.b] for p, k in zip(pairs, known, strict=True) if k]).ravel())[0].reshape(-1, 2)
+    code = pd.factorize(np.array(mechanisms, object)[known].ravel())[0].reshape(-1, 2)
     M = code.max() + 1
     without = np.array([d[(code != m).all(axis=1)].mean() for m in range(M)])
     half = student_t.ppf(0.975, M - 1) * np.sqrt((M - 1) / M * np.square(without - without.mean()).sum())
