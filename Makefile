@@ -19,7 +19,7 @@ notebooks pytest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-reading clean
+.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ wheel: $(READY) ## build the package and import it in an environment without dev
 
 bench: $(BENCH)/.ready ## how fast models train, beside matrix products and pythae 0.1.2 (ten minutes, in an environment of its own)
 	env -u OMP_NUM_THREADS $(BENCH)/bin/python benchmarks/training.py
+
+bench-nulls: $(READY) ## how fast the permutation tests are, beside a plain loop (three minutes)
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/nulls.py
 
 bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas and cmapPy; FULL=1 for published sizes
 	$(BIN)/python benchmarks/reading.py $(if $(FULL),--full)

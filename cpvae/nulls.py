@@ -8,7 +8,7 @@ __all__ = ['WORLDS', 'silent_world', 'shuffled_groups', 'shuffled_scores', 'zsco
            'permutation_scores', 'permutation_p', 'reweighted', 'bootstrap_cosine', 'specificity', 'null_strata',
            'of_pair', 'permutation_tests', 'null_table', 'null_p_values']
 
-# %% ../nbs/06a_nulls.ipynb #15b3c736
+# %% ../nbs/06a_nulls.ipynb #b0893324
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from scipy.sparse import csr_matrix
 from scipy.special import gammaln
 
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
-from .training import one_thread
 
 # %% ../nbs/06a_nulls.ipynb #2f7ad65b
 WORLDS = ("nothing", "reference", "plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
@@ -326,8 +325,10 @@ def of_pair(
     "What belongs to a pair: leave-out models differ from pair to pair."
     return one_or_many[i] if isinstance(one_or_many, tuple) else one_or_many
 
-# %% ../nbs/06a_nulls.ipynb #aad199ff
+# %% ../nbs/06a_nulls.ipynb #fc892e1f
 def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):  # rows of tests, and of the null, of one pair
+    from cpvae.training import one_thread  # PyTorch takes seconds to load, and a report is written without it
+
     pool, rng = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers, np.random.default_rng([seed, i])
     truth, common = arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair)
     path, strength, rows, kept = common_path(arithmetic.means[pool], arithmetic.control), arithmetic.compounds["strength"].to_numpy(), {}, {}

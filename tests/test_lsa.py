@@ -15,6 +15,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from cpvae import lsa, nulls, scoreboard
 from cpvae.data import read_profiles
+from cpvae.datasets import simulate_profiles
+from cpvae.models import make_vae
 from cpvae.preprocessing import drop_copies, scale_profiles, split_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -225,3 +227,19 @@ def test_an_undefined_pair_costs_the_others_no_q(monkeypatch):
     table, _ = scoreboard.lsa_table({}, world, n_permutations=99)
     q = table.loc[table.model == "additive_input", "q"]
     assert q.isna().sum() == 1 and q.notna().sum() == 2
+
+
+def test_interaction_is_what_the_sum_cannot_know():
+    "Simulated pairs: found and well predicted where mechanisms add, by latent more than by input-space arithmetic; the more they interact, the worse."
+    found = {}
+    for interaction in (0.0, 1.0):
+        world = simulate_profiles(interaction=interaction, seed=3, n_features=120, n_maps=4)
+        profiles = scale_profiles(split_profiles(world))
+        x = profiles.layers["scaled"]
+        model = make_vae("beta", random_state=0, steps=800, hidden_layer_sizes=(128,)).fit(x[profiles.obs["split"] == "train"], X_valid=x[profiles.obs["split"] == "valid"])
+        table, _ = scoreboard.lsa_table({"beta": model}, profiles, n_permutations=2000)
+        found[interaction] = table[table["model"].isin(["beta", "additive_input"])].groupby("model")[["l2_scaled", "l2", "mismatch_r", "cosine"]].mean()
+        found[interaction]["found"] = table.groupby("model")["q"].agg(lambda q: (q < 0.05).mean())
+    adds, interacts = found[0.0], found[1.0]
+    assert adds.found["beta"] >= 0.9 and adds.l2["beta"] < adds.l2["additive_input"] and adds.mismatch_r["beta"] > adds.mismatch_r["additive_input"]
+    assert interacts.cosine["beta"] < adds.cosine["beta"] - 0.1 and interacts.l2_scaled["beta"] > 1.2 * adds.l2_scaled["beta"]

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
 
-from cpvae.data import read_profiles
+from cpvae.data import ProfileError, read_profiles
 from cpvae.datasets import simulate_profiles
 from cpvae.scoreboard import COLUMNS, lsa_table
 from cpvae.containers import write_profiles
@@ -22,7 +24,7 @@ from cpvae.pipeline import RunConfig, make_model, prepare_profiles, run_pipeline
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
-BASELINES = {"global_mean", "control", "a", "b", "stronger", "mean_ab", "additive_input", "mechanism_blind"}
+BASELINES = {"global_mean", "global_mean_scaled", "control", "a", "b", "stronger", "mean_ab", "additive_input", "mechanism_blind"}
 
 
 def cpvae(*arguments, cwd=None):
@@ -147,11 +149,46 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     near = pd.read_csv(tmp_path / "near.csv")
     assert len(near) == 104 and near.cosine.is_monotonic_decreasing
     assert near.moa[0] == pair.pair  # the truth is nearest
-    assert len(done.stdout.splitlines()) == 8
+    for heading in ("Nearest compounds", "Features that move most", "By compartment and channel"):
+        assert heading in done.stdout
+    top = done.stdout.split("Nearest compounds")[1].split("Features that move")[0].strip().splitlines()[2:]
+    assert len(top) == 5 and near.compound[0] in top[0] and (near.low <= near.high).all()
     wrong = cpvae("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
     assert wrong.returncode == 2 and "Did you mean" in wrong.stderr
     nowhere = cpvae("predict", tmp_path, "--a", "x", "--b", "y")
     assert nowhere.returncode == 2 and "not a run folder" in nowhere.stderr
+
+
+def test_screen_lists_candidates(demo, tmp_path):
+    done = cpvae("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tmp_path / "all.csv")
+    assert found.compound.nunique() == 104 and found[found.known].q.isna().all() and found[~found.known].q.between(0, 1).all()
+    assert len(done.stdout.splitlines()) == 6 and "candidates" in done.stdout.splitlines()[0]
+    nowhere = cpvae("screen", tmp_path)
+    assert nowhere.returncode == 2 and "not a run folder" in nowhere.stderr
+
+
+def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path):
+    "Neither it nor its compounds train or validate, and models and scaling do not change if its profiles do."
+    world = simulate_profiles(seed=7, n_mechanisms=6, n_pairs=4, n_features=60, n_maps=2)
+    pair = next(m for m in world.obs.moa.unique() if "|" in m)
+    a, b = pair.split("|")
+    changed = world.copy()
+    changed.X[(world.obs.moa == pair).to_numpy()] += 3 * np.random.default_rng(0).normal(size=(int((world.obs.moa == pair).sum()), 60)).astype("float32")
+    small = dict(models=("vanilla", "pca"), n_permutations=200, vae=dict(steps=30, hidden_layer_sizes=(16,)), leave_out=(f"{b}|{a}",))
+    one, two = (run_pipeline(w, tmp_path / name, RunConfig(**small), jobs=1) for w, name in ((world, "one"), (changed, "two")))
+    for name in ("vanilla", "pca"):
+        assert (one / "models" / name / "weights.safetensors").read_bytes() == (two / "models" / name / "weights.safetensors").read_bytes()
+    obs = read_h5ad(one / "latents.h5ad").obs
+    assert set(obs.split[obs.moa == pair]) == {"test"} and not set(obs.moa[(obs.split == "test") & ~obs.is_control]) - {pair}
+    lsa = pd.read_csv(one / "tables" / "lsa.csv").drop_duplicates("pair").set_index("pair")
+    assert not lsa.in_sample[pair] and lsa.in_sample.drop(pair).all()
+    strict = prepare_profiles(world, RunConfig(**small | dict(strict=True)))
+    assert set(strict.obs.moa[(strict.obs.split == "test") & ~strict.obs.is_control]) >= {a, b, pair}
+    for wrong in ("mechanism 1", "a|a"):
+        with pytest.raises(ProfileError):
+            prepare_profiles(world, RunConfig(leave_out=(wrong,)))
 
 
 def test_a_table_without_pairs_still_gets_a_report(tmp_path):
