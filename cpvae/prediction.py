@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['wells_of', 'scale_without', 'fit_any', 'leave_pairs_out', 'trust', 'shrunk_codes', 'regressed_codes', 'predict_by']
 
-# %% ../nbs/06c_prediction.ipynb #25cd80db
+# %% ../nbs/06c_prediction.ipynb #aa833d86
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from .data import ProfileError
 from .fits import fit_one, quiet_workers
-from .lsa import Arithmetic, Latents, Pair, find_pair, latent_groups
+from .lsa import Arithmetic, Latents, Pair, latent_groups
 from .models import VAE
 from .nulls import of_pair
 from .preprocessing import scale_profiles, split_profiles
