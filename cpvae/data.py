@@ -380,7 +380,23 @@ def _compounds(metadata, column, is_control):
         notes.append(f"Compounds that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
     return short.mask(nothing, ""), notes
 
-# %% ../nbs/00_data.ipynb #e2671f0d
+# %% ../nbs/00_data.ipynb #2ead7164
+# What a table may tell beside the standard columns: name here -> its names there.
+_ALSO = {"target": ("target", "target_list"), "scaffold": ("scaffold", "murcko_scaffold"), "cell_count": ("rel_cell_count", "cell_count", "count_cells", "cells_count")}
+
+
+def _also_recorded(metadata, is_control):
+    "Targets, scaffolds and cell counts, as far as the table has them."
+    present, found = _present(metadata), {}
+    for name, sources in _ALSO.items():
+        if column := next(filter(None, map(present.get, sources)), None):
+            text = _text(metadata[column]).mask(is_control, "")
+            found[name] = pd.to_numeric(metadata[column], errors="coerce") if name == "cell_count" else text
+    if "target" in found:
+        found["target"] = found["target"].map({text: _targets([text]) for text in found["target"].unique()})
+    return found
+
+# %% ../nbs/00_data.ipynb #6771af4c
 def standard_obs(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
@@ -406,14 +422,7 @@ def standard_obs(
     known, torn = _one_moa(obs["compound"], moa.mask(is_control, ""))
     obs["moa"] = known.mask(is_control, "")
     obs["is_control"] = is_control
-    if target := next(filter(None, map(_present(metadata).get, ("target", "target_list"))), None):
-        targets = _text(metadata[target])
-        obs["target"] = targets.map({text: _targets([text]) for text in targets.unique()}).mask(is_control, "")
-    present = _present(metadata)
-    if scaffold := next(filter(None, map(present.get, ("scaffold", "murcko_scaffold"))), None):
-        obs["scaffold"] = _text(metadata[scaffold]).mask(is_control, "")
-    if count := next(filter(None, map(present.get, ("rel_cell_count", "cell_count", "count_cells", "cells_count"))), None):
-        obs["cell_count"] = pd.to_numeric(metadata[count], errors="coerce")
+    obs = obs.assign(**_also_recorded(metadata, is_control))
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str)), notes + mended + torn
 
 # %% ../nbs/00_data.ipynb #53d099c3

@@ -21,7 +21,7 @@ from .data import ProfileError, mend_moa
 from .findings import MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix
 from .scoreboard import paired_difference
 
-# %% ../nbs/07b_performance.ipynb #47ec88c2
+# %% ../nbs/07b_performance.ipynb #7a6fc4da
 _COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "additive_input": "#7F7F7F"}  # as in the report
 _LOG_P = "−ln p (natural logarithm)"
 _L2 = "L2 (scaled units)"
@@ -49,7 +49,7 @@ def _small(fig: Figure) -> Figure:
         ax.title.set_fontsize(8)
     return fig
 
-
+# %% ../nbs/07b_performance.ipynb #2f9daad0
 def _rows(lsa: pd.DataFrame, model: str) -> pd.DataFrame:
     "The rows of one model, by pair."
     rows = lsa[lsa.model == model]

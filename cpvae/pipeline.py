@@ -418,7 +418,7 @@ def open_run(
     profiles.layers["scaled"] = profiles.X
     return model or names[0], transformer, profiles
 
-# %% ../nbs/09_pipeline.ipynb #5370ae20
+# %% ../nbs/09_pipeline.ipynb #b711936e
 @dataclass(frozen=True, eq=False)
 class Prediction:
     "The predicted state of two mechanisms together, and what it is like."
@@ -428,7 +428,7 @@ class Prediction:
     moved: pd.DataFrame  # features by how far they move from the control, with intervals
     summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
 
-
+# %% ../nbs/09_pipeline.ipynb #a96e3ed4
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated

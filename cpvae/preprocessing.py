@@ -242,7 +242,7 @@ def _by_rows(profiles, valid, test, seed):
         raise ProfileError(f"{len(rows)} rows are too few to split into three parts within plates; add rows") from error
     return split
 
-# %% ../nbs/00b_preprocessing.ipynb #7a9ef38f
+# %% ../nbs/00b_preprocessing.ipynb #2d54bd19
 def _by_plate(obs, valid, test, rng):
     plate, control = obs["plate"].astype(str), obs["is_control"].to_numpy(bool)
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
@@ -262,7 +262,7 @@ def _check_pair(pair, known):
             found = f"near it: {listed(near)}" if near else f"known are {listed(known)}"
             raise ProfileError(f'no compound has the mechanism "{term}"; {found}')
 
-
+# %% ../nbs/00b_preprocessing.ipynb #c4d924df
 def _by_pair(obs, pair, strict, valid, test, rng):
     terms, out = _annotations(obs).str.split("|"), False
     for each in [pair] if all(isinstance(name, str) for name in pair) else pair:
