@@ -362,7 +362,7 @@ def significance_findings(
         "A small p says that the labels matter, not that A − D + B is closer than A or B alone."
     ]
 
-# %% ../nbs/07a_findings.ipynb #51ce6f16
+# %% ../nbs/07a_findings.ipynb #670ca2b0
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
@@ -381,6 +381,8 @@ def limit_findings(
     words += [f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls."] if weak else []
     words += ["Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."]
     words += ["The permutation test keeps its level on simulated pairs without effect whose compounds share plates, a scaffold or their potency, or hold a reference compound; plates, times and scaffolds that the table does not record it cannot match."]
+    if run.get("preset") == "chow2022":
+        words += ["Under the paper's protocol every well is a vote of its own, and the tests relabel wells instead of compounds: their p-values are too small."]
     few = f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few can be relied on."
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
 

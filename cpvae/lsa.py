@@ -33,7 +33,7 @@ class Protocol:
 # The protocol of each preset.
 PROTOCOLS = {"recommended": Protocol(), "chow2022": Protocol(steps=False, time="all")}
 
-# %% ../nbs/06_lsa.ipynb #64fd83ad
+# %% ../nbs/06_lsa.ipynb #f68d2c82
 def averaging_matrix(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
     rows: np.ndarray | None = None,  # `[N]` bool: wells that count; None: all
@@ -50,7 +50,7 @@ def averaging_matrix(
     n_conditions = pd.Series(condition).groupby(code).nunique().to_numpy()
     weight = 1 / (np.bincount(condition)[condition] * n_conditions[code])
     matrix = csr_matrix((weight, (code, obs["row"])), shape=(len(names), profiles.n_obs))
-    moa = obs["moa"].astype(str).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
+    moa = obs["moa"].astype(object).fillna("").astype(str).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
     return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_conditions": n_conditions})
 
 # %% ../nbs/06_lsa.ipynb #fb36565f
@@ -97,14 +97,15 @@ def find_pair(
     equal = lambda *want: terms.eq(frozenset(want)).to_numpy(bool)
     return Pair(a, b, equal(a), equal(b), equal(a, b), terms.map(lambda have: {a, b} <= have).to_numpy(bool))
 
-# %% ../nbs/06_lsa.ipynb #2e0df6f3
+# %% ../nbs/06_lsa.ipynb #7bbe2ab1
 def main_time(
     profiles: AnnData,  # `[N,G]` profiles with `time` in `obs`
-) -> np.ndarray:  # `[N]` bool: wells at the time that covers most compounds, the earliest of equals; all where no time is known
+) -> np.ndarray:  # `[N]` bool: wells at the time that covers most compounds, the earliest of equals, and controls without a time; all where no time is known
     "Wells of the main time point, controls included."
     obs = profiles.obs
     covered = obs[~obs["is_control"].astype(bool)].groupby("time")["compound"].nunique()
-    return (obs["time"] == covered.idxmax()).to_numpy() if len(covered) else np.ones(len(obs), bool)
+    timeless = obs["is_control"].astype(bool) & obs["time"].isna()
+    return ((obs["time"] == covered.idxmax()) | timeless).to_numpy() if len(covered) else np.ones(len(obs), bool)
 
 # %% ../nbs/06_lsa.ipynb #d72f5d02
 def strongest_doses(

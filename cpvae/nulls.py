@@ -260,7 +260,7 @@ def reweighted(
     rows = np.arange(0, own.size + 1, part.nnz)
     return csr_matrix((((share / total)[:, compound] * own).ravel(), np.tile(part.indices, n), rows), shape=(n, part.shape[1]))
 
-# %% ../nbs/06a_nulls.ipynb #d8d42b6c
+# %% ../nbs/06a_nulls.ipynb #1e218fac
 def bootstrap_cosine(
     transformer,  # fitted, with `inverse_transform`
     arithmetic: Arithmetic,  # from `prepare`
@@ -270,35 +270,40 @@ def bootstrap_cosine(
     path: np.ndarray,  # `[G,K]` from `common_path`
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
-) -> tuple[float, float]:  # 2.5 and 97.5 % quantiles; NaN if a group is a single well
+) -> tuple[float, float]:  # ends of the basic 95 % interval; NaN if a group has a single compound
     "Interval of the cosine by the Bayesian bootstrap over compounds and wells."
     groups, rng = (pair.in_a, pair.in_b, pair.in_ab), np.random.default_rng(seed)
-    if min(arithmetic.weights[np.flatnonzero(g)].nnz for g in groups) < 2:
+    if min(g.sum() for g in groups) < 2:
         return np.nan, np.nan
     a, b, ab = (reweighted(g, arithmetic.weights, n, rng) for g in groups)
     z = predict_pair(a @ latents.wells, latents.control, b @ latents.wells).astype(latents.wells.dtype)
     states, common = transformer.inverse_transform(z), global_mean(arithmetic, pair)
-    drawn = correlate(*(remove_common(x, common, path) for x in (states, ab @ profiles.layers["scaled"])), centre=False)
-    return tuple(np.quantile(drawn, [0.025, 0.975]))
+    z_a, z_b = (latents.compounds[g].mean(axis=0) for g in (pair.in_a, pair.in_b))
+    real = transformer.inverse_transform(predict_pair(z_a, latents.control, z_b)[None].astype(z.dtype))
+    score = lambda x, truth: correlate(remove_common(x, common, path), remove_common(truth, common, path), centre=False)
+    centre, drawn = score(real, arithmetic.group_mean([pair.in_ab]))[0], score(states, ab @ profiles.layers["scaled"])
+    return tuple(np.minimum(2 * centre - np.quantile(drawn, [0.975, 0.025]), 1.0))
 
-# %% ../nbs/06a_nulls.ipynb #b9c8af47
+# %% ../nbs/06a_nulls.ipynb #31766288
 def specificity(
     predictions: np.ndarray,  # `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
     n: int = 10_000,  # random assignments
     seed: int = 0,  # of the assignments
 ) -> tuple[np.ndarray, float, float]:  # `[P]` p of each pair; mean cosine of own predictions less that of others; p of the whole table
-    "Own predictions against those made for other pairs. All NaN for a single pair."
+    "Own predictions against those made for other pairs. All NaN for a single pair; the table's NaN if any prediction is undefined."
     pairs = arithmetic.pairs
     rest = ~np.any([p.carriers for p in pairs], axis=0)
     common, path = global_mean(arithmetic, *pairs), common_path(arithmetic.means[rest], arithmetic.control)
     truths = arithmetic.group_mean([p.in_ab for p in pairs])
     t, x = (unit(remove_common(v, common, path), centre=False) for v in (truths, predictions))
     cosine, P = x @ t.T, len(pairs)  # prediction i with truth j
-    if P < 2:
+    if P < 2 or np.isnan(cosine).all():
         return np.full(P, np.nan), np.nan, np.nan
     own, rng = np.diag(cosine), np.random.default_rng(seed)
-    p = (cosine >= own - 1e-9).sum(axis=0) / P
+    p = np.where(np.isnan(own), np.nan, (~(cosine < own - 1e-9)).sum(axis=0) / P)  # an undefined opponent counts against us
+    if np.isnan(cosine).any():
+        return p, np.nan, np.nan
     order = rng.permuted(np.tile(np.arange(P), (n, 1)), axis=1)
     assigned = cosine[np.arange(P), order].mean(axis=1)
     return p, float(own.mean() - (cosine.sum() - own.sum()) / (P * (P - 1))), float((1 + (assigned >= own.mean() - 1e-9).sum()) / (1 + n))

@@ -21,18 +21,22 @@ from .models import VAE
 from .nulls import of_pair
 from .preprocessing import scale_profiles, split_profiles
 
-# %% ../nbs/06c_prediction.ipynb #1902e504
+# %% ../nbs/06c_prediction.ipynb #63fd2f99
 def wells_of(
     profiles: AnnData,  # `[N,G]` profiles with `moa` in `obs`
     pairs: Sequence[tuple[str, str]],  # mechanisms (A, B)
     strict: bool = False,  # also what carries A or B without the other
 ) -> np.ndarray:  # `[N]` bool
-    "Wells of compounds that carry any of the pairs."
-    terms = profiles.obs["moa"].astype(str).map(lambda label: frozenset(label.split("|")))
-    out = [terms.map(lambda have, want=frozenset(pair): bool(want & have) if strict else want <= have).to_numpy(bool) for pair in pairs]
+    "Wells of compounds that carry any of the pairs. Raises ProfileError for a pair that nothing carries: a comma may be missing."
+    terms, out = profiles.obs["moa"].astype(object).fillna("").astype(str).map(lambda label: frozenset(label.split("|"))), []
+    for pair in pairs:
+        want = frozenset(pair)
+        if isinstance(pair, str) or not terms.map(want.issubset).any():
+            raise ProfileError(f"no compound carries the pair {pair!r}: nothing would be left out; a pair is two mechanisms as annotated")
+        out.append(terms.map(lambda have, want=want: bool(want & have) if strict else want <= have).to_numpy(bool))
     return np.any(out, axis=0) if out else np.zeros(len(terms), bool)
 
-# %% ../nbs/06c_prediction.ipynb #bef0374b
+# %% ../nbs/06c_prediction.ipynb #21ed13dc
 def scale_without(
     profiles: AnnData,  # `[N,G]` profiles, copies already dropped
     pairs: Sequence[tuple[str, str]],  # mechanisms (A, B) that will be left out
@@ -45,6 +49,7 @@ def scale_without(
     split = np.full(len(out), "test", object)
     split[~out] = split_profiles(profiles[~out].copy(), valid=valid, test=0, seed=seed).obs["split"]
     profiles.obs["split"] = split
+    profiles.uns["cpvae"] = profiles.uns["cpvae"] | {"split": f"{len(pairs)} pairs left out{' strictly' * strict}, {valid:g} of the other compounds validation, seed {seed}"}
     return scale_profiles(profiles, method="median_sd", fit_on="train")
 
 # %% ../nbs/06c_prediction.ipynb #43be34bf
@@ -56,7 +61,7 @@ def fit_any(
     "Fit a copy of any transformer, a VAE on one thread with its validation profiles."
     return fit_one(model, x, x_valid if len(x_valid) else None) if isinstance(model, VAE) else clone(model).fit(x)
 
-# %% ../nbs/06c_prediction.ipynb #aca249e6
+# %% ../nbs/06c_prediction.ipynb #45dd4d5c
 def leave_pairs_out(
     models: Mapping[str, object],  # name to unfitted transformer with an inverse
     profiles: AnnData,  # `[N,G]` from `scale_without`
@@ -65,13 +70,16 @@ def leave_pairs_out(
     strict: bool = False,  # see `wells_of`
     jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
 ) -> dict[str, tuple]:  # name to P fitted transformers, the pairs' own
-    "Fit every model without each group of pairs. Raises ProfileError if the groups do not hold each pair once."
+    "Fit every model without each group of pairs. Raises ProfileError if the groups do not hold each pair once, or the scaling saw a pair."
     groups = [[i] for i in range(len(pairs))] if groups is None else [list(g) for g in groups]
     if sorted(i for g in groups for i in g) != list(range(len(pairs))):
         raise ProfileError(f"each of the {len(pairs)} pairs must be left out exactly once")
     x, split, tasks = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), []
     for g in groups:
-        keep = ~wells_of(profiles, [(pairs[i].a, pairs[i].b) for i in g], strict)
+        out = wells_of(profiles, [(pairs[i].a, pairs[i].b) for i in g], strict)
+        if (split[out] != "test").any():
+            raise ProfileError("the profiles were scaled by compounds that are to be left out; give `scale_without` the same pairs, and the same `strict`")
+        keep = ~out
         valid = keep & (split == "valid")
         tasks += [delayed(fit_any)(model, x[keep & ~valid], x[valid]) for model in models.values()]
     with quiet_workers():

@@ -107,19 +107,22 @@ def score_states(
         "beats_both_parents": l2(predictions) < np.minimum(l2(base["a"]), l2(base["b"])) - 1e-9,
     }, index=[p.name for p in pairs])
 
-# %% ../nbs/06b_scoreboard.ipynb #daf8ddd1
+# %% ../nbs/06b_scoreboard.ipynb #a081bf50
 def active_compounds(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     n_draws: int = 200,  # random control means for each compound
     seed: int = 0,  # of the draws
 ) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are no control wells
-    "Which compounds differ from control wells of their own plates (5 % of inactive ones pass)."
+    "Which compounds differ from control wells of their own plates (about 5 % of inactive ones pass)."
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
     if not len(controls):
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
     plate, x = profiles.obs["plate"].astype(str).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
-    everywhere, near = np.arange(len(controls)), pd.Series(range(len(controls))).groupby(plate[controls]).indices
+    near = {k: rows for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items() if len(rows) >= 4}
+    for rows in near.values():  # a well's distance to the mean of n others varies more than a drawn one's to the mean it is part of
+        x[rows] = x[rows].mean(axis=0) + (x[rows] - x[rows].mean(axis=0)) * np.sqrt((len(rows) + 1) / (len(rows) - 1))
+    everywhere = np.arange(len(controls))
     start, active = np.arange(n_draws + 1), []
     for row, strength in zip(arithmetic.weights, arithmetic.compounds["strength"], strict=True):
         picks = np.stack([rng.choice(near.get(plate[i], everywhere), n_draws) for i in row.indices], axis=1)
@@ -197,11 +200,11 @@ def describe_pairs(
                      "target_overlap": target_overlap(p, targets), "replicate_r": replicate_r(p, arithmetic), "split_half_r": split_half_r(p, arithmetic, profiles, seed=seed)})
     return pd.DataFrame(rows).astype({"in_sample": "boolean"} | {f"active_{k}": "boolean" for k in ("a", "b", "ab")})
 
-# %% ../nbs/06b_scoreboard.ipynb #65848e76
+# %% ../nbs/06b_scoreboard.ipynb #db5f2c51
 def paired_difference(
     difference: np.ndarray,  # `[P]` score of one predictor less that of another, pair by pair; NaN is left out
     mechanisms: Sequence[tuple[str, str]],  # P names of A and B
-) -> tuple[float, float, float]:  # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted
+) -> tuple[float, float, float]:  # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted, and where one mechanism is in all
     "Mean difference over pairs, with an interval that respects shared mechanisms."
     known = np.isfinite(difference)
     d = np.asarray(difference, float)[known]
@@ -209,7 +212,10 @@ def paired_difference(
         return float(d.mean()) if len(d) else np.nan, np.nan, np.nan
     code = pd.factorize(np.array(mechanisms, object)[known].ravel())[0].reshape(-1, 2)
     M = code.max() + 1
-    without = np.array([d[(code != m).all(axis=1)].mean() for m in range(M)])
+    left = [(code != m).all(axis=1) for m in range(M)]
+    if not all(rows.any() for rows in left):  # one mechanism in every pair
+        return float(d.mean()), np.nan, np.nan
+    without = np.array([d[rows].mean() for rows in left])
     half = student_t.ppf(0.975, M - 1) * np.sqrt((M - 1) / M * np.square(without - without.mean()).sum())
     return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
 
@@ -293,7 +299,7 @@ def lsa_table(
     table = table.merge(describe_pairs(prepare(profiles, replace(protocol, steps=True)), profiles, seed), on="pair", how="left")
     return table.merge(tests, on=["model", "pair"], how="left").merge(more, on=["model", "pair"], how="left")[COLUMNS], null
 
-# %% ../nbs/06b_scoreboard.ipynb #4d48a127
+# %% ../nbs/06b_scoreboard.ipynb #5a3c7cc4
 def by_target(
     profiles: AnnData,  # `[N,G]` profiles with `target` in `obs`
 ) -> AnnData:  # a copy whose `moa` is its `target`
@@ -301,6 +307,6 @@ def by_target(
     if "target" not in profiles.obs or not profiles.obs["target"].astype(str).str.strip().any():
         raise ProfileError("No target of a compound is known: the profiles need a column `Metadata_target`, or a table of mechanisms with targets (--moa).")
     copy = profiles.copy()
-    copy.obs["moa"] = profiles.obs["target"].astype(object).fillna("").astype(str)
+    copy.obs["moa"] = profiles.obs["target"].astype(object).fillna("").astype(str).map(lambda text: "|".join(sorted(text.split("|"))))
     copy.uns["cpvae"] = profiles.uns["cpvae"] | {"pair_names": []}
     return copy
