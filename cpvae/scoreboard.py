@@ -179,12 +179,12 @@ def split_half_r(
             found.append(correlate(a, b).mean())
     return float(np.mean(found)) if found else float("nan")
 
-# %% ../nbs/06b_scoreboard.ipynb #dbcf1f45
+# %% ../nbs/06b_scoreboard.ipynb #91893da4
 def describe_pairs(
     arithmetic: Arithmetic,  # from `prepare`, averaged in steps
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     seed: int = 0,  # of the control draws behind the activity flags
-) -> pd.DataFrame:  # P rows: pair, a, b, n_profiles (wells of A|B compounds), in_sample (whether a compound that carries A and B is in the training part; missing without a split); n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab; target_overlap, replicate_r, split_half_r
+) -> pd.DataFrame:  # P rows: pair, a, b, n_profiles (wells of A|B compounds), in_sample (whether a well of a compound that carries A and B trains or picks the epoch; missing without a split); n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab; target_overlap, replicate_r, split_half_r
     "What is known of each pair before any prediction. A group is active if any of its compounds is."
     active, table, rows = active_compounds(arithmetic, profiles, seed=seed), arithmetic.compounds, []
     targets, counts = compound_targets(arithmetic, profiles), table["cell_count"].to_numpy()
@@ -193,7 +193,7 @@ def describe_pairs(
         groups = {"a": p.in_a, "b": p.in_b, "ab": p.in_ab}
         strength = {k: np.linalg.norm(arithmetic.means[m].mean(0) - arithmetic.control) for k, m in groups.items()}
         wells = np.unique(arithmetic.weights[np.flatnonzero(p.carriers)].indices)
-        rows.append({"pair": p.name, "a": p.a, "b": p.b, "n_profiles": int(table["n_wells"].to_numpy()[p.in_ab].sum()), "in_sample": bool((split[wells] == "train").any()) if split is not None else pd.NA,
+        rows.append({"pair": p.name, "a": p.a, "b": p.b, "n_profiles": int(table["n_wells"].to_numpy()[p.in_ab].sum()), "in_sample": bool((split[wells] != "test").any()) if split is not None else pd.NA,
                      **{f"n_compounds_{k}": int(m.sum()) for k, m in groups.items()},
                      **{f"active_{k}": active[m].any(skipna=False) for k, m in groups.items()},
                      **{f"strength_{k}": s for k, s in strength.items()}, **{f"cell_count_{k}": counts[m].mean() for k, m in groups.items()},
