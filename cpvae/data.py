@@ -335,7 +335,7 @@ def mend_moa(
     "Bring a mechanism annotation into its one standard form."
     return "|".join(sorted(_terms(text)))
 
-# %% ../nbs/00_data.ipynb #e84e9a00
+# %% ../nbs/00_data.ipynb #ab167a1d
 def _one_moa(compound, moa):
     "One annotation a compound: missing rows filled, contradictions emptied; the notes say which."
     known = moa[(moa != "") & (compound != "")]
@@ -361,7 +361,7 @@ def _mended(raw):
         notes.append(f"Mechanisms that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
     return raw.map(mended).fillna("").astype(object), notes
 
-
+# %% ../nbs/00_data.ipynb #118119a6
 def _compounds(metadata, column, is_control):
     "Names of the compounds: salts and batches as one, wells without any compound nameless; notes."
     names, notes = _text(metadata[column]), []

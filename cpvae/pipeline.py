@@ -45,7 +45,7 @@ from .scoreboard import by_target, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
 from .training import CheckpointError, DivergedError, differences, one_thread
 
-# %% ../nbs/09_pipeline.ipynb #da4a795e
+# %% ../nbs/09_pipeline.ipynb #ad83c4e0
 # Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
 
@@ -62,7 +62,7 @@ PREPARATION: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-
+# %% ../nbs/09_pipeline.ipynb #a4117773
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that decides what a run computes."

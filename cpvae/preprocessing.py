@@ -47,7 +47,7 @@ def drop_copies(
         about["notes"] = [*about["notes"], note + "."]
     return kept
 
-# %% ../nbs/00b_preprocessing.ipynb #63baa0ab
+# %% ../nbs/00b_preprocessing.ipynb #0788229f
 def _pycytominer(function, *args, **arguments):
     "Call pycytominer: imported late (it takes seconds), in the copy-on-write mode that it switches on, which then ends."
     with pd.option_context("mode.copy_on_write", True), catch_warnings():
@@ -69,7 +69,7 @@ def _check_references(groups, reference, on):
             "leave them out, or normalise on all rows or over the whole table"
         )
 
-
+# %% ../nbs/00b_preprocessing.ipynb #7016f413
 _SPREADS = {  # method -> spread of each feature, 0 exactly where the method's own is
     "mad_robustize": lambda fit: np.median(np.abs(fit - np.median(fit, axis=0)), axis=0),
     "standardize": lambda fit: np.ptp(fit, axis=0),
