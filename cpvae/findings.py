@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'TRIVIAL', 'METRICS', 'MIN_PAIRS', 'example_run', 'display_name', 'number', 'usual_order', 'score_matrix',
            'arithmetic_models', 'advantages', 'lsa_summary', 'pair_table', 'reconstruction_findings',
-           'shuffled_findings', 'baseline_findings', 'blind_findings', 'significance_findings', 'limit_findings',
-           'findings']
+           'shuffled_findings', 'baseline_findings', 'blind_findings', 'significance_findings', 'specificity_findings',
+           'reference_findings', 'limit_findings', 'findings']
 
 # %% ../nbs/07a_findings.ipynb #e6126978
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ def _example_null(rng: np.random.Generator, pairs: list[str], works: bool, n: in
             frames.append(pd.DataFrame({"model": model, "pair": pair, "permutation": range(n + 1), "l2": l2, "cosine": cosine}))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/07a_findings.ipynb #0ad7bb31
+# %% ../nbs/07a_findings.ipynb #3adbcbe9
 def _example_lsa(rng: np.random.Generator, pairs: list[str], works: bool, null: pd.DataFrame) -> pd.DataFrame:
     "An lsa.csv whose p-values come from `null`."
     blocks = [_example_scores(rng, pairs, size * (1 if works else 1.9), model, model) for model, size in _ARITHMETIC.items()]
@@ -54,8 +54,8 @@ def _example_lsa(rng: np.random.Generator, pairs: list[str], works: bool, null: 
     p["q"] = p.groupby("model").p_matched.transform(lambda v: (v * len(v) / v.rank(method="max")).clip(upper=1))
     k = np.arange(len(pairs))
     described = pd.DataFrame({"pair": pairs, "a": [v.split("|")[0] for v in pairs], "b": [v.split("|")[1] for v in pairs], "n_profiles": 12, "in_sample": True, "n_compounds_a": 2, "n_compounds_b": 3})
-    described = described.assign(n_compounds_ab=1 + k % 2, active_a=True, active_b=True, active_ab=k != 3, target_overlap=np.where(k % 10 == 0, 0.5, 0.0), replicate_r=0.6)
-    return pd.concat(blocks, ignore_index=True).merge(described, on="pair").merge(p.assign(p=p.p_matched, p_floor=1 / 201, z10=-1.5), on=["model", "pair"], how="left")
+    described = described.assign(n_compounds_ab=1 + k % 2, active_a=True, active_b=True, active_ab=k != 3, target_overlap=np.where(k % 10 == 0, 0.5, 0.0), replicate_r=np.where(k % 2, 0.6, np.nan), split_half_r=0.8)
+    return pd.concat(blocks, ignore_index=True).merge(described, on="pair").merge(p.assign(p=p.p_matched, p_floor=1 / 201, z10=-1.5, specificity=0.3 if works else 0.01, p_table=1e-4 if works else 0.4), on=["model", "pair"], how="left")
 
 
 def _example_reconstruction(works: bool) -> pd.DataFrame:
@@ -340,14 +340,14 @@ def _interval(row: pd.Series) -> str:
     "The interval of an advantage, if it has one."
     return f" [{_brief(row.low)}, {_brief(row.high)}]" if row.n >= MIN_PAIRS else ""
 
-# %% ../nbs/07a_findings.ipynb #8929d815
+# %% ../nbs/07a_findings.ipynb #68de7141
 def significance_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph
     "How many pairs each model tells from relabelled compounds, and how many chance would."
     tested = lsa[lsa.model.isin(arithmetic_models(lsa)) & lsa.p_matched.notna()]
     if tested.empty:
-        return ["No permutation test was run."]
+        return ["No p-value is given: no permutation test of compounds was run."]
     by_model = {m: tested[tested.model == m] for m in usual_order(tested.model)}
     found = ", ".join(f"{display_name(m)} {(t.q < 0.05).sum()} of {len(t)}" for m, t in by_model.items())
     small = ", ".join(f"{display_name(m)} {(t.p_matched < 0.05).sum()}" for m, t in by_model.items())
@@ -362,7 +362,35 @@ def significance_findings(
         "A small p says that the labels matter, not that A − D + B is closer than A or B alone."
     ]
 
-# %% ../nbs/07a_findings.ipynb #670ca2b0
+# %% ../nbs/07a_findings.ipynb #2113c944
+def specificity_findings(
+    lsa: pd.DataFrame,  # lsa.csv
+) -> list[str]:  # one paragraph; none where it could not be tested
+    "Whether predictions, all pairs taken together, fit their own pair better than others."
+    table = lsa[lsa.p_table.notna()].drop_duplicates("model").set_index("model")
+    if table.empty:
+        return []
+    table = table.loc[usual_order(table.index)]
+    clear = table.index[table.p_table < 0.05]
+    verdict = f"Taken together, predictions fit their own pair better than other pairs in {_names(clear)}." if len(clear) else "Taken together, predictions fit their own pair no better than other pairs."
+    each = "; ".join(f"{display_name(m)} {_brief(r.specificity)} (p {_brief(r.p_table)})" for m, r in table.iterrows())
+    return [verdict + f" Mean cosine with the own truth less that with those of others, and its p over random assignments of predictions to pairs: {each}. Pairs that share plates, scaffold or potency pass this test without any mechanism."]
+
+# %% ../nbs/07a_findings.ipynb #ababe633
+def reference_findings(
+    lsa: pd.DataFrame,  # lsa.csv
+) -> list[str]:  # one paragraph
+    "How well A|B compounds agree with each other, and wells of one compound."
+    pairs, n = lsa.drop_duplicates("pair"), lsa.pair.nunique()
+    said = []
+    for column, what, why in (("replicate_r", "compounds with both mechanisms agree with each other", "others have one such compound"), ("split_half_r", "two halves of the wells of one compound agree", "others have too few wells")):
+        known = pairs[column].dropna()
+        rest = f"{len(known)} of {n} pairs; {why}" if len(known) < n else f"{n} {'pair' if n == 1 else 'pairs'}"
+        said.append(f"{what} at r = {_brief(known.median())} (median of {rest})" if len(known) else f"{what}: not known, as no pair has enough of them")
+    best = score_matrix(lsa, "delta_pearson")[arithmetic_models(lsa)].median().max()
+    return [f"Reference levels: {said[0]}; {said[1]}. The best arithmetic agrees with the truth at r = {_brief(best)} (median delta-Pearson)."]
+
+# %% ../nbs/07a_findings.ipynb #c915c2a0
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
@@ -382,11 +410,11 @@ def limit_findings(
     words += ["Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."]
     words += ["The permutation test keeps its level on simulated pairs without effect whose compounds share plates, a scaffold or their potency, or hold a reference compound; plates, times and scaffolds that the table does not record it cannot match."]
     if run.get("preset") == "chow2022":
-        words += ["Under the paper's protocol every well is a vote of its own, and the tests relabel wells instead of compounds: their p-values are too small."]
+        words += ["Under the paper's protocol every well is a vote of its own; labels could only be dealt over wells, of which those of one compound belong together, so no p-value is given."]
     few = f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few can be relied on."
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
 
-# %% ../nbs/07a_findings.ipynb #604e04ff
+# %% ../nbs/07a_findings.ipynb #2a451c1d
 def findings(
     run: Mapping[str, Any],  # run.json
     reconstruction: pd.DataFrame | None,  # reconstruction.csv, if there is one
@@ -399,4 +427,4 @@ def findings(
     if lsa is None or not len(lsa):
         return words + ["Arithmetic was not scored: it needs compounds annotated A alone, B alone and A|B, and no such pair was found."]
     *warning, limits = limit_findings(run, lsa)
-    return [*words, *warning, *(p for metric in METRICS for p in baseline_findings(lsa, metric)), *blind_findings(lsa), *significance_findings(lsa), limits]
+    return [*words, *warning, *(p for metric in METRICS for p in baseline_findings(lsa, metric)), *blind_findings(lsa), *specificity_findings(lsa), *reference_findings(lsa), *significance_findings(lsa), limits]

@@ -8,20 +8,22 @@ __all__ = ['WORLDS', 'silent_world', 'shuffled_groups', 'shuffled_scores', 'zsco
            'permutation_scores', 'permutation_p', 'reweighted', 'bootstrap_cosine', 'specificity', 'null_strata',
            'of_pair', 'permutation_tests', 'null_table', 'null_p_values']
 
-# %% ../nbs/06a_nulls.ipynb #b0893324
+# %% ../nbs/06a_nulls.ipynb #23dfefa0
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from joblib import Parallel, delayed
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_matrix
+from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
 
-# %% ../nbs/06a_nulls.ipynb #2f7ad65b
-WORLDS = ("nothing", "reference", "plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
+# %% ../nbs/06a_nulls.ipynb #a2505c56
+WORLDS = ("nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
 
 
 def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd.DataFrame:  # one row a compound
@@ -34,13 +36,13 @@ def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd
     return pd.DataFrame({
         "compound": [f"{m}-{k}" for k, m in enumerate(moa)], "moa": moa,
         "potency": rng.gamma(2, 0.5, n_pairs)[pair] if "potency" in shared else rng.gamma(2, 0.5, n),
-        "home": pair % homes if shared in ("plates", "scaffold") else rng.integers(homes, size=n),
-        "n_wells": np.where(first, 300, 4) if shared == "reference" else 1,
+        "home": pair % homes if "plates" in shared or shared == "scaffold" else rng.integers(homes, size=n),
+        "n_wells": np.where(first, 300, 4) if shared == "reference" else 4 if shared == "torn plates" else 1,
     })
 
-# %% ../nbs/06a_nulls.ipynb #f547b9aa
+# %% ../nbs/06a_nulls.ipynb #5461ffa1
 def silent_world(
-    shared: Literal["nothing", "reference", "plates", "scaffold", "potency", "bent potency", "sizes"],  # one of `WORLDS`: "nothing", "reference", "plates", "scaffold", "potency", "bent potency" or "sizes"
+    shared: Literal["nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes"],  # one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency" or "sizes"
     seed: int = 0,  # of everything
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
@@ -48,15 +50,19 @@ def silent_world(
     "Simulate pairs of mechanisms without any effect, whose compounds share something else."
     rng = np.random.default_rng(seed)
     compounds, (ill, bend) = _silent_compounds(shared, n_pairs, rng), rng.normal(size=(2, n_features))
-    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * (shared in ("plates", "scaffold"))
+    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * ("plates" in shared or shared == "scaffold")
     potency = compounds["potency"].to_numpy()[:, None]
     compounds["state"] = list(potency * ill + (shared == "bent potency") * potency**2 / 2 * bend + homes[compounds["home"]] + rng.normal(size=(len(compounds), n_features)))
-    wells, home = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(is_control=False, noise=float(shared == "reference")), np.arange(300) % len(homes)
-    controls = pd.DataFrame({"compound": "DMSO", "moa": "", "home": home, "state": list(homes[home] * (shared == "plates")), "is_control": True, "noise": 0.5})
+    wells, home = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(is_control=False, noise=float(shared in ("reference", "torn plates"))), np.arange(300) % len(homes)
+    if shared == "torn plates":  # replicates on four plates of the home; one well in seven is missing
+        wells["copy"] = wells.groupby("compound").cumcount().astype(str)
+        wells = wells[(rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()]
+    controls = pd.DataFrame({"compound": "DMSO", "moa": "", "home": home, "copy": "0", "state": list(homes[home] * ("plates" in shared)), "is_control": True, "noise": 0.5})
     both = pd.concat([wells, controls], ignore_index=True).set_axis([str(i) for i in range(len(wells) + 300)])
     x = np.stack(both["state"]) + both[["noise"]].to_numpy() * rng.normal(size=(len(both), n_features))
     name = "home " + both["home"].astype(str)
-    obs = both[["compound", "moa", "is_control"]].assign(dose=np.nan, time=np.nan, plate=name if shared == "plates" else "", scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "", well="")
+    plate = name + ", " + both["copy"] if shared == "torn plates" else name
+    obs = both[["compound", "moa", "is_control"]].assign(dose=np.nan, time=np.nan, plate=plate if "plates" in shared else "", scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "", well="")
     var = pd.DataFrame({"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)])
     profiles = AnnData(x.astype(np.float32), obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=var)
     profiles.layers["scaled"] = profiles.X.copy()
@@ -132,18 +138,27 @@ def draw_disjoint(
         drawn[again] = rng.integers(0, pool, (len(again), k))
     return drawn
 
-# %% ../nbs/06a_nulls.ipynb #e09cde52
+# %% ../nbs/06a_nulls.ipynb #1525aa82
 def compound_blocks(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     smallest: int = 10,  # compounds; smaller blocks are joined to one
-) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share
-    "Blocks of compounds with the same record of plates, times and scaffold."
-    columns = [c for c in ("plate", "time", "scaffold") if c in profiles.obs]
-    obs = profiles.obs[columns].astype(str).to_numpy()
-    records = ["\n".join("|".join(np.unique(values)) for values in obs[row.indices].T) for row in arithmetic.weights]
-    code = pd.factorize(pd.Series(records, dtype=object))[0]
-    return np.where(np.bincount(code)[code] >= smallest, code + 1, 0)
+) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share, and for those without annotation
+    "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
+    annotated = np.flatnonzero(arithmetic.compounds["moa"] != "")
+    wells, obs = arithmetic.weights[annotated], profiles.obs
+    exact = [np.array(["|".join(np.unique(obs[c].astype(str).to_numpy()[row.indices])) for row in wells]) for c in ("time", "scaffold") if c in obs]
+    plates = pd.get_dummies(obs["plate"].astype(str)).to_numpy()
+    stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
+    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(annotated), int), np.zeros(len(annotated), int)
+    for value in np.unique(code):
+        rows = np.flatnonzero(code == value)
+        sets, which = np.unique(stands[rows], axis=0, return_inverse=True)
+        cluster = fcluster(linkage(pdist(sets, "jaccard"), "average"), 0.5, "distance") if len(sets) > 1 else np.ones(1, int)
+        block[rows] = block.max() + cluster[which.ravel()]
+    found = np.zeros(len(arithmetic.compounds), int)
+    found[annotated] = np.where(np.bincount(block)[block] >= smallest, block, 0)
+    return found
 
 # %% ../nbs/06a_nulls.ipynb #1ffc4f1f
 def strength_strata(

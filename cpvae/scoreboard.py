@@ -248,24 +248,24 @@ def score_table(
     blocks += [("mechanism_blind", name, score_states(mechanism_blind(x), arithmetic, leave_two_out(x))) for name, x in predictions.items()]
     return pd.concat([scores.rename_axis("pair").reset_index().assign(model=model, space=space) for model, space, scores in blocks], ignore_index=True)
 
-# %% ../nbs/06b_scoreboard.ipynb #0ef7db83
+# %% ../nbs/06b_scoreboard.ipynb #e6180afe
 _GROUPS = ("a", "b", "ab")
 # The columns of lsa.csv.
 COLUMNS = ["model", "space", "pair", "a", "b", "n_profiles", "in_sample", *(f"{what}_{g}" for what in ("n_compounds", "active", "strength", "cell_count") for g in _GROUPS), "target_overlap"]
 COLUMNS += "l2 pearson delta_pearson delta_pearson_mean mismatch_r rank ap scale l2_scaled beats_both_parents z10 z10_pearson".split()
-COLUMNS += "cosine cosine_low cosine_high effect p p_matched p_specific p_floor q replicate_r split_half_r reconstruction_r".split()
+COLUMNS += "cosine cosine_low cosine_high effect p p_matched p_floor q p_specific specificity p_table replicate_r split_half_r reconstruction_r".split()
 
-# %% ../nbs/06b_scoreboard.ipynb #9d8a1226
-def _pair_scores(name, model, latents, states, arithmetic, profiles, seed):  # z10, z10_pearson, the cosine's interval, p_specific, reconstruction_r of every pair of one model
+# %% ../nbs/06b_scoreboard.ipynb #7d1343c1
+def _pair_scores(name, model, latents, states, arithmetic, profiles, seed):  # z10, z10_pearson, the cosine's interval, what `specificity` says, reconstruction_r of every pair of one model
     rows, x = [], profiles.layers["scaled"]
-    specific, _, _ = specificity(states, arithmetic, n=1)
+    specific, gain, p_table = specificity(states, arithmetic, seed=seed)
     for i, pair in enumerate(arithmetic.pairs):
         own, codes = of_pair(model, i), of_pair(latents, i)
         pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
         low, high = bootstrap_cosine(own, arithmetic, codes, profiles, pair, common_path(arithmetic.means[pool], arithmetic.control), 400, seed)
         wells = np.unique(arithmetic.weights[np.flatnonzero(pair.in_ab)].indices)
         rebuilt = correlate(own.inverse_transform(codes.wells[wells]), x[wells])
-        rows.append({"model": name, "pair": pair.name, "cosine_low": low, "cosine_high": high, "p_specific": specific[i], "reconstruction_r": float(np.median(rebuilt))})
+        rows.append({"model": name, "pair": pair.name, "cosine_low": low, "cosine_high": high, "p_specific": specific[i], "specificity": gain, "p_table": p_table, "reconstruction_r": float(np.median(rebuilt))})
     groups = {}
     for i in range(len(arithmetic.pairs)):
         groups.setdefault(id(of_pair(model, i)), []).append(i)
@@ -276,7 +276,7 @@ def _pair_scores(name, model, latents, states, arithmetic, profiles, seed):  # z
             rows[i] |= {"z10": l2, "z10_pearson": r}
     return rows
 
-# %% ../nbs/06b_scoreboard.ipynb #9fedb9bd
+# %% ../nbs/06b_scoreboard.ipynb #0ebb5ae4
 def lsa_table(
     models: dict,  # name to fitted transformer with `transform` and `inverse_transform`, or to a tuple of P of them, one a pair; in the order wanted
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
@@ -295,6 +295,8 @@ def lsa_table(
     tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs)
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
+    if not protocol.steps:  # each well was a vote, and wells of a compound are not exchangeable with others
+        tests[["effect", "p", "p_matched", "p_floor", "q"]] = np.nan
     more = pd.DataFrame([row for name, (states, _, codes) in predicted.items() for row in _pair_scores(name, models[name], codes, states, arithmetic, profiles, seed)])
     table = table.merge(describe_pairs(prepare(profiles, replace(protocol, steps=True)), profiles, seed), on="pair", how="left")
     return table.merge(tests, on=["model", "pair"], how="left").merge(more, on=["model", "pair"], how="left")[COLUMNS], null
