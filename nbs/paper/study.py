@@ -1,0 +1,39 @@
+"""What the studies of the paper share: result tables, published numbers, and the table of verdicts each ends with."""
+
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown
+
+from cpvae.datasets import cache_folder, known_datasets, load_dataset
+
+HERE = Path(__file__).parent
+COLOUR = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "additive_input": "#7F7F7F"}  # as everywhere
+CHECKLIST = pd.read_csv(HERE / "checklist.csv").set_index("id")  # what the paper shows or claims
+
+
+def results(name: str) -> pd.DataFrame:
+    "A table of nbs/results, which a tool made from real profiles; its columns `created`, `cpvae` and `sha256` say from what."
+    return pd.read_csv(HERE.parent / "results" / f"{name}.csv")
+
+
+def published(name: str) -> pd.DataFrame:
+    "Numbers of the paper or of the authors' repository; published/README.md says which."
+    return pd.read_csv(HERE / "published" / f"{name}.csv")
+
+
+def lincs(name: str):
+    "One of the paper's own datasets if it was fetched before; else None, and a line that says so."
+    files = known_datasets()[name].files.values()
+    if all((cache_folder() / (f.name.removesuffix(".gz") if f.shape else f.name)).is_file() for f in files):
+        return load_dataset(name)
+    print(f"{name} is not in the cache; `cpvae fetch {name}` gets it, and this study then runs on it too.")
+
+
+def verdicts(*rows: tuple[str, str, str, str, str]) -> Markdown:
+    "Rows of id, what the paper says, what the authors' repository shows, what we measure, verdict."
+    unknown = {row[0] for row in rows} - set(CHECKLIST.index)
+    assert not unknown, f"not in checklist.csv: {sorted(unknown)}"
+    assert all(len(row) == 5 and all(row) for row in rows), "each row has five entries, none empty"
+    lines = ["| id | paper says | authors' repository shows | we measure | verdict |", "|--|--|--|--|--|"]
+    return Markdown("\n".join(lines + ["| " + " | ".join(str(entry).replace("|", "\\|") for entry in row) + " |" for row in rows]))
