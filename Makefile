@@ -6,6 +6,7 @@ VENV ?= .venv
 OUT ?= results/demo
 WORKERS ?= 2
 NB ?=
+DATA ?= $(CPVAE_DATA)
 
 BENCH ?= .venv-bench
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ notebooks pytest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading clean
+.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,7 @@ sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.
 refresh: $(READY) ## run notebooks from top to bottom and keep their outputs; NB=file for one
 	$(BIN)/python tools/refresh.py $(NB)
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/site_pages.py
 
 docs: $(READY) ## fail unless every public name is documented and the site's pages convert
 	$(BIN)/python tools/check_docs.py
@@ -74,6 +76,12 @@ bench-nulls: $(READY) ## how fast the permutation tests are, beside a plain loop
 
 bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas and cmapPy; FULL=1 for published sizes
 	$(BIN)/python benchmarks/reading.py $(if $(FULL),--full)
+
+paper: $(READY) ## make the tables of the paper's studies from real profiles and compare with the committed ones; DATA=folder, TOOLS="performance ..."
+	$(BIN)/python tools/paper.py $(DATA) $(TOOLS)
+
+checklist: $(READY) ## where each figure, table and claim of the paper is answered
+	$(BIN)/python tools/checklist.py
 
 clean: ## delete the environment, builds and caches (not results/)
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*

@@ -1,9 +1,16 @@
 """The gates themselves: each must fail on what it is there to catch."""
 
+import csv
+
 import check_docs
+import checklist
 import nbformat
+import numpy as np
+import pandas as pd
+import paper
 import pytest
 import readme
+import site_pages
 import sync
 from project import ROOT, modules, notebooks
 
@@ -150,3 +157,34 @@ def test_readme_out_of_step_is_noticed(tmp_path):
 def test_the_site_has_its_settings():
     link = ROOT / "nbs" / "_quarto.yml"
     assert link.is_symlink() and link.resolve() == ROOT / "_quarto.yml"
+
+
+def test_a_table_made_anew_is_compared_by_numbers_and_words():
+    old = pd.DataFrame({"pair": ["a|b", "c|d"], "l2": [10.0, 5.0], "zero": [0.0, 0.0], "gap": [np.nan, 1.0], "created": "2020-01-01"})
+    assert paper.difference(old, old.assign(created="2021-01-01")) == 0
+    assert np.isclose(paper.difference(old, old.assign(l2=[10.0, 5.01])), 0.001)
+    for wrong in (old[::-1].reset_index(drop=True), old[:1], old.drop(columns="l2"), old.assign(gap=[1.0, 1.0]), old.assign(zero=[0.0, 0.1]), old.assign(pair=["a|b", "c|e"])):
+        assert paper.difference(old, wrong) == np.inf
+
+
+def test_only_what_the_checklist_asks_is_answered():
+    places = checklist.answers()
+    with open(ROOT / "nbs" / "paper" / "checklist.csv", encoding="utf-8") as file:
+        ids = {row["id"] for row in csv.DictReader(file)}
+    assert set(places) <= ids  # nothing is answered that nobody asked
+
+
+def test_the_gallery_shows_each_figure_of_a_study_with_its_caption(tmp_path):
+    (tmp_path / "nbs" / "paper").mkdir(parents=True)
+    picture = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    cells = [nbformat.v4.new_markdown_cell("# Figure 9\n> Nine."), nbformat.v4.new_code_cell("draw()", outputs=[picture], id="fig9"), nbformat.v4.new_markdown_cell("*What to see.*\n\nMore."),
+             nbformat.v4.new_code_cell("bare()", outputs=[picture], id="bare"), nbformat.v4.new_code_cell("1", id="none")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "nbs" / "paper" / "09_figure.ipynb")
+    page = site_pages.gallery(tmp_path)
+    assert "## [Figure 9](paper/09_figure.ipynb)" in page and "{{< embed paper/09_figure.ipynb#fig9 >}}\n\n*What to see.*\n" in page
+    assert "#bare" in page and "#none" not in page and "More" not in page
+
+
+def test_the_list_of_pages_names_every_notebook():
+    said = site_pages.llms()
+    assert said.count("\n- [") == len(notebooks()) and "/cpvae/nulls.html): " in said and "](https://cpvae.github.io/cpvae/index.html)" in said

@@ -1,7 +1,7 @@
 """Fail unless package, notebooks and README say the same, and what git has is what the notebooks say.
 
 Generated modules are removed before the export, so that the module of a renamed notebook does not live on. Then notebooks
-are cleaned and README.md rebuilt. The gate fails if any of this changed a file, and, in a git checkout, if something is
+are cleaned, and README.md and the site's gallery and list of pages rebuilt. The gate fails if any of this changed a file, and, in a git checkout, if something is
 neither committed nor staged.
 """
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import readme
+import site_pages
 from project import ROOT, modules, notebooks, run, tool
 
 CONFLICT = re.compile(r"^\W*(<{7} \S|>{7} \S)", re.MULTILINE)  # as git writes it, and as a cell of its own
@@ -24,7 +25,7 @@ def conflicted(paths: list[Path]) -> list[Path]:
 
 def snapshot(root: Path = ROOT) -> dict[str, str]:
     "A digest of each file that the gate may write."
-    watched = [*(root / "cpvae").rglob("*.py"), *notebooks(root), root / "pyproject.toml", root / "README.md", *(root / "README_files").rglob("*")]
+    watched = [*(root / "cpvae").rglob("*.py"), *notebooks(root), root / "pyproject.toml", root / "README.md", *(root / "README_files").rglob("*"), root / "nbs" / "gallery.qmd", root / "nbs" / "llms.txt"]
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in watched if p.is_file()}
 
 
@@ -56,6 +57,7 @@ def main() -> None:
     if run(tool("nbdev_clean")).returncode:
         sys.exit("sync: nbdev_clean failed")
     readme.write()
+    site_pages.write()
     after = snapshot()
     changed = sorted(name for name in before | after if before.get(name) != after.get(name))
     if changed:
