@@ -34,7 +34,7 @@ def of_map(path: Path) -> dict[str, int]:
     mended = table.moa.map(mend_moa)
     known = set(mended)
     pairs = {moa for moa in known if moa.count("|") == 1 and set(moa.split("|")) <= known}
-    found = {"compounds": len(table), "ids of 13 characters": table.broad_id.nunique(), "evaluable pairs, exactly two": len(pairs)}
+    found = {"compounds": len(table), "names": table.pert_iname.nunique(), "evaluable pairs, exactly two": len(pairs)}
     return found | by_number(table.moa) | {f"{name}, mended": n for name, n in by_number(mended).items()}
 
 
