@@ -46,8 +46,9 @@ refresh: $(READY) ## run notebooks from top to bottom and keep their outputs; NB
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/site_pages.py
 
-docs: $(READY) ## fail unless every public name is documented and the site's pages convert
+docs: $(READY) ## fail unless every public name is documented, the site's pages convert, and links and references are there
 	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/check_links.py
 
 lint: $(READY) ## ruff on notebooks, tests and tools
 	$(BIN)/ruff check nbs tests tools setup.py

@@ -3,6 +3,7 @@
 import csv
 
 import check_docs
+import check_links
 import checklist
 import nbformat
 import numpy as np
@@ -93,6 +94,46 @@ def test_an_import_that_would_stop_the_site_is_found():
     assert check_docs.unready([*head, "assert values.sum() == 3", "import math\nmath.pi"]) == []
     assert check_docs.unready([*head, "from math import sqrt\nsqrt(values[0])"]) == ["'from math import sqrt' needs values"]
     assert check_docs.unready([*head, "def f():\n    import math\n    return math.pi\nf() + values"]) == ["'def f():' needs values"]
+
+
+def broken(folder, *prose, output=""):
+    "What the gate says of a notebook with this prose, beside a page with two headings, in a project that cites one paper."
+    (folder / "other.md").write_text("# Which one?\n\n## `wells`: 10 shuffles\n")
+    cells = [nbformat.v4.new_markdown_cell(text) for text in prose]
+    cells += [nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": output})])] if output else []
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "page.ipynb")
+    return [what.split(": ", 1)[1].split(" ")[0].rstrip(":") for what in check_links.wrong(folder / "page.ipynb", {"chow2022"}, {"1312.6114", "10.1/s(3)a"})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# A b\n\n[up](#a-b) [there](other.md) [which](other.md#which-one) [w](other.md#wells-10-shuffles) [out](https://example.org/x)",
+        "[@chow2022, p. 3] and @chow2022. Mail a@b.org, `file.py@1c91968`, `[no](link)`, \\@home",
+        "[k](https://arxiv.org/abs/1312.6114) [l](https://doi.org/10.1/S(3)a)",
+        "```python\n@decorator\nx = [1](2)\n```",
+    ],
+)
+def test_links_that_lead_somewhere_pass(tmp_path, text):
+    assert broken(tmp_path, text) == []
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("[a](gone.ipynb)", "gone.ipynb"),
+        ("[a](other.md#which)", "other.md#which"),
+        ("[a](#gone)", "#gone"),
+        ("[@chow2023]", "@chow2023"),
+        ("[see @chow2022; @way2022]", "@way2022"),
+        ("`file.py`@1c91968", "@1c91968"),
+        ("[k](https://arxiv.org/abs/1312.6115)", "https://arxiv.org/abs/1312.6115"),
+        ("[l](https://doi.org/10.1/S(3)b)", "https://doi.org/10.1/S(3)b"),
+    ],
+)
+def test_links_that_lead_nowhere_are_found(tmp_path, text, found):
+    assert broken(tmp_path, "good", text) == [found]
+    assert broken(tmp_path, "good", output=f"| a | {text} |") == [found]
 
 
 @pytest.mark.parametrize("mark", ["<" * 7 + " HEAD", ">" * 7 + " other"])

@@ -161,7 +161,7 @@ def pages(root: Path = ROOT) -> list[str]:
         cache = Path(proc_nbs(force=True))
     except Exception as error:
         return [f"the site's filter stopped: {error}"]
-    for name in ["_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css"]:
+    for name in ["_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css", "references.bib"]:
         if not (cache / name).is_file() or (cache / name).is_symlink():
             wrong.append(f"{name} did not reach the site's folder")
     listed = (cache / "sidebar.yml").read_text(encoding="utf-8")

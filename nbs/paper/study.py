@@ -1,5 +1,6 @@
 """What the studies of the paper share: result tables, published numbers, and the table of verdicts each ends with."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,15 @@ def lincs(name: str):
     if all((cache_folder() / (f.name.removesuffix(".gz") if f.shape else f.name)).is_file() for f in files):
         return load_dataset(name)
     print(f"{name} is not in the cache; `cpvae fetch {name}` gets it, and this study then runs on it too.")
+
+
+def public(name: str) -> Path | None:
+    "One of the public tables if it is in CPVAE_DATA, or in shared/data beside the project; else None, and a line that says so."
+    folders = (os.environ.get("CPVAE_DATA", ""), HERE.parents[2] / "shared" / "data")
+    found = next((Path(folder) / name for folder in folders if folder and (Path(folder) / name).is_file()), None)
+    if found is None:
+        print(f"skipped: {name} is not in CPVAE_DATA")
+    return found
 
 
 def verdicts(*rows: tuple[str, str, str, str, str]) -> Markdown:
