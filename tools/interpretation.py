@@ -1,0 +1,99 @@
+"""Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS]`.
+
+DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each recommended variant is fitted to U2OS;
+a third as many times each of the paper's, and once each recommended variant to L1000. Some fifteen minutes on one core.
+
+nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance, active, mean |change|, correlation with the others
+nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units, mean |r|, total correlation
+nbs/results/interpretation_contributions.csv  U2OS, seed 0: groups of features by latent, around the posterior; and the contribution around the prior
+nbs/results/interpretation_genes.csv          L1000, seed 0: the ten genes that each latent moves most
+nbs/results/interpretation_association.csv    seed 0: what each latent follows
+nbs/results/interpretation_stability.csv      U2OS: every ordered pair of fits of one kind; `pca` refitted to compounds drawn with replacement
+"""
+
+import hashlib
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from performance import TABLES
+from project import ROOT
+from sklearn.decomposition import PCA
+
+from cpvae.data import read_profiles
+from cpvae.fits import fit_many
+from cpvae.interpretation import association_table, contribution_table, contributions, entanglement, feature_groups, latent_means, rank_features, stability_table, traverse
+from cpvae.models import latent_units, make_vae
+from cpvae.pipeline import RunConfig, prepare_profiles
+
+VAES = ("vanilla", "beta", "mmd")
+
+
+def drawn(x: np.ndarray, compounds: pd.Series, seed: int) -> np.ndarray:
+    "Profiles of as many compounds, drawn with replacement; controls count as one compound and always stay."
+    rng, rows = np.random.default_rng(seed), compounds.reset_index(drop=True).groupby(compounds.to_numpy()).indices
+    names = [name for name in rows if len(rows[name]) < len(x) / 4]
+    kept = [rows[name] for name in rows if name not in names]
+    return x[np.concatenate(kept + [rows[name] for name in rng.choice(names, len(names))])]
+
+
+def latent_table(model, x: np.ndarray) -> pd.DataFrame:
+    "What is known of each latent by itself, and its correlation with each of the others."
+    codes, unit = latent_means(model, x), {"latent": range(len(traverse(model, x)))}
+    if hasattr(model, "latent_units_"):
+        units = latent_units(model, x)
+        unit |= {name: units[name].to_numpy() for name in ("kl", "variance", "active")}
+    else:
+        unit |= {"variance": codes.var(axis=0), "active": True}
+    sizes = {f"change_{around}": np.abs(traverse(model, x, around)).mean(axis=1) for around in ("posterior", "prior")}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.corrcoef(codes, rowvar=False)
+    return pd.DataFrame(unit | sizes).assign(**{f"r_{i}": r[:, i] for i in range(len(r))})
+
+
+def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
+    "Contributions by compartment and channel, and by kind of feature."
+    tables = []
+    for by in ("compartment_channel", "feature_group"):
+        groups = feature_groups(var, by)
+        prior = contributions(traverse(model, x, "prior"), groups).ravel()
+        tables.append(contribution_table(model, x, groups).assign(by=by, contribution_prior=prior))
+    return pd.concat(tables)
+
+
+if __name__ == "__main__":
+    folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
+    for name, preset, n in (("u2os", "recommended", seeds), ("u2os", "chow2022", max(2, seeds // 3)), ("l1000", "recommended", 1)):
+        file, how = TABLES[name]
+        profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
+        x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
+        train, valid = x[part == "train"], x[part == "valid"]
+        source = dict(table=name, preset=preset, created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), sha256=hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16])
+
+        def keep(key, table, source=source, **about):
+            found.setdefault(key, []).append(table.assign(**about, **source))
+
+        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, jobs=1)
+        for (model, seed), fit in fitted.items():
+            keep("latents", latent_table(fit, train), model=model, seed=seed)
+            keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
+            if seed == 0:
+                keep("association", association_table(latent_means(fit, x), profiles), model=model)
+                if name == "l1000":
+                    keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
+                else:
+                    keep("contributions", grouped(fit, train, profiles.var), model=model)
+        if n > 1:
+            groups, who = feature_groups(profiles.var), profiles.obs["compound"].astype(str)[part == "train"]
+            pca = {s: PCA(10, random_state=0).fit(drawn(train, who, s)) for s in range(n)}
+            for model, fits in ({v: {s: fitted[v, s] for s in range(n)} for v in VAES} | {"pca": pca}).items():
+                keep("stability", stability_table(fits, train, groups), model=model)
+        for key, tables in found.items():
+            table = pd.concat(tables, ignore_index=True)
+            first, last = ["table", "preset", "model", *(c for c in ("seed", "by") if c in table)], ["created", "cpvae", "sha256"]
+            table = table[first + [c for c in table if c not in first + last] + last]
+            table.to_csv(ROOT / "nbs" / "results" / f"interpretation_{key}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        print(name, preset, "done", flush=True)
