@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from project import ROOT
 
-TOOLS = ("interpretation", "simulation", "performance")
+TOOLS = ("sizes", "interpretation", "simulation", "performance")
 PROVENANCE = ["created", "cpvae", "seconds"]
 TOLERANCE = 1e-3
 
