@@ -6,7 +6,7 @@
 __all__ = ['feature_table', 'authors_channel', 'feature_clusters', 'group_contrast', 'feature_emd', 'distance_table',
            'plot_features', 'plot_groups', 'plot_contrasts']
 
-# %% ../nbs/07d_features.ipynb #548c187a
+# %% ../nbs/07d_features.ipynb #02ec9d91
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr, ttest_ind
@@ -70,7 +71,12 @@ def feature_clusters(
         r = np.nan_to_num(np.abs(np.corrcoef(np.asarray(x, np.float64), rowvar=False)))
     return fcluster(linkage(squareform(1 - r, checks=False), "average"), 1 - least, "distance") - 1
 
-# %% ../nbs/07d_features.ipynb #7ac1cf3a
+# %% ../nbs/07d_features.ipynb #12782bd9
+def _mean(values, weight):  # weighted mean of each row; NaN where nothing has weight
+    total = weight.sum(axis=1)
+    return np.divide((values * weight).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
+
+# %% ../nbs/07d_features.ipynb #18ecd1ab
 def group_contrast(
     x: np.ndarray,  # `[N,G]` scaled profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
@@ -91,8 +97,7 @@ def group_contrast(
     rows = []
     for measure, above, below in (("absolute", absolute, size), ("fvu", squares, spread)):
         values = (compounds @ above) / (compounds @ below)  # a row a draw, the sample itself first
-        mean = lambda w, part: (values * w * part).sum(axis=1) / np.where((w * part).sum(axis=1) > 0, (w * part).sum(axis=1), np.nan)
-        alone, both = (mean(w, a) - mean(w, b) for w in (np.ones((1, len(k))), drawn[:, k]))
+        alone, both = (_mean(values, w * a) - _mean(values, w * b) for w in (np.ones((1, len(k))), drawn[:, k]))
         test = ttest_ind(values[0, a], values[0, b])
         ends = dict(zip(("low", "high", "low_both", "high_both"), [*np.quantile(alone[1:], [0.025, 0.975]), *np.nanquantile(both[1:], [0.025, 0.975])]))
         rows.append(dict(measure=measure, difference=alone[0], t=test.statistic, p_half=test.pvalue / 2, p_less=ttest_ind(values[0, a], values[0, b], alternative="less").pvalue, **ends))
@@ -125,7 +130,7 @@ def distance_table(
         found.append(dict(feature_emd=feature_emd(test, x_hat), sliced_wasserstein=sliced_wasserstein(test, x_hat, seed=seed)))
     return table.join(pd.DataFrame(found))
 
-# %% ../nbs/07d_features.ipynb #989458e3
+# %% ../nbs/07d_features.ipynb #9d7dee80
 def plot_features(
     errors: pd.DataFrame,  # from `feature_table`, with a column model
 ) -> Figure:  # models across; above: squared error, the paper's; below: FVU; both against variance
@@ -142,6 +147,9 @@ def plot_features(
             rho = f"{spearmanr(own.variance, own[measure]).statistic:.2f}".replace("-", "−")
             ax.set(xscale="log", yscale="log", title=f"{display_name(model)}: ρ = {rho}")
             ax.yaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter("")
     for ax in axes[1]:
         ax.set_xlabel("variance (scaled units²)")
         ax.axhline(1, color="black", lw=0.6, ls="--")
@@ -164,7 +172,10 @@ def plot_groups(
         ax.set(xlabel=label, yticks=range(len(groups)), yticklabels=[f"{name} ({keep.sum()})" for name, keep in groups.items()], ylim=(len(groups) - 0.5, -0.5))
     return _small(fig)
 
-# %% ../nbs/07d_features.ipynb #e8d43fb1
+# %% ../nbs/07d_features.ipynb #da2ac5a2
+_LABELS = {"absolute": "difference in mean absolute error (scaled units)", "fvu": "difference in mean FVU"}
+
+# %% ../nbs/07d_features.ipynb #6b262a1d
 def plot_contrasts(
     contrasts: pd.DataFrame,  # from `group_contrast`, with columns model and contrast; one measure
 ) -> Figure:  # a panel a contrast, models down; thick: compounds drawn; thin: clusters of features drawn, too; the t-test's p beside
@@ -175,10 +186,13 @@ def plot_contrasts(
         own = contrasts[contrasts.contrast == name].set_index("model").loc[models]
         y, colours = np.arange(len(models)), [_COLOURS.get(m, "#56B4E9") for m in models]
         ax.hlines(y, own.low_both, own.high_both, color=colours, lw=1)
-        ax.hlines(y, own.low, own.high, color=colours, lw=4, alpha=0.6)
+        ax.hlines(y, own.low, own.high, color=colours, lw=4, alpha=0.5)
         ax.scatter(own.difference, y, s=18, color="black", zorder=3)
         for at, p in zip(y, own.p_less):
             ax.annotate(f"p = {p:.2g}", (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=7)
         ax.axvline(0, color="black", lw=0.8, ls="--")
-        ax.set(title=f"{name.replace('-', ' less ')}: {own.n_a.iloc[0]}, {own.n_b.iloc[0]} features, {own.clusters.iloc[0]} clusters", xlabel=f"difference in mean {own.measure.iloc[0]}", yticks=y, yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
+        if own[["low_both", "high_both"]].abs().max().max() > 1:
+            ax.set_xscale("symlog", linthresh=0.2)
+            ax.xaxis.set_major_formatter("{x:g}")
+        ax.set(title=f"{name.replace('-', ' less ')}: {own.n_a.iloc[0]}, {own.n_b.iloc[0]} features, {own.clusters.iloc[0]} clusters", xlabel=_LABELS[own.measure.iloc[0]], yticks=y, yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
     return _small(fig)

@@ -6,7 +6,7 @@
 __all__ = ['code_density', 'simulate', 'simulations', 'direction_spread', 'two_sample_test', 'fidelity_tables', 'plot_clouds',
            'plot_fidelity', 'plot_spread']
 
-# %% ../nbs/07c_simulation.ipynb #fb9caf7e
+# %% ../nbs/07c_simulation.ipynb #579681a3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,19 +16,19 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .data import ProfileError
 from .distances import fidelity
 from .evaluation import reconstruct
-from .findings import display_name
+from .findings import display_name, usual_order
 from .training import one_thread
 
-# %% ../nbs/07c_simulation.ipynb #e9f9bacf
+# %% ../nbs/07c_simulation.ipynb #f109d6e5
 _COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "real": "#333333"}  # as in the report
 _MARKS = {"prior": "o", "density": "s", "density_noise": "D", "reconstructed": "x"}  # kind of draws -> marker
+_MEASURES = {"sliced_wasserstein": "sliced Wasserstein\n(scaled units)", "auc": "AUC of a classifier", "mmd": "squared MMD"}
 _DRAWS = {"prior": "prior", "density": "fitted density", "density_noise": "fitted density + residuals", "reconstructed": "reconstructed test profiles"}
 
 
@@ -41,7 +41,7 @@ def _small(fig: Figure) -> Figure:
             text.set_fontsize(8)
     return fig
 
-# %% ../nbs/07c_simulation.ipynb #db114dd9
+# %% ../nbs/07c_simulation.ipynb #7861f5d6
 def code_density(
     codes: np.ndarray,  # `[N,L]` latent codes of training profiles
     codes_valid: np.ndarray,  # `[M,L]` of validation profiles, which choose the size
@@ -54,7 +54,7 @@ def code_density(
     codes, codes_valid = (np.asarray(c, np.float64) for c in (codes, codes_valid))
     tried = [k for k in sizes if k == min(sizes) or 2 * k * codes.shape[1] <= len(codes)]
     with one_thread():
-        fitted = [GaussianMixture(k, reg_covar=1e-3 * codes.var(axis=0).mean() + 1e-9, random_state=seed).fit(codes) for k in tried]
+        fitted = [GaussianMixture(k, reg_covar=1e-4 * codes.var(axis=0).mean() + 1e-9, random_state=seed).fit(codes) for k in tried]
         return max(fitted, key=lambda mixture: mixture.score(codes_valid))
 
 # %% ../nbs/07c_simulation.ipynb #9d70b8b4
@@ -76,7 +76,7 @@ def simulate(
     with one_thread():
         return np.asarray(model.inverse_transform(codes), np.float32)
 
-# %% ../nbs/07c_simulation.ipynb #1cea082b
+# %% ../nbs/07c_simulation.ipynb #0cdf9f8c
 def simulations(
     model: Any,  # fitted: a VAE, or a PCA
     train: np.ndarray,  # `[N,G]` scaled training profiles, whose codes the density is fitted to
@@ -85,7 +85,7 @@ def simulations(
     seed: int = 0,  # of fits and draws
 ) -> tuple[dict[str, np.ndarray], int]:  # kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the density
     "Simulated profiles of each kind. Raises ProfileError without validation profiles."
-    density = code_density(model.transform(train), model.transform(valid), seed=seed)
+    density = code_density(model.transform(train), model.transform(valid) if len(valid) else valid, seed=seed)
     decoded = simulate(model, n, density, seed)
     residual = (valid - reconstruct(model, valid))[np.random.default_rng([seed, 1]).integers(0, len(valid), n)]
     return {"prior": simulate(model, n, seed=seed), "density": decoded, "density_noise": decoded + residual}, density.n_components
@@ -105,7 +105,7 @@ def direction_spread(
     table = pd.DataFrame({"direction": np.arange(len(here) + 1), "share": [1, *here / total]})
     return table.assign(ratio=[spread / total, *there / here])
 
-# %% ../nbs/07c_simulation.ipynb #d63ea9c4
+# %% ../nbs/07c_simulation.ipynb #04bcb65f
 def two_sample_test(
     real: np.ndarray,  # `[N,G]` real profiles
     other: np.ndarray,  # `[M,G]` simulated, or other real ones
@@ -115,8 +115,8 @@ def two_sample_test(
     n_draws: int = 300,  # of groups, for the interval
 ) -> dict[str, float]:  # auc; low and high: 95 %, over groups, with the classifiers as they are; accuracy, balanced. NaN with fewer than five groups
     "Classifier two-sample test with folds by compound."
-    own = np.arange(len(other)) if other_groups is None else np.asarray(other_groups)
-    names = np.r_[[f"a {g}" for g in groups], [f"{'b' if other_groups is None else 'a'} {g}" for g in own]]
+    lone = other_groups is None
+    names = np.r_[[f"compound {g}" for g in groups], [f"alone {i}" for i in range(len(other))] if lone else [f"compound {g}" for g in other_groups]]
     ids, x, y = pd.factorize(names)[0], np.r_[real, other], np.r_[np.zeros(len(real), int), np.ones(len(other), int)]
     if min(len(set(ids[y == k])) for k in (0, 1)) < 5:
         return dict.fromkeys(("auc", "low", "high", "accuracy"), np.nan)
@@ -124,13 +124,14 @@ def two_sample_test(
     for fit, held in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(x, y, ids):
         forest = ExtraTreesClassifier(100, min_samples_leaf=2, class_weight="balanced", random_state=seed).fit(x[fit], y[fit])
         score[held] = forest.predict_proba(x[held])[:, 1]
-    rng, n = np.random.default_rng(seed), ids.max() + 1
-    drawn = [roc_auc_score(y, score, sample_weight=rng.multinomial(n, np.full(n, 1 / n))[ids]) for _ in range(n_draws)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    above = (score[y == 1, None] > score[y == 0]) + 0.5 * (score[y == 1, None] == score[y == 0])
+    weight = np.random.default_rng(seed).multinomial(ids.max() + 1, np.full(ids.max() + 1, 1 / (ids.max() + 1)), n_draws)[:, ids]
+    own, theirs = weight[:, y == 0], weight[:, y == 1]
+    low, high = np.quantile(((theirs @ above) * own).sum(axis=1) / (theirs.sum(axis=1) * own.sum(axis=1)), [0.025, 0.975])
     right = [((score > 0.5) == y)[y == k].mean() for k in (0, 1)]
-    return dict(auc=float(roc_auc_score(y, score)), low=float(low), high=float(high), accuracy=float(np.mean(right)))
+    return dict(auc=float(above.mean()), low=float(low), high=float(high), accuracy=float(np.mean(right)))
 
-# %% ../nbs/07c_simulation.ipynb #a54cb21f
+# %% ../nbs/07c_simulation.ipynb #78f4d375
 def fidelity_tables(
     models: Mapping[str, Any],  # name -> fitted model
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]`
@@ -147,7 +148,7 @@ def fidelity_tables(
     clouds = {("real", "train"): (x[other], who[other], 0)}
     for name, model in models.items():
         made, components = simulations(model, x[rows["train"]], x[rows["valid"]], n, seed)
-        clouds |= {(name, draws): (cloud, None, components if draws != "prior" else 0) for draws, cloud in made.items()}
+        clouds |= {(name, draws): (cloud, None, components * (draws != "prior")) for draws, cloud in made.items()}
         clouds[name, "reconstructed"] = reconstruct(model, test), who[chosen], 0
     found, spreads = [], []
     for (name, draws), (cloud, groups, components) in clouds.items():
@@ -156,12 +157,12 @@ def fidelity_tables(
         found.append(about | dict(n=n, components=components, spread=spreads[-1].ratio[0]) | fidelity(test, cloud, seed) | two_sample_test(test, cloud, who[chosen], groups, seed))
     return pd.DataFrame(found), pd.concat(spreads, ignore_index=True)
 
-# %% ../nbs/07c_simulation.ipynb #9b9f4cc4
+# %% ../nbs/07c_simulation.ipynb #c6c6d089
 def plot_clouds(
     umap_df: pd.DataFrame,  # from `umap_table`: model ("data": originals), kind (original, reconstructed, simulated), umap1, umap2
 ) -> Figure:  # models across; reconstructed above, simulated below; the originals first
     "Original, reconstructed and simulated profiles on a map of the originals (figures 2 and S4)."
-    models, original = [m for m in umap_df.model.unique() if m != "data"], umap_df[umap_df.model == "data"]
+    models, original = usual_order(m for m in umap_df.model.unique() if m != "data"), umap_df[umap_df.model == "data"]
     fig = Figure(figsize=(1.75 * (len(models) + 1), 3.5), layout="constrained")
     axes = fig.subplots(2, len(models) + 1, sharex=True, sharey=True)
     axes[0, 0].scatter(original.umap1, original.umap2, s=4, lw=0, color="#555555")
@@ -181,7 +182,7 @@ def plot_clouds(
         ax.set_ylabel("UMAP 2")
     return _small(fig)
 
-# %% ../nbs/07c_simulation.ipynb #c3d9dec9
+# %% ../nbs/07c_simulation.ipynb #50f200eb
 def plot_fidelity(
     fidelity_df: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset; several seeds below each other
     measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),  # columns, a panel each
@@ -198,14 +199,14 @@ def plot_fidelity(
                 values, at = fidelity_df.loc[(fidelity_df.model == model) & (fidelity_df.draws == draws), measure], y + (k - 1.5) * 0.19
                 ax.hlines(at, values.min(), values.max(), color=_COLOURS.get(model, "#56B4E9"), lw=1)
                 ax.scatter(values.mean(), at, s=20, marker=mark, color=_COLOURS.get(model, "#56B4E9"), label=_DRAWS[draws] if y == 0 else None, zorder=3)
-        ax.set(xlabel=measure.replace("_", " ").replace("auc", "AUC of a classifier"), yticks=range(len(models)), yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
+        ax.set(xlabel=_MEASURES.get(measure, measure), yticks=range(len(models)), yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
         ax.set_xlim(*((-0.05, 1.05) if measure in ("precision", "recall", "coverage") else (0.4, 1.02) if measure == "auc" else (0, None)))
     marks = fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     for handle in marks.legend_handles:
         handle.set_color("black")
     return _small(fig)
 
-# %% ../nbs/07c_simulation.ipynb #3c9d00a0
+# %% ../nbs/07c_simulation.ipynb #87976b79
 def plot_spread(
     spread: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset
     draws: Sequence[str] = ("reconstructed", "prior", "density", "density_noise"),  # kinds, a panel each
@@ -220,7 +221,7 @@ def plot_spread(
             ax.plot(along.direction, along.ratio, label="real training profiles" if name == "real" else display_name(name), **style)
             ax.scatter(total.direction - 2, total.ratio, s=14, color=style["color"], marker="_" if name == "real" else "o", zorder=3)
         ax.axhline(1, color="black", lw=0.5)
-        ax.set(yscale="log", title=_DRAWS[kind].replace(" + ", "\n+ ").replace("reconstructed test", "reconstructed\ntest"), xlabel="principal direction", xticks=[-2, 1, 10, 20], xticklabels=["all", 1, 10, 20])
+        ax.set(yscale="log", ylim=(3e-3, 4), title=_DRAWS[kind].replace(" + ", "\n+ ").replace("reconstructed test", "reconstructed\ntest"), xlabel="principal direction", xticks=[-2, 1, 10, 20], xticklabels=["all", 1, 10, 20])
         ax.yaxis.set_major_formatter("{x:g}")
     fig.axes[0].set_ylabel("variance over that of test profiles")
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=7)

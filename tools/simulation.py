@@ -1,7 +1,7 @@
 """Make the tables that nbs/07c_simulation and nbs/07d_features read: `python tools/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
-seed 0 gives curves, maps and features, and SEEDS (3) seeds of weights and draws the measures of fidelity. Some half an hour on one core.
+seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity. Some quarter of an hour a seed on one core.
 
 nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.simulation.fidelity_tables`, by data set, preset and seed
 nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
@@ -10,14 +10,16 @@ nbs/results/features_errors.csv      error and variance of every feature, U2OS c
 nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
 nbs/results/training_curves.csv      losses by epoch, some 80 epochs a curve
 nbs/results/umap_DATASET.csv         the paper's map of test profiles, at most 300 points a cloud
+
+To keep the files small, created, cpvae and sha256 stand in the first row of each data set, preset and seed.
 """
 
 import copy
 import hashlib
 import sys
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -68,48 +70,54 @@ def features(models, profiles, rows) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(errors), pd.concat(contrasts)
 
 
-def gathered(every) -> dict[str, pd.DataFrame]:
-    "Tables of one name under each other."
-    return {name: pd.concat([t for n, t in every if n == name]) for name, _ in every}
-
-
 def with_means(model):
     "The model with posterior means for codes, whatever its preset says."
     return copy.copy(model).set_params(code="mean") if isinstance(model, VAE) else model
 
 
-def tables(folder: Path, n_seeds: int):
-    "Every table by name, a data set and preset at a time."
-    for dataset, (file, how, settings) in DATASETS.items():
-        sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
-        for preset in ("recommended", "chow2022"):
-            about, start = dict(dataset=dataset, preset=preset), time.monotonic()
-            config = RunConfig(preset=preset, **settings)
-            profiles = prepare_profiles(read_profiles(folder / file, **how), config)
-            x, split, say = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), lambda what: print(dataset, preset, what, f"{time.monotonic() - start:.0f} s", flush=True)
-            fitted, every = fit_models(profiles, config), []
-            real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
-            say("fitted")
-            every += [("table1", table1(fitted, profiles)), ("training_curves", curves(fitted))]
-            if dataset != "l1000":
-                errors, contrasts = features({n: with_means(m) for n, m in real.items()}, profiles, np.ones(len(x), bool) if preset == "chow2022" else split == "test")
-                every += [("features_contrasts", contrasts)] + [("features_errors", errors.drop(columns=["compartment", "channel"]))] * (dataset == "consensus")
-            map_ = umap_table({(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800)
-            every.append((f"umap_{dataset}", map_.sample(frac=1, random_state=0).groupby(["model", "kind"]).head(300).drop(columns="shuffled")))
-            say("mapped")
-            for seed in range(n_seeds):
-                again = {name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings)) for name in config.models}
-                models = real if seed == 0 else fit_many(again, x[split == "train"], x[split == "valid"], jobs=1)
-                measures, spreads = fidelity_tables(models, profiles, seed)
-                every += [("simulation_fidelity", measures.assign(seed=seed))] + [("simulation_spread", spreads)] * (seed == 0)
-                say(f"seed {seed} measured")
-            yield {name: table.assign(**about, sha256=sha256) for name, table in gathered(every).items()}
+def seen_once(config, profiles, dataset: str, fitted):
+    "Every table that takes one seed: name, rows."
+    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    yield "table1", table1(fitted, profiles)
+    yield "training_curves", curves(fitted)
+    if dataset != "l1000":
+        rows = np.ones(profiles.n_obs, bool) if config.preset == "chow2022" else (profiles.obs["split"] == "test").to_numpy()
+        errors, contrasts = features({n: with_means(m) for n, m in real.items()}, profiles, rows)
+        yield "features_contrasts", contrasts
+        if dataset == "consensus":
+            yield "features_errors", errors.drop(columns=["compartment", "channel"])
+    embedded = umap_table({(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800)
+    yield f"umap_{dataset}", embedded.sample(frac=1, random_state=0).groupby(["model", "kind"]).head(300).drop(columns="shuffled")
+
+
+def measured(dataset: str, preset: str, file: Path, seed: int):
+    "The tables of one data set, preset and seed: name, rows."
+    _, how, settings = DATASETS[dataset]
+    config = RunConfig(preset=preset, **settings)
+    profiles = prepare_profiles(read_profiles(file, **how), config)
+    x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+    if seed == 0:
+        fitted = fit_models(profiles, config)
+        yield from seen_once(config, profiles, dataset, fitted)
+        models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    else:
+        asked = {name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings)) for name in config.models}
+        models = fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1)
+    fidelity, spread = fidelity_tables(models, profiles, seed)
+    yield "simulation_fidelity", fidelity.assign(seed=seed)
+    if seed == 0:
+        yield "simulation_spread", spread
 
 
 if __name__ == "__main__":
-    out, parts = ROOT / "nbs" / "results", []
-    source = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-    for some in tables(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3):
-        parts += some.items()
-        for name, table in gathered(parts).items():
-            table.assign(**source).to_csv(out / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+    folder, n_seeds, out = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, ROOT / "nbs" / "results"
+    source, parts = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae")), {}
+    for seed, dataset, preset in product(range(n_seeds), DATASETS, ("recommended", "chow2022")):
+        file = folder / DATASETS[dataset][0]
+        about = source | dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        for name, table in measured(dataset, preset, file, seed):
+            marked = table.assign(dataset=dataset, preset=preset).reset_index(drop=True)
+            parts.setdefault(name, []).append(marked.join(pd.DataFrame(about, index=[0])))
+        for name, each in parts.items():
+            pd.concat(each).to_csv(out / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        print(datetime.now(UTC).time().isoformat("seconds"), dataset, preset, f"seed {seed} measured", flush=True)
