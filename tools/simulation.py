@@ -1,0 +1,123 @@
+"""Make the tables that nbs/07c_simulation and nbs/07d_features read: `python tools/simulation.py DATA [SEEDS]`.
+
+DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
+seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity. Some quarter of an hour a seed on one core.
+
+nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.simulation.fidelity_tables`, by data set, preset and seed
+nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
+nbs/results/table1.csv               `cpvae.features.distance_table`, and the regularisers' shares of the last validation loss
+nbs/results/features_errors.csv      error and variance of every feature, U2OS consensus
+nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
+nbs/results/training_curves.csv      losses by epoch, some 80 epochs a curve
+nbs/results/umap_DATASET.csv         the paper's map of test profiles, at most 300 points a cloud
+
+To keep the files small, created, cpvae and sha256 stand in the first row of each data set, preset and seed.
+"""
+
+import copy
+import hashlib
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from project import ROOT
+
+from cpvae.data import read_profiles
+from cpvae.evaluation import reconstruct, umap_table
+from cpvae.features import authors_channel, distance_table, feature_clusters, feature_table, group_contrast
+from cpvae.fits import fit_many
+from cpvae.models import VAE
+from cpvae.pipeline import RunConfig, fit_models, make_model, prepare_profiles, training_table
+from cpvae.selection import loss_shares
+from cpvae.simulation import fidelity_tables
+
+U2OS, L1000 = "cell_injury_u2os_8298x346.parquet", "l1000_drugbank_1170x978.parquet"
+DATASETS = {"consensus": (U2OS, {}, {"consensus": "modz"}), "l1000": (L1000, {"zero_control": True}, {}), "u2os": (U2OS, {}, {})}
+EPOCHS = 80  # of a training curve, about
+
+
+def table1(fitted, profiles) -> pd.DataFrame:
+    "Table 1 with the shares of KL and MMD in the last validation loss."
+    shares = [dict(model=n, shuffled=s) | loss_shares(m.history_, m.beta, m.mmd_weight) for (n, s), m in fitted.items() if isinstance(m, VAE)]
+    return distance_table(fitted, profiles).merge(pd.DataFrame(shares), how="left", on=["model", "shuffled"])
+
+
+def curves(fitted) -> pd.DataFrame:
+    "Losses at evenly spaced epochs, the last among them."
+    table = training_table(fitted)
+    last = table.groupby(["model", "shuffled"]).epoch.transform("max")
+    kept = (last - table.epoch) % np.maximum(1, np.ceil(last / EPOCHS)) == 0
+    return table.loc[kept, ["model", "shuffled", "epoch", "train_loss", "valid_loss"]]
+
+
+def features(models, profiles, rows) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Errors of every feature, and the contrasts of section 2.1, codes being posterior means."
+    x, var = np.asarray(profiles.layers["scaled"])[rows], profiles.var
+    control = profiles.obs["is_control"].to_numpy(bool)[rows]
+    who = np.where(control, "control", profiles.obs["compound"].astype(str).to_numpy()[rows])
+    channel, clusters = np.array([authors_channel(name) for name in var.index]), feature_clusters(x)
+    known, cells = channel != "", (var["compartment"] == "Cells").to_numpy()
+    sides = {"DNA-AGP": (channel == "DNA", channel == "AGP"), "Cells-others": (known & cells, known & ~cells)}
+    errors, contrasts = [], []
+    for name, model in models.items():
+        x_hat = reconstruct(model, x)
+        errors.append(feature_table(x, x_hat, var).assign(model=name))
+        contrasts += [group_contrast(x, x_hat, a, b, who, clusters).assign(model=name, contrast=which) for which, (a, b) in sides.items()]
+    return pd.concat(errors), pd.concat(contrasts)
+
+
+def with_means(model):
+    "The model with posterior means for codes, whatever its preset says."
+    return copy.copy(model).set_params(code="mean") if isinstance(model, VAE) else model
+
+
+def seen_once(config, profiles, dataset: str, fitted):
+    "Every table that takes one seed: name, rows."
+    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    yield "table1", table1(fitted, profiles)
+    yield "training_curves", curves(fitted)
+    if dataset != "l1000":
+        rows = np.ones(profiles.n_obs, bool) if config.preset == "chow2022" else (profiles.obs["split"] == "test").to_numpy()
+        errors, contrasts = features({n: with_means(m) for n, m in real.items()}, profiles, rows)
+        yield "features_contrasts", contrasts
+        if dataset == "consensus":
+            yield "features_errors", errors.drop(columns=["compartment", "channel"])
+    embedded = umap_table({(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800)
+    yield f"umap_{dataset}", embedded.sample(frac=1, random_state=0).groupby(["model", "kind"]).head(300).drop(columns="shuffled")
+
+
+def measured(dataset: str, preset: str, file: Path, seed: int):
+    "The tables of one data set, preset and seed: name, rows."
+    _, how, settings = DATASETS[dataset]
+    config = RunConfig(preset=preset, **settings)
+    profiles = prepare_profiles(read_profiles(file, **how), config)
+    x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+    if seed == 0:
+        fitted = fit_models(profiles, config)
+        yield from seen_once(config, profiles, dataset, fitted)
+        models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    else:
+        asked = {name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings)) for name in config.models}
+        models = fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1)
+    fidelity, spread = fidelity_tables(models, profiles, seed)
+    yield "simulation_fidelity", fidelity.assign(seed=seed)
+    if seed == 0:
+        yield "simulation_spread", spread
+
+
+if __name__ == "__main__":
+    folder, n_seeds, out = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, ROOT / "nbs" / "results"
+    source, parts = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae")), {}
+    for seed, dataset, preset in product(range(n_seeds), DATASETS, ("recommended", "chow2022")):
+        file = folder / DATASETS[dataset][0]
+        about = source | dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        for name, table in measured(dataset, preset, file, seed):
+            marked = table.assign(dataset=dataset, preset=preset).reset_index(drop=True)
+            parts.setdefault(name, []).append(marked.join(pd.DataFrame(about, index=[0])))
+        for name, each in parts.items():
+            pd.concat(each).to_csv(out / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        print(datetime.now(UTC).time().isoformat("seconds"), dataset, preset, f"seed {seed} measured", flush=True)
