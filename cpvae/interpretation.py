@@ -101,7 +101,7 @@ def random_directions(
     drawn = np.random.default_rng(seed).standard_normal((n, n_latent))
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
-# %% ../nbs/05_interpretation.ipynb #938cc884
+# %% ../nbs/05_interpretation.ipynb #8a798bc1
 def _shares(changes, groups):
     "Contribution of each group, as a multiple of the mean |change| over all features; NaN where nothing changes."
     whole = np.abs(changes).mean(axis=1, keepdims=True)
@@ -117,7 +117,7 @@ def _live(changes):
 def _mixed(model, centre, sd, own, directions):
     "Decoded change `[D,G]` along mixtures to which every live unit, whatever its strength, contributes alike."
     axes = np.where(_live(own), directions / np.maximum(np.linalg.norm(own, axis=1), np.finfo(float).tiny), 0.0)
-    return _moved(model, centre, sd, axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    return _moved(model, centre, sd, axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(float).tiny))
 
 
 def _q(p):

@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PREPARATION', 'RunConfig', 'prepare_profiles', 'vae_preset
            'units_table', 'compute_tables', 'run_record', 'check_destination', 'run_plan', 'into_place', 'write_tables',
            'with_latents', 'write_run', 'run_pipeline', 'open_run', 'Prediction', 'predict_from_run', 'screen_run']
 
-# %% ../nbs/09_pipeline.ipynb #d8a255f8
+# %% ../nbs/09_pipeline.ipynb #986de832
 import errno
 import hashlib
 import json
@@ -37,6 +37,7 @@ from .containers import write_profiles
 from .data import ProfileError, describe_profiles
 from .evaluation import reconstruction_table, umap_table
 from .fits import fit_many, quiet_workers
+from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, save_model
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
@@ -189,7 +190,7 @@ def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa a
     except ProfileError as error:
         return str(error)
 
-# %% ../nbs/09_pipeline.ipynb #922b5953
+# %% ../nbs/09_pipeline.ipynb #d2d12b65
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
     profiles: AnnData,  # from `prepare_profiles`
@@ -202,11 +203,12 @@ def compute_tables(
         "umap": (umap_table, fitted, profiles, config.seed),
         "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset]),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
+        "traversal": (traversal_table, real, profiles),
     }
     with quiet_workers():
         done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
     arithmetic = done["lsa"][0]
-    tables = {"training": training_table(fitted), "latent_units": units_table(fitted), "reconstruction": done["reconstruction"][0], "umap": done["umap"][0]}
+    tables = {"training": training_table(fitted), "latent_units": units_table(fitted), **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")}}
     missing = arithmetic if isinstance(arithmetic, str) else ""
     if not missing:
         tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
