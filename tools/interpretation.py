@@ -81,7 +81,7 @@ if __name__ == "__main__":
             keep("latents", latent_table(fit, train), model=model, seed=seed)
             keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
             if seed == 0:
-                keep("association", association_table(latent_means(fit, x), profiles), model=model)
+                keep("association", association_table(latent_means(fit, x), profiles, 999), model=model)
                 if name == "l1000":
                     keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
                 else:
