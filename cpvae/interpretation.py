@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['latent_means', 'traverse', 'feature_groups', 'contributions', 'random_directions', 'contribution_table',
-           'rank_features', 'plot_contributions', 'total_correlation', 'entanglement', 'adjusted_r2', 'permuted_r2',
+           'rank_features', 'plot_contributions', 'total_correlation', 'entanglement', 'permuted_r2',
            'association_table', 'match_latents', 'stability_table', 'traversal_table']
 
-# %% ../nbs/05_interpretation.ipynb #0d82332e
+# %% ../nbs/05_interpretation.ipynb #d371f74a
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from scipy.stats import false_discovery_control, ortho_group
 from sklearn.decomposition import PCA
 
 from .data import dose_levels
-from .lsa import averaging_matrix
 from .models import VAE, posterior
 
 # %% ../nbs/05_interpretation.ipynb #16019db9
@@ -206,65 +205,68 @@ def entanglement(
     r = np.corrcoef(codes, rowvar=False)[np.triu_indices(codes.shape[1], 1)]
     return found | {"mean_abs_r": float(np.abs(r).mean()), "total_correlation": total_correlation(codes)}
 
-# %% ../nbs/05_interpretation.ipynb #020814e1
-def adjusted_r2(
-    codes: np.ndarray,  # `[N,L]` codes
-    labels: np.ndarray,  # `[N]` group of each row
-    within: np.ndarray | None = None,  # `[N]` coarser group of each row, whose means are taken out first; None: none
-) -> np.ndarray:  # `[L]` share of the variance (within the coarser groups) that the groups explain; 0 on average where they explain nothing
-    "R² of groups, corrected for their number. Raises ValueError where no group has two rows."
-    within = np.zeros(len(codes)) if within is None else within
-    (error, free), (whole, all_free) = _spread_within(codes, labels), _spread_within(codes, within)
-    if not 0 < free < all_free:
-        raise ValueError(f"{len(codes)} rows in {len(codes) - free} groups leave nothing to compare")
-    return 1 - (error / free) / np.where(whole > 0, whole / all_free, np.nan)
-
-
-def _spread_within(codes, labels):
-    "Sum of squares `[L]` around the means of groups, and its degrees of freedom."
-    group = pd.factorize(pd.Series(labels))[0]
-    count = np.bincount(group)
-    centred = codes - codes.mean(axis=0)
-    sums = csr_matrix((np.ones(len(group)), (group, np.arange(len(group))))) @ centred
-    return (centred**2).sum(axis=0) - (sums**2 / count[:, None]).sum(axis=0), len(group) - len(count)
-
-# %% ../nbs/05_interpretation.ipynb #a6014a55
+# %% ../nbs/05_interpretation.ipynb #b968f61e
 def permuted_r2(
     codes: np.ndarray,  # `[N,L]` codes
     labels: np.ndarray,  # `[N]` group of each row
-    within: np.ndarray | None = None,  # `[N]` coarser group inside which rows change places; None: anywhere
+    within: np.ndarray | None = None,  # `[N]` stratum of each row, whose mean is taken out, and inside which rows change places; None: one stratum
     n_permutations: int = 999,  # relabellings
     seed: int = 0,  # of the relabellings
-) -> tuple[np.ndarray, np.ndarray]:  # `[L]` adjusted R²; `[L]` p, share of relabellings at least as good, with the real one
-    "Adjusted R² and whether relabelled rows reach it. Raises ValueError where no group has two rows."
-    rng, (labels, strata) = np.random.default_rng(seed), (pd.factorize(pd.Series(x))[0] for x in (labels, np.zeros(len(codes)) if within is None else within))
-    real, order, above = adjusted_r2(codes, labels, strata), np.argsort(strata, kind="stable"), np.ones(codes.shape[1])
-    for _ in range(n_permutations):
+) -> tuple[np.ndarray, np.ndarray]:  # `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of relabellings at least as good, the real one among them
+    "Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises ValueError where no row can be compared with another."
+    labels, strata = (pd.factorize(pd.Series(x))[0] for x in (labels, np.zeros(len(codes)) if within is None else within))
+    codes = codes - _group_means(codes, strata)[strata]
+    whole, rng, order = (codes**2).sum(axis=0), np.random.default_rng(seed), np.argsort(strata, kind="stable")
+    explained = lambda y: (_group_means(y, labels)[labels] ** 2).sum(axis=0) / np.where(whole > 0, whole, np.nan)
+    real, drawn = explained(codes), np.empty((n_permutations, codes.shape[1]))
+    for i in range(n_permutations):
         moved = np.empty(len(codes), int)
         moved[order] = np.lexsort((rng.random(len(codes)), strata))
-        above += adjusted_r2(codes[moved], labels, strata) >= real - 1e-12
-    return real, np.where(np.isnan(real), np.nan, above / (1 + n_permutations))
+        drawn[i] = explained(codes[moved])
+    room = 1 - drawn.mean(axis=0)
+    if (room < 1e-9).any():
+        raise ValueError(f"{len(codes)} rows in {labels.max() + 1} groups leave nothing to compare")
+    p = (1 + (drawn >= real - 1e-12).sum(axis=0)) / (1 + n_permutations)
+    return 1 - (1 - real) / room, np.where(np.isnan(real), np.nan, p)
 
-# %% ../nbs/05_interpretation.ipynb #2cf02bb7
+
+def _group_means(y, groups):
+    "Mean of each group of rows, `[K,L]`."
+    count = np.bincount(groups)
+    return (csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups))))) @ y) / count[:, None]
+
+# %% ../nbs/05_interpretation.ipynb #859f50a0
+def _compounds(codes, obs):
+    "Mean codes of each compound, over doses and times of which each is the mean of its wells; with its mechanism, and its cell count where all are known."
+    treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
+    obs, columns = obs[treated], [*range(codes.shape[1])]
+    name = obs["compound"].astype(str).to_numpy()
+    level = obs["dose"].groupby(name).transform(dose_levels).fillna(-1).to_numpy()
+    counts = obs["cell_count"].to_numpy(float) if "cell_count" in obs else np.full(len(obs), np.nan)
+    wells = pd.DataFrame(codes[treated]).assign(cell_count=counts)
+    means = wells.groupby([name, level, obs["time"].fillna(-1).to_numpy()]).mean().groupby(level=0).mean()
+    moa = obs["moa"].astype(str).groupby(name).first().loc[means.index]
+    return means[columns].to_numpy(), moa.to_numpy(), means["cell_count"].to_numpy()
+
+
 def _factors(codes, profiles):
     "For each factor that the table records: its name, what a row is, codes, groups, coarser groups."
-    obs, control = profiles.obs, profiles.obs["is_control"].to_numpy(bool)
-    weights, compounds = averaging_matrix(profiles)
-    several = compounds["moa"].map(compounds["moa"].value_counts()).gt(1).to_numpy() & compounds["moa"].ne("").to_numpy()
-    yield "mechanism", "compound", (weights @ codes)[several], compounds["moa"].to_numpy()[several], None
-    if "cell_count" in obs and obs["cell_count"].notna().all():
-        count = pd.qcut(weights @ obs["cell_count"].to_numpy(float), 10, labels=False, duplicates="drop")
-        yield "cell count", "compound", weights @ codes, count, None
-    treated = ~control & obs["compound"].ne("").to_numpy() & obs["dose"].notna().to_numpy()
-    name = obs["compound"].astype(str)[treated]
-    level = name + " " + obs["dose"][treated].groupby(name).transform(dose_levels).astype(str)
-    yield "dose", "treated well", codes[treated], level.to_numpy(), name.to_numpy()
-    plate, time = obs["plate"].astype(str)[control], obs["time"][control].fillna(-1)
-    by_plate = pd.DataFrame(codes[control]).groupby(plate.to_numpy()).mean()
-    yield "time", "plate", by_plate.to_numpy(), time.groupby(plate.to_numpy()).first().loc[by_plate.index].to_numpy(), None
-    yield "plate", "control well", codes[control], plate.to_numpy(), time.to_numpy()
+    obs = profiles.obs
+    means, moa, count = _compounds(codes, obs)
+    several = (moa != "") & (pd.Series(moa).map(pd.Series(moa).value_counts()) > 1).to_numpy()
+    yield "mechanism", "compound", means[several], moa[several], None
+    if np.isfinite(count).all():
+        yield "cell count", "compound", means, pd.qcut(count, 10, labels=False, duplicates="drop"), None
+    treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
+    codes, obs = codes[treated], obs[treated]
+    name = obs["compound"].astype(str)
+    level = name + " " + obs["dose"].groupby(name).transform(dose_levels).astype(str)
+    timed = level + " " + obs["time"].astype(str)
+    yield "dose", "well", codes, level.to_numpy(), name.to_numpy()
+    yield "time", "well", codes, timed.to_numpy(), level.to_numpy()
+    yield "plate", "well", codes, obs["plate"].astype(str).to_numpy(), timed.to_numpy()
 
-# %% ../nbs/05_interpretation.ipynb #adc67f7d
+# %% ../nbs/05_interpretation.ipynb #abddc4be
 def association_table(
     codes: np.ndarray,  # `[N,L]` codes of all profiles
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
@@ -274,12 +276,13 @@ def association_table(
     "What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows."
     found, whole = [], codes.var(axis=0, ddof=1)
     for factor, rows, values, labels, within in _factors(codes, profiles):
-        k = len(set(labels))
-        if k < 2 or k == len(labels) or (within is not None and k == len(set(within))):
+        strata = pd.factorize(np.zeros(len(values)) if within is None else within)[0]
+        k, inside = len(set(labels)), pd.Series(labels).groupby(strata).nunique()
+        if k in (1, len(values)) or inside.max() < 2:
             continue
         r2, p = permuted_r2(values, labels, within, n_permutations, seed)
-        spread, free = _spread_within(values, np.zeros(len(values)) if within is None else within)
-        share = r2 * spread / free / np.where(whole > 0, whole, np.nan)
+        spread = ((values - _group_means(values, strata)[strata]) ** 2).sum(axis=0) / (len(values) - len(inside))
+        share = r2 * spread / np.where(whole > 0, whole, np.nan)
         found.append(pd.DataFrame({"latent": range(codes.shape[1]), "factor": factor, "rows": rows, "n": len(values), "k": k, "r2": r2, "share": share, "p": p}))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["latent", "factor", "rows", "n", "k", "r2", "share", "p"])
     return table.assign(q=_q(table["p"]))

@@ -9,7 +9,6 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.preprocessing import Normalizer
 
 from cpvae.interpretation import (
-    adjusted_r2,
     association_table,
     contribution_table,
     contributions,
@@ -202,15 +201,21 @@ def test_entanglement_counts_active_units_only(collapsed):
 
 def test_adjusted_r2_by_hand_and_unbiased():
     y = np.array([[0.0], [2.0], [4.0], [6.0]])
-    assert adjusted_r2(y, list("aabb"))[0] == pytest.approx(1 - (4 / 2) / (20 / 3))
-    assert adjusted_r2(y + [[0], [0], [100], [100]], list("ABCC"), list("xxyy"))[0] == pytest.approx(1 - (2 / 1) / (4 / 2))  # within x and y
+    assert permuted_r2(y, list("aabb"), n_permutations=4999)[0][0] == pytest.approx(1 - (4 / 2) / (20 / 3), abs=0.02)
     rng = np.random.default_rng(7)
     labels, noise = np.repeat(np.arange(40), 3), rng.standard_normal((120, 2000))
-    assert abs(adjusted_r2(noise, labels).mean()) < 0.01  # R² itself would be .33
+    assert abs(permuted_r2(noise, labels, n_permutations=50)[0].mean()) < 0.01  # R² itself would be .33
     truth = np.repeat(rng.standard_normal((40, 2000)), 3, axis=0) + rng.standard_normal((120, 2000))
-    assert adjusted_r2(truth, labels).mean() == pytest.approx(0.5, abs=0.03)
+    assert permuted_r2(truth, labels, n_permutations=50)[0].mean() == pytest.approx(0.5, abs=0.03)
+    strata = np.repeat(np.arange(20), 6)  # nested: of the variance inside strata
+    nested = permuted_r2(truth + 9 * strata[:, None], labels, strata, 50)[0].mean()
+    assert nested == pytest.approx(1 - 1 / 1.6, abs=0.03)  # two groups of three in a stratum: mean squares (3 + 5) / 5 in all, 1 of error
+    crossed = rng.integers(8, size=120)
+    assert abs(permuted_r2(noise + 9 * strata[:, None], crossed, strata, 50)[0].mean()) < 0.01
+    shifted = permuted_r2(noise + rng.standard_normal((8, 2000))[crossed] + 9 * strata[:, None], crossed, strata, 50)[0].mean()
+    assert 0.3 < shifted < 0.5  # where plates and strata are unbalanced, too little rather than too much
     with pytest.raises(ValueError, match="nothing to compare"):
-        adjusted_r2(y, list("abcd"))
+        permuted_r2(y, list("abcd"))
 
 
 def test_permutation_agrees_with_the_f_test_and_keeps_rows_in_their_stratum():
@@ -225,9 +230,9 @@ def test_permutation_agrees_with_the_f_test_and_keeps_rows_in_their_stratum():
 
 
 def screen(rng, batch=0.0, moa=0.0, dose=0.0):
-    "40 compounds of 8 mechanisms at 3 doses, each on one of 8 plates, and 8 control wells a plate."
+    "40 compounds of 8 mechanisms at 3 doses, each condition on two of 8 plates, and 8 control wells a plate."
     compound, replicate = np.divmod(np.arange(40 * 6), 6)
-    treated = pd.DataFrame({"compound": [f"c{i:02}" for i in compound], "moa": [f"m{i % 8}" for i in compound], "dose": 10.0 ** (replicate // 2), "plate": [f"p{i % 8}" for i in compound // 5], "is_control": False})
+    treated = pd.DataFrame({"compound": [f"c{i:02}" for i in compound], "moa": [f"m{i % 8}" for i in compound], "dose": 10.0 ** (replicate // 2), "plate": [f"p{i % 8}" for i in compound // 5 + replicate % 2], "is_control": False})
     control = pd.DataFrame({"compound": "DMSO", "moa": "", "dose": np.nan, "plate": [f"p{i}" for i in np.repeat(range(8), 8)], "is_control": True})
     obs = pd.concat([treated, control], ignore_index=True).assign(time=24.0, well="A01").set_index(pd.Index(map(str, range(304))))
     code = lambda column: pd.factorize(obs[column])[0]
@@ -246,7 +251,7 @@ def test_association_sees_what_is_there_and_nothing_else():
         assert mean.idxmax() == factor and mean[factor] > 0.5
         assert table[table.factor == factor].q.max() < 0.05
     plate = association_table(*screen(np.random.default_rng(10), batch=1), n_permutations=19).query("factor == 'plate'")
-    assert plate["n"].eq(64).all() and plate["k"].eq(8).all() and plate["rows"].eq("control well").all()
+    assert plate["n"].eq(240).all() and plate["k"].eq(8).all() and plate["rows"].eq("well").all()
 
 
 def test_wells_of_one_compound_are_not_independent_evidence_of_mechanism():

@@ -57,6 +57,9 @@ def test_the_demo_leaves_a_whole_run(demo):
     assert list(reconstruction) == ["model", "split", "shuffled", "n", "mse", "fvu", "emd_mean", "emd_p05", "emd_p95"]
     assert set(reconstruction.model) == {*MODELS, "mean"}
     assert list(lsa) == list(COLUMNS) and set(lsa.model) == {*MODELS, *BASELINES}
+    traversal = pd.read_csv(demo / "tables" / "traversal.csv")
+    assert list(traversal) == ["model", "latent", "feature", "compartment", "channel", "contribution"] and set(traversal.model) == {*MODELS}
+    assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
 
 
 def test_the_demo_finds_the_truth_that_was_simulated(demo):

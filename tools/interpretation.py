@@ -1,7 +1,8 @@
-"""Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS]`.
+"""Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each recommended variant is fitted to U2OS;
-a third as many times each of the paper's, and once each recommended variant to L1000. Some fifteen minutes on one core.
+a third as many times each of the paper's, and once each recommended variant to L1000. Some fifteen minutes on one core. CHECKPOINTS is a folder
+to keep fits in: what stands there is not fitted again, so that seeds can be added later.
 
 nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance, active, mean |change|, correlation with the others
 nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units, mean |r|, total correlation
@@ -66,7 +67,8 @@ def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
 
 if __name__ == "__main__":
     folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
-    for name, preset, n in (("u2os", "recommended", seeds), ("u2os", "chow2022", max(2, seeds // 3)), ("l1000", "recommended", 1)):
+    kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    for name, preset, n in (("u2os", "chow2022", max(2, seeds // 3)), ("l1000", "recommended", 1), ("u2os", "recommended", seeds)):
         file, how = TABLES[name]
         profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
         x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
@@ -76,12 +78,12 @@ if __name__ == "__main__":
         def keep(key, table, source=source, **about):
             found.setdefault(key, []).append(table.assign(**about, **source))
 
-        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, jobs=1)
+        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, checkpoints=kept and kept / f"{name}-{preset}", jobs=1)
         for (model, seed), fit in fitted.items():
             keep("latents", latent_table(fit, train), model=model, seed=seed)
             keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
             if seed == 0:
-                keep("association", association_table(latent_means(fit, x), profiles), model=model)
+                keep("association", association_table(latent_means(fit, x), profiles, 499), model=model)
                 if name == "l1000":
                     keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
                 else:
