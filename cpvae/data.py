@@ -108,7 +108,7 @@ def parse_feature(
         return "", "", ""
     return compartment, "|".join(sorted(set(rest[1:]) & set(CHANNELS))), rest[0]
 
-# %% ../nbs/00_data.ipynb #f961aae7
+# %% ../nbs/00_data.ipynb #b731d0ce
 _GENE_IDS = re.compile(r"\d+|ENSG\d{11}(\.\d+)?|(AFFX-)?\w+_at")
 
 
@@ -123,7 +123,7 @@ def _kind(features):
     stems = {re.sub(r"\d+", "", name) for name in symbols}
     return "genes" if len(symbols) > len(features) / 2 and len(stems) > max(1, len(symbols) / 10) else "other"
 
-
+# %% ../nbs/00_data.ipynb #490213cb
 def _describe_features(features, info):
     "Kind of the features, and `var`: what each of them measures."
     kind = _kind(features)

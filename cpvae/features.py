@@ -130,7 +130,7 @@ def distance_table(
         found.append(dict(feature_emd=feature_emd(test, x_hat), sliced_wasserstein=sliced_wasserstein(test, x_hat, seed=seed)))
     return table.join(pd.DataFrame(found))
 
-# %% ../nbs/07d_features.ipynb #9d7dee80
+# %% ../nbs/07d_features.ipynb #c63ae299
 def plot_features(
     errors: pd.DataFrame,  # from `feature_table`, with a column model
 ) -> Figure:  # models across; above: squared error, the paper's; below: FVU; both against variance
@@ -146,15 +146,14 @@ def plot_features(
                 ax.scatter(part.variance, part[measure], s=4, lw=0, alpha=0.7, color=colour, label=name)
             rho = f"{spearmanr(own.variance, own[measure]).statistic:.2f}".replace("-", "−")
             ax.set(xscale="log", yscale="log", title=f"{display_name(model)}: ρ = {rho}")
-            ax.yaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_formatter("")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter("{x:g}")
     for ax in axes[1]:
-        ax.set_xlabel("variance (scaled units²)")
-        ax.axhline(1, color="black", lw=0.6, ls="--")
-    axes[0, 0].set_ylabel("squared error")
-    axes[1, 0].set_ylabel("FVU")
+        ax.axhline(1, color="black", lw=0.6, ls="--").axes.set_xlabel("variance (scaled units²)")
+    for ax, label in zip(axes[:, 0], ("squared error", "FVU")):
+        ax.set_ylabel(label)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7, markerscale=2.5)
     return _small(fig)
 

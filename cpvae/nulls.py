@@ -40,7 +40,7 @@ def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd
         "n_wells": np.where(first, 300, 4) if shared == "reference" else 4 if shared == "torn plates" else 1,
     })
 
-# %% ../nbs/06a_nulls.ipynb #5461ffa1
+# %% ../nbs/06a_nulls.ipynb #a1790cc1
 def silent_world(
     shared: Literal["nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes"],  # one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency" or "sizes"
     seed: int = 0,  # of everything
@@ -55,8 +55,7 @@ def silent_world(
     compounds["state"] = list(potency * ill + (shared == "bent potency") * potency**2 / 2 * bend + homes[compounds["home"]] + rng.normal(size=(len(compounds), n_features)))
     wells, home = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(is_control=False, noise=float(shared in ("reference", "torn plates"))), np.arange(300) % len(homes)
     if shared == "torn plates":  # replicates on four plates of the home; one well in seven is missing
-        wells["copy"] = wells.groupby("compound").cumcount().astype(str)
-        wells = wells[(rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()]
+        wells = wells.assign(copy=wells.groupby("compound").cumcount().astype(str))[(rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()]
     controls = pd.DataFrame({"compound": "DMSO", "moa": "", "home": home, "copy": "0", "state": list(homes[home] * ("plates" in shared)), "is_control": True, "noise": 0.5})
     both = pd.concat([wells, controls], ignore_index=True).set_axis([str(i) for i in range(len(wells) + 300)])
     x = np.stack(both["state"]) + both[["noise"]].to_numpy() * rng.normal(size=(len(both), n_features))

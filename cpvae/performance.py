@@ -21,7 +21,7 @@ from .data import ProfileError, mend_moa
 from .findings import MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix
 from .scoreboard import paired_difference
 
-# %% ../nbs/07b_performance.ipynb #7a6fc4da
+# %% ../nbs/07b_performance.ipynb #a67cef4b
 _COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "additive_input": "#7F7F7F"}  # as in the report
 _LOG_P = "−ln p (natural logarithm)"
 _L2 = "L2 (scaled units)"
@@ -30,7 +30,7 @@ _L2 = "L2 (scaled units)"
 def _colour(method: str) -> str:
     return _COLOURS.get(method, "#333333")
 
-
+# %% ../nbs/07b_performance.ipynb #fcd9495c
 def _panels(n: int, width: float = 6.4, height: float = 2.5, rows: int = 1, **how) -> tuple[Figure, np.ndarray]:
     "A figure of small panels in small type."
     fig = Figure(figsize=(width, height), layout="constrained")
