@@ -6,7 +6,7 @@
 __all__ = ['feature_table', 'authors_channel', 'feature_clusters', 'group_contrast', 'feature_emd', 'distance_table',
            'plot_features', 'plot_groups', 'plot_contrasts']
 
-# %% ../nbs/07d_features.ipynb #02ec9d91
+# %% ../nbs/07d_features.ipynb #795b6095
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +22,7 @@ from scipy.stats import spearmanr, ttest_ind
 from .data import CHANNELS
 from .distances import sliced_wasserstein
 from .evaluation import reconstruct, reconstruction_table
-from .findings import display_name
+from .findings import display_name, usual_order
 from .training import shuffle_columns
 
 # %% ../nbs/07d_features.ipynb #06b67165
@@ -175,12 +175,12 @@ def plot_groups(
 # %% ../nbs/07d_features.ipynb #da2ac5a2
 _LABELS = {"absolute": "difference in mean absolute error (scaled units)", "fvu": "difference in mean FVU"}
 
-# %% ../nbs/07d_features.ipynb #6b262a1d
+# %% ../nbs/07d_features.ipynb #2c30e472
 def plot_contrasts(
     contrasts: pd.DataFrame,  # from `group_contrast`, with columns model and contrast; one measure
 ) -> Figure:  # a panel a contrast, models down; thick: compounds drawn; thin: clusters of features drawn, too; the t-test's p beside
     "Differences between groups of features, with intervals and the t-test's p."
-    names, models = list(contrasts.contrast.unique()), list(contrasts.model.unique())
+    names, models = sorted(contrasts.contrast.unique()), usual_order(contrasts.model.unique())
     fig = Figure(figsize=(6.4, 0.35 * len(models) + 1), layout="constrained")
     for ax, name in zip(fig.subplots(1, len(names), sharey=True, squeeze=False)[0], names):
         own = contrasts[contrasts.contrast == name].set_index("model").loc[models]
@@ -189,7 +189,7 @@ def plot_contrasts(
         ax.hlines(y, own.low, own.high, color=colours, lw=4, alpha=0.5)
         ax.scatter(own.difference, y, s=18, color="black", zorder=3)
         for at, p in zip(y, own.p_less):
-            ax.annotate(f"p = {p:.2g}", (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=7)
+            ax.annotate(f"t-test:\np = {p:.2g}", (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=7)
         ax.axvline(0, color="black", lw=0.8, ls="--")
         if own[["low_both", "high_both"]].abs().max().max() > 1:
             ax.set_xscale("symlog", linthresh=0.2)
