@@ -290,10 +290,10 @@ def association_table(
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["latent", "factor", "rows", "n", "k", "r2", "share", "p"])
     return table.assign(q=_q(table["p"]))
 
-# %% ../nbs/05_interpretation.ipynb #01d81ff0
+# %% ../nbs/05_interpretation.ipynb #13348420
 def plot_associations(
     tables: Mapping[str, pd.DataFrame],  # title to a table from `association_table`
-) -> Figure:  # a panel a table: factors x latents, adjusted R² in per cent; grey where q is .05 or more
+) -> Figure:  # a panel a table: factors x latents, adjusted R²; a cross where q is .05 or more
     "Heat maps of what latents follow."
     factors = [f for f in ("mechanism", "cell count", "dose", "time", "plate") if any(f in set(t["factor"]) for t in tables.values())]
     fig = Figure(figsize=(6.4, 1.1 + 0.22 * len(factors)), layout="constrained")
@@ -302,8 +302,8 @@ def plot_associations(
         r2, q = (table.pivot(index="factor", columns="latent", values=v).reindex(factors) for v in ("r2", "q"))
         image = ax.imshow(r2.clip(lower=0), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for (y, x), value in np.ndenumerate(r2):
-            if np.isfinite(value):
-                ax.text(x, y, f"{100 * max(value, 0):.0f}", fontsize=5.5, ha="center", va="center", color="black" if value > 0.6 else "white", alpha=1 if q.iloc[y, x] < 0.05 else 0.5)
+            if np.isfinite(value) and q.iloc[y, x] >= 0.05:
+                ax.text(x, y, "×", fontsize=8, ha="center", va="center", color="white")
         ax.set_title(title, fontsize=8)
         ax.set_xlabel("latent unit", fontsize=8)
         ax.set(yticks=range(len(factors)), xticks=range(r2.shape[1]))
