@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['latent_means', 'traverse', 'feature_groups', 'contributions', 'random_directions', 'contribution_table',
            'rank_features', 'plot_contributions', 'total_correlation', 'entanglement', 'permuted_r2',
-           'association_table', 'match_latents', 'stability_table', 'traversal_table']
+           'association_table', 'plot_associations', 'match_latents', 'stability_table', 'traversal_table']
 
 # %% ../nbs/05_interpretation.ipynb #d371f74a
 from collections.abc import Hashable, Mapping
@@ -159,25 +159,28 @@ def rank_features(
     latent, rank = np.indices(order.shape)
     return pd.DataFrame({"latent": latent.ravel(), "rank": rank.ravel() + 1, "feature": np.asarray(names)[order.ravel()], "change": np.take_along_axis(changes, order, 1).ravel()})
 
-# %% ../nbs/05_interpretation.ipynb #b22c4765
+# %% ../nbs/05_interpretation.ipynb #dcd30c3b
 def plot_contributions(
     table: pd.DataFrame,  # from `contribution_table`
     form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
 ) -> Figure:  # groups x latents, clustered both ways
     "Heat map of contributions (figures 3 and S7)."
     import seaborn  # takes a second
+    from matplotlib import pyplot
 
     wide = table.pivot(index="group", columns="latent", values="contribution" if form == "paper" else "ratio").dropna(axis=1)
     if form == "paper":
-        how = dict(cmap="viridis", standard_scale=1, cbar_kws={"label": "0 to 1 in\neach latent"})
+        how = dict(cmap="viridis", standard_scale=1, cbar_kws=dict(label="mean |change|, 0 to 1 in each latent", orientation="horizontal"))
     else:
         wide, marked = np.log2(wide), table.pivot(index="group", columns="latent", values="q")[wide.columns] < 0.05
-        how = dict(cmap="PuOr_r", center=0, vmin=-1, vmax=1, annot=marked.replace({True: "●", False: ""}), fmt="", annot_kws=dict(size=6, color="black"), cbar_kws={"label": "log2 ratio"})
-    grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.02, 0.83, 0.025, 0.14), **how)
-    grid.ax_heatmap.set(xlabel="latent unit", ylabel="")
+        how = dict(cmap="PuOr_r", center=0, vmin=-1, vmax=1, annot=marked.replace({True: "●", False: ""}), fmt="", annot_kws=dict(size=6, color="black"), cbar_kws=dict(label="log2 ratio to a random direction", orientation="horizontal"))
+    grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.72, 0.95, 0.2, 0.025), **how)
+    grid.ax_heatmap.set_ylabel("")
+    grid.ax_heatmap.set_xlabel("latent unit", fontsize=8)
     grid.ax_heatmap.tick_params(labelsize=7)
     grid.ax_cbar.tick_params(labelsize=6)
-    grid.ax_cbar.yaxis.label.set_size(6)
+    grid.ax_cbar.xaxis.label.set_size(6)
+    pyplot.close(grid.figure)  # shown once, by whoever asked for it
     return grid.figure
 
 # %% ../nbs/05_interpretation.ipynb #e5e488fe
@@ -286,6 +289,28 @@ def association_table(
         found.append(pd.DataFrame({"latent": range(codes.shape[1]), "factor": factor, "rows": rows, "n": len(values), "k": k, "r2": r2, "share": share, "p": p}))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["latent", "factor", "rows", "n", "k", "r2", "share", "p"])
     return table.assign(q=_q(table["p"]))
+
+# %% ../nbs/05_interpretation.ipynb #13348420
+def plot_associations(
+    tables: Mapping[str, pd.DataFrame],  # title to a table from `association_table`
+) -> Figure:  # a panel a table: factors x latents, adjusted R²; a cross where q is .05 or more
+    "Heat maps of what latents follow."
+    factors = [f for f in ("mechanism", "cell count", "dose", "time", "plate") if any(f in set(t["factor"]) for t in tables.values())]
+    fig = Figure(figsize=(6.4, 1.1 + 0.22 * len(factors)), layout="constrained")
+    axes = np.atleast_1d(fig.subplots(1, len(tables), sharey=True))
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        r2, q = (table.pivot(index="factor", columns="latent", values=v).reindex(factors) for v in ("r2", "q"))
+        image = ax.imshow(r2.clip(lower=0), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        for (y, x), value in np.ndenumerate(r2):
+            if np.isfinite(value) and q.iloc[y, x] >= 0.05:
+                ax.text(x, y, "×", fontsize=8, ha="center", va="center", color="white")
+        ax.set_title(title, fontsize=8)
+        ax.set_xlabel("latent unit", fontsize=8)
+        ax.set(yticks=range(len(factors)), xticks=range(r2.shape[1]))
+        ax.tick_params(labelsize=7)
+    axes[0].set_yticklabels(factors)
+    fig.colorbar(image, ax=axes, shrink=0.8).set_label("adjusted R²", fontsize=7)
+    return fig
 
 # %% ../nbs/05_interpretation.ipynb #d207ddf5
 def match_latents(

@@ -2,7 +2,7 @@
 
 DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each recommended variant is fitted to U2OS;
 a third as many times each of the paper's, and once each recommended variant to L1000. Some fifteen minutes on one core. CHECKPOINTS is a folder
-to keep fits in: what stands there is not fitted again, so that seeds can be added later.
+to keep fits in: what stands there is not fitted again, so that seeds can be added later. The tables that are committed were made with two SEEDS.
 
 nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance, active, mean |change|, correlation with the others
 nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units, mean |r|, total correlation
@@ -83,7 +83,7 @@ if __name__ == "__main__":
             keep("latents", latent_table(fit, train), model=model, seed=seed)
             keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
             if seed == 0:
-                keep("association", association_table(latent_means(fit, x), profiles, 499), model=model)
+                keep("association", association_table(latent_means(fit, x), profiles, 199), model=model)
                 if name == "l1000":
                     keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
                 else:
