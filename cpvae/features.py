@@ -130,10 +130,10 @@ def distance_table(
         found.append(dict(feature_emd=feature_emd(test, x_hat), sliced_wasserstein=sliced_wasserstein(test, x_hat, seed=seed)))
     return table.join(pd.DataFrame(found))
 
-# %% ../nbs/07d_features.ipynb #c63ae299
+# %% ../nbs/07d_features.ipynb #5b1eda77
 def plot_features(
     errors: pd.DataFrame,  # from `feature_table`, with a column model
-) -> Figure:  # models across; above: squared error, the paper's; below: FVU; both against variance
+) -> Figure:  # models across; above: squared error; below: FVU; both against variance
     "Reconstruction of every feature against its variance (figure S6)."
     models = list(errors.model.unique())
     fig = Figure(figsize=(1.7 * len(models) + 0.3, 3.6), layout="constrained")
