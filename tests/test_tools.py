@@ -218,11 +218,11 @@ def test_only_what_the_checklist_asks_is_answered():
 def test_the_gallery_shows_each_figure_of_a_study_with_its_caption(tmp_path):
     (tmp_path / "nbs" / "paper").mkdir(parents=True)
     picture = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
-    cells = [nbformat.v4.new_markdown_cell("# Figure 9\n> Nine."), nbformat.v4.new_code_cell("draw()", outputs=[picture], id="fig9"), nbformat.v4.new_markdown_cell("*What to see.*\n\nMore."),
+    cells = [nbformat.v4.new_markdown_cell("# Figure 9\n> Nine."), nbformat.v4.new_code_cell("draw()", outputs=[picture], id="fig9"), nbformat.v4.new_markdown_cell("*What to see, [here](08_figure.ipynb), [there](../06_lsa.ipynb).*\n\nMore."),
              nbformat.v4.new_code_cell("bare()", outputs=[picture], id="bare"), nbformat.v4.new_code_cell("1", id="none")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "nbs" / "paper" / "09_figure.ipynb")
     page = site_pages.gallery(tmp_path)
-    assert "## [Figure 9](paper/09_figure.ipynb)" in page and "{{< embed paper/09_figure.ipynb#fig9 >}}\n\n*What to see.*\n" in page
+    assert "## [Figure 9](paper/09_figure.ipynb)" in page and "{{< embed paper/09_figure.ipynb#fig9 >}}\n\n*What to see, [here](paper/08_figure.ipynb), [there](06_lsa.ipynb).*\n" in page
     assert "#bare" in page and "#none" not in page and "More" not in page
 
 

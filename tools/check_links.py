@@ -70,7 +70,7 @@ def wrong(path: Path, keys: set[str], published: set[str]) -> list[str]:
 def main() -> None:
     "Run the gate on this project."
     keys, published = references(ROOT)
-    files = notebooks() + sorted(ROOT.glob("*.md")) + sorted((ROOT / "nbs").rglob("*.md"))
+    files = notebooks() + sorted(ROOT.glob("*.md")) + [p for end in ("md", "qmd") for p in sorted((ROOT / "nbs").rglob(f"*.{end}"))]
     files = [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)]
     if found := [what for path in files for what in wrong(path, keys, published)]:
         sys.exit("links: " + "\n  ".join(found))

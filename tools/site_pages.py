@@ -3,8 +3,11 @@
 import json
 import re
 from pathlib import Path
+from posixpath import normpath
 
 from project import ROOT, notebooks, settings
+
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")  # of a study, seen from its folder
 
 
 def head(path: Path) -> tuple[str, str]:
@@ -31,7 +34,7 @@ def gallery(root: Path = ROOT) -> str:
         if path.parent.name == "paper" and (shown := figures(path)):
             name = path.relative_to(root / "nbs").as_posix()
             parts.append(f"## [{head(path)[0]}]({name})\n")
-            parts += [f"{{{{< embed {name}#{cell} >}}}}\n\n{caption}\n" for cell, caption in shown]
+            parts += [f"{{{{< embed {name}#{cell} >}}}}\n\n{LINK.sub(lambda m: f']({normpath('paper/' + m[1])}', caption)}\n" for cell, caption in shown]
     return "\n".join(parts)
 
 
