@@ -34,7 +34,9 @@ def gallery(root: Path = ROOT) -> str:
         if path.parent.name == "paper" and (shown := figures(path)):
             name = path.relative_to(root / "nbs").as_posix()
             parts.append(f"## [{head(path)[0]}]({name})\n")
-            parts += [f"{{{{< embed {name}#{cell} >}}}}\n\n{LINK.sub(lambda m: f']({normpath('paper/' + m[1])}', caption)}\n" for cell, caption in shown]
+            for cell, caption in shown:
+                seen_from_here = LINK.sub(lambda m: "](" + normpath("paper/" + m[1]), caption)
+                parts.append(f"{{{{< embed {name}#{cell} >}}}}\n\n{seen_from_here}\n")
     return "\n".join(parts)
 
 
