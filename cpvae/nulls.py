@@ -137,7 +137,7 @@ def draw_disjoint(
         drawn[again] = rng.integers(0, pool, (len(again), k))
     return drawn
 
-# %% ../nbs/06a_nulls.ipynb #1525aa82
+# %% ../nbs/06a_nulls.ipynb #14f790cb
 def compound_blocks(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
@@ -155,8 +155,13 @@ def compound_blocks(
         sets, which = np.unique(stands[rows], axis=0, return_inverse=True)
         cluster = fcluster(linkage(pdist(sets, "jaccard"), "average"), 0.5, "distance") if len(sets) > 1 else np.ones(1, int)
         block[rows] = block.max() + cluster[which.ravel()]
+    large = np.flatnonzero(np.bincount(block) >= smallest)
+    usage = np.stack([stands[block == k].mean(axis=0) for k in large]) if len(large) else np.zeros((1, stands.shape[1]))
+    share = stands @ usage.T / stands.sum(axis=1, keepdims=True)  # of the compound's plates, how much the block's compounds stand there
+    share[code[:, None] != np.array([code[block == k][0] for k in large] or [-1])] = 0
+    nearest = np.where(share.max(axis=1) >= 0.5, np.append(large, 0)[share.argmax(axis=1)], 0)
     found = np.zeros(len(arithmetic.compounds), int)
-    found[annotated] = np.where(np.bincount(block)[block] >= smallest, block, 0)
+    found[annotated] = np.where(np.isin(block, large), block, nearest)
     return found
 
 # %% ../nbs/06a_nulls.ipynb #1ffc4f1f
