@@ -1,7 +1,7 @@
 """Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each variant of either preset is fitted to U2OS;
-each recommended variant is fitted once to L1000. Some fifteen minutes on one core. CHECKPOINTS is a folder
+each recommended variant is fitted once to L1000. Some twenty-five minutes on one core. CHECKPOINTS is a folder
 to keep fits in: what stands there is not fitted again, so that seeds can be added later.
 
 nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance of posterior means, active, variance of draws around them (noise), mean |change|, correlation with the others
