@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['latent_means', 'traverse', 'feature_groups', 'contributions', 'random_directions', 'contribution_table',
-           'rank_features', 'plot_contributions', 'total_correlation', 'entanglement', 'permuted_r2',
-           'association_table', 'plot_associations', 'match_latents', 'stability_table', 'traversal_table']
+           'plot_contributions', 'total_correlation', 'entanglement', 'permuted_r2', 'association_table',
+           'plot_associations', 'match_latents', 'stability_table', 'traversal_table', 'rank_features']
 
 # %% ../nbs/05_interpretation.ipynb #d371f74a
 from collections.abc import Hashable, Mapping
@@ -31,7 +31,7 @@ def latent_means(
     "Codes of profiles without posterior noise, whatever a VAE's `code` is."
     return np.asarray(posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float)
 
-# %% ../nbs/05_interpretation.ipynb #146c9258
+# %% ../nbs/05_interpretation.ipynb #5fdef1aa
 def _standardisation(model, X, around):
     "Centre `[L]` and standard deviation `[L]` of the codes a model is asked about."
     if not hasattr(model, "inverse_transform"):
@@ -54,7 +54,7 @@ def _moved(model, centre, sd, axes, reach=3.0):
     high, low = (np.asarray(model.inverse_transform(centre + sign * step), dtype=float) for sign in (1, -1))
     return high - low
 
-# %% ../nbs/05_interpretation.ipynb #98497721
+
 def traverse(
     model: Any,  # fitted: a `VAE`, PCA, or anything with `transform` and `inverse_transform`
     X: np.ndarray | None = None,  # `[N,G]` scaled profiles whose codes give mean and sd; not needed around the prior
@@ -148,18 +148,7 @@ def contribution_table(
     table = pd.DataFrame({"latent": latent.ravel(), "group": groups.columns[group.ravel()], "n_features": groups.sum().to_numpy()[group.ravel()]})
     return table.assign(**{name: values.ravel() for name, values in columns.items()}, q=_q(p.ravel()))
 
-# %% ../nbs/05_interpretation.ipynb #1f6e0d21
-def rank_features(
-    changes: np.ndarray,  # `[L,G]` from `traverse`
-    names: pd.Index,  # `[G]` features, or symbols of genes
-    n: int = 10,  # features a latent
-) -> pd.DataFrame:  # latent, rank (from 1), feature, change (signed, scaled feature value)
-    "The features that each latent moves most."
-    order = np.argsort(-np.abs(changes), axis=1, kind="stable")[:, :n]
-    latent, rank = np.indices(order.shape)
-    return pd.DataFrame({"latent": latent.ravel(), "rank": rank.ravel() + 1, "feature": np.asarray(names)[order.ravel()], "change": np.take_along_axis(changes, order, 1).ravel()})
-
-# %% ../nbs/05_interpretation.ipynb #dcd30c3b
+# %% ../nbs/05_interpretation.ipynb #42aec17d
 def plot_contributions(
     table: pd.DataFrame,  # from `contribution_table`
     form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
@@ -174,12 +163,13 @@ def plot_contributions(
     else:
         wide, marked = np.log2(wide), table.pivot(index="group", columns="latent", values="q")[wide.columns] < 0.05
         how = dict(cmap="PuOr_r", center=0, vmin=-1, vmax=1, annot=marked.replace({True: "●", False: ""}), fmt="", annot_kws=dict(size=6, color="black"), cbar_kws=dict(label="log2 ratio to a random direction", orientation="horizontal"))
-    grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.72, 0.95, 0.2, 0.025), **how)
+    grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.72, 0.93, 0.2, 0.025), **how)
     grid.ax_heatmap.set_ylabel("")
     grid.ax_heatmap.set_xlabel("latent unit", fontsize=8)
     grid.ax_heatmap.tick_params(labelsize=7)
     grid.ax_cbar.tick_params(labelsize=6)
     grid.ax_cbar.xaxis.label.set_size(6)
+    grid.ax_cbar.xaxis.set_label_position("top")
     pyplot.close(grid.figure)  # shown once, by whoever asked for it
     return grid.figure
 
@@ -323,7 +313,7 @@ def match_latents(
     rows, columns = linear_sum_assignment(-cosine)
     return columns, cosine[rows, columns]
 
-# %% ../nbs/05_interpretation.ipynb #7ccb981b
+# %% ../nbs/05_interpretation.ipynb #a23f25a8
 def _views(models, X, groups, seed):
     "Of each model: what its units move, and their contributions in the paper's form and as ratios."
     for model in models.values():
@@ -332,7 +322,7 @@ def _views(models, X, groups, seed):
         ratio = _shares(own, groups) / _shares(_mixed(model, centre, sd, own, random_directions(999, len(sd), seed)), groups).mean(axis=0)
         yield (model, centre, sd, own), {"contribution": contributions(own, groups), "ratio": np.where(_live(own)[:, None], ratio, 0.0)}
 
-# %% ../nbs/05_interpretation.ipynb #3447c7f7
+
 def stability_table(
     models: Mapping[Hashable, Any],  # seed to fitted model, of one kind, with equally many latents
     X: np.ndarray,  # `[N,G]` scaled profiles
@@ -367,3 +357,14 @@ def traversal_table(
         what = {c: about[c].to_numpy()[feature] for c in ("compartment", "channel")}
         tables.append(pd.DataFrame({"model": name, "latent": latent, "feature": about.index.to_numpy()[feature], **what, "contribution": changes.ravel()}))
     return pd.concat(tables, ignore_index=True)
+
+# %% ../nbs/05_interpretation.ipynb #1f6e0d21
+def rank_features(
+    changes: np.ndarray,  # `[L,G]` from `traverse`
+    names: pd.Index,  # `[G]` features, or symbols of genes
+    n: int = 10,  # features a latent
+) -> pd.DataFrame:  # latent, rank (from 1), feature, change (signed, scaled feature value)
+    "The features that each latent moves most."
+    order = np.argsort(-np.abs(changes), axis=1, kind="stable")[:, :n]
+    latent, rank = np.indices(order.shape)
+    return pd.DataFrame({"latent": latent.ravel(), "rank": rank.ravel() + 1, "feature": np.asarray(names)[order.ravel()], "change": np.take_along_axis(changes, order, 1).ravel()})

@@ -1,12 +1,13 @@
 """Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
-DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each recommended variant is fitted to U2OS;
-a third as many times each of the paper's, and once each recommended variant to L1000. Some fifteen minutes on one core. CHECKPOINTS is a folder
-to keep fits in: what stands there is not fitted again, so that seeds can be added later. The tables that are committed were made with two SEEDS.
+DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each variant of either preset is fitted to U2OS;
+each recommended variant is fitted once to L1000. Some twenty-five minutes on one core. CHECKPOINTS is a folder
+to keep fits in: what stands there is not fitted again, so that seeds can be added later.
 
-nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance, active, mean |change|, correlation with the others
+nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance of posterior means, active, variance of draws around them (noise), mean |change|, correlation with the others
 nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units, mean |r|, total correlation
 nbs/results/interpretation_contributions.csv  U2OS, seed 0: groups of features by latent, around the posterior; and the contribution around the prior
+nbs/results/interpretation_distinct.csv       U2OS, every seed: of groups by compartment and channel, those cells with q < .05
 nbs/results/interpretation_genes.csv          L1000, seed 0: the ten genes that each latent moves most
 nbs/results/interpretation_association.csv    seed 0: what each latent follows
 nbs/results/interpretation_stability.csv      U2OS: every ordered pair of fits of one kind; `pca` refitted to compounds drawn with replacement
@@ -27,7 +28,7 @@ from sklearn.decomposition import PCA
 from cpvae.data import read_profiles
 from cpvae.fits import fit_many
 from cpvae.interpretation import association_table, contribution_table, contributions, entanglement, feature_groups, latent_means, rank_features, stability_table, traverse
-from cpvae.models import latent_units, make_vae
+from cpvae.models import latent_units, make_vae, posterior
 from cpvae.pipeline import RunConfig, prepare_profiles
 
 VAES = ("vanilla", "beta", "mmd")
@@ -47,6 +48,7 @@ def latent_table(model, x: np.ndarray) -> pd.DataFrame:
     if hasattr(model, "latent_units_"):
         units = latent_units(model, x)
         unit |= {name: units[name].to_numpy() for name in ("kl", "variance", "active")}
+        unit["noise"] = posterior(model, x)[1].double().exp().mean(0).numpy()
     else:
         unit |= {"variance": codes.var(axis=0), "active": True}
     sizes = {f"change_{around}": np.abs(traverse(model, x, around)).mean(axis=1) for around in ("posterior", "prior")}
@@ -68,7 +70,7 @@ def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
 if __name__ == "__main__":
     folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
     kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    for name, preset, n in (("u2os", "chow2022", max(2, seeds // 3)), ("l1000", "recommended", 1), ("u2os", "recommended", seeds)):
+    for name, preset, n in (("u2os", "chow2022", seeds), ("l1000", "recommended", 1), ("u2os", "recommended", seeds)):
         file, how = TABLES[name]
         profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
         x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
@@ -88,6 +90,8 @@ if __name__ == "__main__":
                     keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
                 else:
                     keep("contributions", grouped(fit, train, profiles.var), model=model)
+            if name == "u2os":
+                keep("distinct", contribution_table(fit, train, feature_groups(profiles.var)).query("q < 0.05"), model=model, seed=seed)
         if n > 1:
             groups, who = feature_groups(profiles.var), profiles.obs["compound"].astype(str)[part == "train"]
             pca = {s: PCA(10, random_state=0).fit(drawn(train, who, s)) for s in range(n)}
