@@ -31,12 +31,14 @@ def latent_means(
     "Codes of profiles without posterior noise, whatever a VAE's `code` is."
     return np.asarray(posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float)
 
-# %% ../nbs/05_interpretation.ipynb #5fdef1aa
+# %% ../nbs/05_interpretation.ipynb #e1f76546
 def _standardisation(model, X, around):
     "Centre `[L]` and standard deviation `[L]` of the codes a model is asked about."
     if not hasattr(model, "inverse_transform"):
         raise ValueError(f"{type(model).__name__} has no inverse_transform: what its codes stand for cannot be drawn")
     if around == "posterior":
+        if X is None or np.ndim(X) != 2 or len(X) < 2:
+            raise ValueError("around='posterior' needs scaled profiles X, a matrix of two rows or more: their codes say how far a unit goes")
         codes = latent_means(model, X)
         return codes.mean(axis=0), codes.std(axis=0)
     if around != "prior":
@@ -54,23 +56,25 @@ def _moved(model, centre, sd, axes, reach=3.0):
     high, low = (np.asarray(model.inverse_transform(centre + sign * step), dtype=float) for sign in (1, -1))
     return high - low
 
-
+# %% ../nbs/05_interpretation.ipynb #c5897b5b
 def traverse(
     model: Any,  # fitted: a `VAE`, PCA, or anything with `transform` and `inverse_transform`
     X: np.ndarray | None = None,  # `[N,G]` scaled profiles whose codes give mean and sd; not needed around the prior
     around: Literal["posterior", "prior"] = "posterior",  # "posterior": mean ± 3 sd of the codes of `X`; "prior": 0 ± 3 (a VAE), 0 ± 3 sd of each score (PCA)
     axes: np.ndarray | None = None,  # `[D,L]` directions to go, in standard deviations of each unit; None: one unit at a time
 ) -> np.ndarray:  # `[D,G]` decoded change from -3 to +3, signed, scaled feature value
-    "What changes in a profile when one latent unit does. Raises ValueError for a model without an inverse, or without a prior."
+    "What changes in a profile when one latent unit does. Raises ValueError for a model without an inverse, without a prior, or without profiles where they are needed."
     centre, sd = _standardisation(model, X, around)
     return _moved(model, centre, sd, np.eye(len(sd)) if axes is None else np.asarray(axes, dtype=float))
 
-# %% ../nbs/05_interpretation.ipynb #1f50b23a
+# %% ../nbs/05_interpretation.ipynb #11c42d1e
 def feature_groups(
     var: pd.DataFrame,  # `[G]` features: `compartment`, `channel`, `feature_group`, as `read_profiles` writes them
     by: Literal["compartment_channel", "feature_group"] = "compartment_channel",  # "compartment_channel" or "feature_group"
 ) -> pd.DataFrame:  # `[G,K]` bool: which groups each feature belongs to
-    "Groups of CellProfiler features. Raises ValueError if there are none, as for genes."
+    "Groups of CellProfiler features. Raises ValueError if there are none, as for genes, or for another `by`."
+    if by not in ("compartment_channel", "feature_group"):
+        raise ValueError(f"by is 'compartment_channel' or 'feature_group', not {by!r}")
     if by == "feature_group":
         names = [[group] if group else [] for group in var["feature_group"]]
     else:  # AreaShape, Neighbors and the like belong to no channel and stand for themselves
@@ -148,12 +152,14 @@ def contribution_table(
     table = pd.DataFrame({"latent": latent.ravel(), "group": groups.columns[group.ravel()], "n_features": groups.sum().to_numpy()[group.ravel()]})
     return table.assign(**{name: values.ravel() for name, values in columns.items()}, q=_q(p.ravel()))
 
-# %% ../nbs/05_interpretation.ipynb #42aec17d
+# %% ../nbs/05_interpretation.ipynb #3a01374f
 def plot_contributions(
     table: pd.DataFrame,  # from `contribution_table`
     form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
 ) -> Figure:  # groups x latents, clustered both ways
-    "Heat map of contributions (figures 3 and S7)."
+    "Heat map of contributions (figures 3 and S7). Raises ValueError for another form."
+    if form not in ("paper", "ratio"):
+        raise ValueError(f"form is 'paper' or 'ratio', not {form!r}")
     import seaborn  # takes a second
     from matplotlib import pyplot
 
@@ -358,13 +364,15 @@ def traversal_table(
         tables.append(pd.DataFrame({"model": name, "latent": latent, "feature": about.index.to_numpy()[feature], **what, "contribution": changes.ravel()}))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/05_interpretation.ipynb #1f6e0d21
+# %% ../nbs/05_interpretation.ipynb #706e8b6f
 def rank_features(
     changes: np.ndarray,  # `[L,G]` from `traverse`
     names: pd.Index,  # `[G]` features, or symbols of genes
     n: int = 10,  # features a latent
 ) -> pd.DataFrame:  # latent, rank (from 1), feature, change (signed, scaled feature value)
-    "The features that each latent moves most."
+    "The features that each latent moves most. Raises ValueError if there is not one name a feature."
+    if len(names) != changes.shape[1]:
+        raise ValueError(f"{len(names)} names for {changes.shape[1]} features: give the names of the profiles that were traversed")
     order = np.argsort(-np.abs(changes), axis=1, kind="stable")[:, :n]
     latent, rank = np.indices(order.shape)
     return pd.DataFrame({"latent": latent.ravel(), "rank": rank.ravel() + 1, "feature": np.asarray(names)[order.ravel()], "change": np.take_along_axis(changes, order, 1).ravel()})
