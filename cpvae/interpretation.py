@@ -152,7 +152,7 @@ def contribution_table(
     table = pd.DataFrame({"latent": latent.ravel(), "group": groups.columns[group.ravel()], "n_features": groups.sum().to_numpy()[group.ravel()]})
     return table.assign(**{name: values.ravel() for name, values in columns.items()}, q=_q(p.ravel()))
 
-# %% ../nbs/05_interpretation.ipynb #3a01374f
+# %% ../nbs/05_interpretation.ipynb #565cda84
 def plot_contributions(
     table: pd.DataFrame,  # from `contribution_table`
     form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
@@ -170,8 +170,7 @@ def plot_contributions(
         wide, marked = np.log2(wide), table.pivot(index="group", columns="latent", values="q")[wide.columns] < 0.05
         how = dict(cmap="PuOr_r", center=0, vmin=-1, vmax=1, annot=marked.replace({True: "●", False: ""}), fmt="", annot_kws=dict(size=6, color="black"), cbar_kws=dict(label="log2 ratio to a random direction", orientation="horizontal"))
     grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.72, 0.93, 0.2, 0.025), **how)
-    grid.ax_heatmap.set_ylabel("")
-    grid.ax_heatmap.set_xlabel("latent unit", fontsize=8)
+    grid.ax_heatmap.set(xlabel="latent unit", ylabel="")
     grid.ax_heatmap.tick_params(labelsize=7)
     grid.ax_cbar.tick_params(labelsize=6)
     grid.ax_cbar.xaxis.label.set_size(6)
