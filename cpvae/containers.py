@@ -756,13 +756,13 @@ def _read_gct(path, select=None):
     metadata = profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1)
     return Parts(list(info["id"]), _without_minus_666(values), metadata, [], info)
 
-# %% ../nbs/00_containers.ipynb #e16e0e17
+# %% ../nbs/00_containers.ipynb #9b055bdc
 def _chunk_edges(size, chunk, most):
     "Where to cut a length into pieces of whole chunks, `most` long at most (but one chunk at least)."
     step = chunk * max(1, most // chunk)
     return [(start, min(start + step, size)) for start in range(0, size, step)]
 
-
+# %% ../nbs/00_containers.ipynb #94dbd298
 def _pick_columns(matrix, places, budget=1 << 24):
     "Columns of an HDF5 matrix as float32, read in blocks of about `budget` values."
     height, width = matrix.chunks or (1, matrix.shape[1])

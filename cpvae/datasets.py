@@ -313,13 +313,13 @@ def _first_byte(answer, have, file):
         raise _Broken(told)
     raise ProfileError(f"{file.name}: {answer.url} answers {told}; try another address (--base-url)")
 
-# %% ../nbs/00a_datasets.ipynb #f414fc31
+# %% ../nbs/00a_datasets.ipynb #d8411f29
 def _check_room(folder, need, name):
     free = shutil.disk_usage(folder).free
     if need > free:
         raise ProfileError(f"{name}: needs {need:,} bytes in {folder}, where {free:,} are free; make room, or name another folder in CPVAE_CACHE")
 
-
+# %% ../nbs/00a_datasets.ipynb #3a6f2f7f
 def _receive(answer, part, file, progress):
     "Add what an answer brings to the part; False if it has to be asked for again from zero."
     from tqdm import tqdm
