@@ -6,7 +6,7 @@
 __all__ = ['feature_table', 'authors_channel', 'feature_clusters', 'group_contrast', 'feature_emd', 'distance_table',
            'plot_features', 'plot_groups', 'plot_contrasts']
 
-# %% ../nbs/07d_features.ipynb #795b6095
+# %% ../nbs/07d_features.ipynb #266e554a
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,22 +22,11 @@ from scipy.stats import spearmanr, ttest_ind
 from .data import CHANNELS
 from .distances import sliced_wasserstein
 from .evaluation import reconstruct, reconstruction_table
-from .findings import display_name, usual_order
+from .findings import COLOURS, display_name, small_type, usual_order
 from .training import shuffle_columns
 
-# %% ../nbs/07d_features.ipynb #06b67165
-_COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "input": "#7F7F7F"}  # as in the report
+# %% ../nbs/07d_features.ipynb #f850f271
 _COMPARTMENTS = {"Cells": "#332288", "Cytoplasm": "#DDAA33", "Nuclei": "#44AA99"}
-
-
-def _small(fig: Figure) -> Figure:
-    "Small type, no box."
-    for ax in fig.axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5)
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            text.set_fontsize(8)
-    return fig
 
 # %% ../nbs/07d_features.ipynb #fa093aad
 def feature_table(
@@ -130,7 +119,7 @@ def distance_table(
         found.append(dict(feature_emd=feature_emd(test, x_hat), sliced_wasserstein=sliced_wasserstein(test, x_hat, seed=seed)))
     return table.join(pd.DataFrame(found))
 
-# %% ../nbs/07d_features.ipynb #5b1eda77
+# %% ../nbs/07d_features.ipynb #20cc464a
 def plot_features(
     errors: pd.DataFrame,  # from `feature_table`, with a column model
 ) -> Figure:  # models across; above: squared error; below: FVU; both against variance
@@ -155,9 +144,9 @@ def plot_features(
     for ax, label in zip(axes[:, 0], ("squared error", "FVU")):
         ax.set_ylabel(label)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7, markerscale=2.5)
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07d_features.ipynb #dcc5380a
+# %% ../nbs/07d_features.ipynb #a61dc88f
 def plot_groups(
     errors: pd.DataFrame,  # from `feature_table`, of one model, `channel` as `authors_channel` reads it
 ) -> Figure:  # left: mean absolute error; right: FVU; channels, then compartments
@@ -169,12 +158,12 @@ def plot_groups(
         for y, (name, keep) in enumerate(groups.items()):
             ax.boxplot(errors.loc[keep, measure].dropna(), positions=[y], widths=0.6, orientation="horizontal", patch_artist=True, manage_ticks=False, medianprops=dict(color="black"), boxprops=dict(facecolor=_COMPARTMENTS.get(name, "#DDDDDD"), alpha=0.7), flierprops=dict(ms=2))
         ax.set(xlabel=label, yticks=range(len(groups)), yticklabels=[f"{name} ({keep.sum()})" for name, keep in groups.items()], ylim=(len(groups) - 0.5, -0.5))
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07d_features.ipynb #da2ac5a2
 _LABELS = {"absolute": "difference in mean absolute error (scaled units)", "fvu": "difference in mean FVU"}
 
-# %% ../nbs/07d_features.ipynb #2c30e472
+# %% ../nbs/07d_features.ipynb #313dc2a2
 def plot_contrasts(
     contrasts: pd.DataFrame,  # from `group_contrast`, with columns model and contrast; one measure
 ) -> Figure:  # a panel a contrast, models down; thick: compounds drawn; thin: clusters of features drawn, too; the t-test's p beside
@@ -183,7 +172,7 @@ def plot_contrasts(
     fig = Figure(figsize=(6.4, 0.35 * len(models) + 1), layout="constrained")
     for ax, name in zip(fig.subplots(1, len(names), sharey=True, squeeze=False)[0], names):
         own = contrasts[contrasts.contrast == name].set_index("model").loc[models]
-        y, colours = np.arange(len(models)), [_COLOURS.get(m, "#56B4E9") for m in models]
+        y, colours = np.arange(len(models)), [COLOURS.get(m, "#56B4E9") for m in models]
         ax.hlines(y, own.low_both, own.high_both, color=colours, lw=1)
         ax.hlines(y, own.low, own.high, color=colours, lw=4, alpha=0.5)
         ax.scatter(own.difference, y, s=18, color="black", zorder=3)
@@ -194,4 +183,4 @@ def plot_contrasts(
             ax.set_xscale("symlog", linthresh=0.2)
             ax.xaxis.set_major_formatter("{x:g}")
         ax.set(title=f"{name.replace('-', ' less ')}: {own.n_a.iloc[0]}, {own.n_b.iloc[0]} features, {own.clusters.iloc[0]} clusters", xlabel=_LABELS[own.measure.iloc[0]], yticks=y, yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
-    return _small(fig)
+    return small_type(fig)

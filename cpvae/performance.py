@@ -8,7 +8,7 @@ __all__ = ['minus_log_p', 'correlation', 'mean_l2', 'plot_mean_l2', 'plot_distan
            'plot_reproducibility', 'mechanism_class', 'class_test', 'plot_classes', 'pair_key', 'join_pairs',
            'leverage', 'plot_modalities', 'with_and_without_synonyms']
 
-# %% ../nbs/07b_performance.ipynb #1ef7c09e
+# %% ../nbs/07b_performance.ipynb #25cc01df
 import re
 from typing import Literal
 
@@ -18,36 +18,23 @@ from matplotlib.figure import Figure
 from scipy.stats import bootstrap, kruskal, norm, pearsonr, rankdata, spearmanr
 
 from .data import ProfileError, mend_moa
-from .findings import MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix
+from .findings import COLOURS, MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix, small_type
 from .scoreboard import paired_difference
 
-# %% ../nbs/07b_performance.ipynb #a67cef4b
-_COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "additive_input": "#7F7F7F"}  # as in the report
+# %% ../nbs/07b_performance.ipynb #050446d4
 _LOG_P = "−ln p (natural logarithm)"
 _L2 = "L2 (scaled units)"
 
 
 def _colour(method: str) -> str:
-    return _COLOURS.get(method, "#333333")
+    return COLOURS.get(method, "#333333")
 
-# %% ../nbs/07b_performance.ipynb #fcd9495c
+# %% ../nbs/07b_performance.ipynb #b6aee453
 def _panels(n: int, width: float = 6.4, height: float = 2.5, rows: int = 1, **how) -> tuple[Figure, np.ndarray]:
-    "A figure of small panels in small type."
+    "A figure of small panels."
     fig = Figure(figsize=(width, height), layout="constrained")
     axes = fig.subplots(rows, n, squeeze=False, **how)
-    for ax in axes.ravel():
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5)
-        for text in (ax.xaxis.label, ax.yaxis.label):
-            text.set_fontsize(8)
     return fig, axes if rows > 1 else axes[0]
-
-
-def _small(fig: Figure) -> Figure:
-    "Titles as small as the rest."
-    for ax in fig.axes:
-        ax.title.set_fontsize(8)
-    return fig
 
 # %% ../nbs/07b_performance.ipynb #2f9daad0
 def _rows(lsa: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -126,7 +113,7 @@ def mean_l2(
     table[["difference", "low", "high"]] = pd.DataFrame(away, index=["difference", "low", "high"]).T
     return table.assign(n=len(matrix))
 
-# %% ../nbs/07b_performance.ipynb #6bfede5a
+# %% ../nbs/07b_performance.ipynb #53bc045f
 def plot_mean_l2(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null
@@ -149,9 +136,9 @@ def plot_mean_l2(
     right.axvline(base, color="black", lw=0.8, ls="--")
     interval = "line: 95 % interval of difference" if shown.n.iloc[0] >= MIN_PAIRS else "too few for an interval"
     right.set(yticks=y, yticklabels=map(display_name, methods), ylim=(len(y) - 0.5, -0.5), xlabel=f"mean {_L2}", title=f"{shown.n.iloc[0]} pairs; {interval}\nx: relabelled; hollow: mechanism-blind")
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07b_performance.ipynb #4be9adc6
+# %% ../nbs/07b_performance.ipynb #5eced17a
 def plot_distances(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null
@@ -176,9 +163,9 @@ def plot_distances(
     right.axvline(0, color="black", lw=0.8, ls="--")
     left.set(yticks=range(len(models)), yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5), xlabel=_L2, title="Filled: real; white: relabelled")
     right.set(xlabel="real less mean relabelled (scaled units, symlog)", title=f"{n} pairs; diamond: mean" + ("; line: 95 % interval" if n >= MIN_PAIRS else ""))
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07b_performance.ipynb #33f080b9
+# %% ../nbs/07b_performance.ipynb #2e7eba04
 def plot_pearson(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> Figure:  # left: raw correlation, the paper's; right: correlation of changes from the control
@@ -195,7 +182,7 @@ def plot_pearson(
                 ax.annotate("undefined: no change", (0.03, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
         ax.set(xlabel=label, title=f"{lsa.pair.nunique()} pairs; diamond: mean")
     axes[0].set(yticks=range(len(methods)), yticklabels=map(display_name, methods), ylim=(len(methods) - 0.5, -0.5))
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #d25769cf
 def strength_table(
@@ -209,7 +196,7 @@ def strength_table(
     found = {"strength": strength, "minus_log_p": pd.Series(minus_log_p(own.z10), own.index), "gain": 1 - own.l2 / strength}
     return pd.DataFrame(found | {"cell_count": count, "cells": count * own.n_profiles}).loc[own.index]
 
-# %% ../nbs/07b_performance.ipynb #130488a8
+# %% ../nbs/07b_performance.ipynb #89f02f43
 def plot_strength(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
@@ -228,7 +215,7 @@ def plot_strength(
     axes[0].axhline(minus_log_p(-10**0.5), color="black", lw=0.8, ls="--")
     axes[1].axhline(0, color="black", lw=0.8, ls="--")
     fig.suptitle(display_name(model), fontsize=8.5)
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #20df98fa
 def without_counts(
@@ -242,7 +229,7 @@ def without_counts(
         left[known] = rank - np.polyval(np.polyfit(x, rank, 1), x)
     return left
 
-# %% ../nbs/07b_performance.ipynb #774faf4c
+# %% ../nbs/07b_performance.ipynb #3c8aefda
 def plot_cell_count(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
@@ -260,9 +247,9 @@ def plot_cell_count(
     axes[0].set_ylabel(_LOG_P)
     axes[2].set_ylabel("−ln p, residual rank")
     fig.suptitle(f"{display_name(model)}; right: after cell count", fontsize=8.5)
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07b_performance.ipynb #e36050af
+# %% ../nbs/07b_performance.ipynb #97653226
 def plot_z(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> Figure:  # rows: z of L2 and of Pearson; columns: spaces
@@ -283,7 +270,7 @@ def plot_z(
         axes[1, j].set_xlabel("z")
     axes[0, 0].set_ylabel("pairs, z of L2\n(negative is good)")
     axes[1, 0].set_ylabel("pairs, z of Pearson\n(positive is good)")
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #5aa81cde
 def compare_left_out(
@@ -300,7 +287,7 @@ def compare_left_out(
     table = pd.DataFrame({"full": minus_log_p(a.z10[pairs]), "left_out": minus_log_p(b.z10[pairs])}, index=pd.Index(pairs, name="pair"))
     return table.assign(difference=table.full - table.left_out).sort_values("full", ascending=False, kind="stable")
 
-# %% ../nbs/07b_performance.ipynb #867233d3
+# %% ../nbs/07b_performance.ipynb #eaa96634
 def plot_left_out(
     full: pd.DataFrame,  # lsa.csv of models that saw the pairs
     left_out: pd.DataFrame,  # lsa.csv of models that did not
@@ -320,9 +307,9 @@ def plot_left_out(
         ax.axline((0, 0), slope=1, color="black", lw=0.8, ls="--")
         ax.set(xlabel="−ln p, pair seen", title=display_name(model) + "\n" + _said(correlation(table.full, table.left_out, "pearson"), "r").replace(", n", ",\nn"))
     axes[0].set_ylabel("−ln p, pair left out")
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07b_performance.ipynb #1718060d
+# %% ../nbs/07b_performance.ipynb #2a910e47
 def plot_reproducibility(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
@@ -335,7 +322,7 @@ def plot_reproducibility(
         ax.scatter(rows.reconstruction_r, y, s=14, color=_colour(model))
         ax.set(xlabel="r, profile and rebuilt (median)", ylabel=label, title=_said(correlation(rows.reconstruction_r, y, "pearson"), "r"))
     fig.suptitle(display_name(model), fontsize=8.5)
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #a49c567f
 _CLASSES = ("inhibitor", "antagonist", "agonist")
@@ -364,7 +351,7 @@ def class_test(
         return groups, np.nan, np.nan
     return groups, *map(float, kruskal(*tested))
 
-# %% ../nbs/07b_performance.ipynb #6d88f3fd
+# %% ../nbs/07b_performance.ipynb #08af9b12
 def plot_classes(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
@@ -380,7 +367,7 @@ def plot_classes(
         tested = f"Kruskal–Wallis H = {H:.1f}, p = {number(p)}" if np.isfinite(p) else "too few classes to test"
         ax.set(xticks=range(len(groups)), xticklabels=[f"{k}\nn = {len(v)}" for k, v in groups.items()], ylabel=_LOG_P if score == "z10" else "delta-Pearson", title=tested)
     fig.suptitle(f"{display_name(model)}; line: median", fontsize=8.5)
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #52b493f5
 def pair_key(
@@ -423,7 +410,7 @@ def leverage(
         rows.append({"removed": k, **correlation(*x[k:].T, kind, seed=seed), **dict(zip(("expected", "expected_low", "expected_high"), quantiles))})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07b_performance.ipynb #20d0c1d7
+# %% ../nbs/07b_performance.ipynb #59a7dfd2
 def plot_modalities(
     joined: pd.DataFrame,  # from `join_pairs`, of z of L2
     names: tuple[str, str],  # what the two tables are
@@ -439,7 +426,7 @@ def plot_modalities(
     if len(joined) < 4:
         right.annotate("too few shared pairs", (0.5, 0.5), xycoords="axes fraction", ha="center", fontsize=8)
         right.set_axis_off()
-        return _small(fig)
+        return small_type(fig)
     table = leverage(joined)
     right.fill_between(table.removed, table.expected_low, table.expected_high, color="#DDDDDD", lw=0, label="expected: middle 95 %")
     right.errorbar(table.removed, table.r, [table.r - table.low, table.high - table.r], color="#0072B2", marker="o", ms=4, lw=1, label="measured, 95 % interval")
@@ -447,7 +434,7 @@ def plot_modalities(
     right.set(xlabel="leading joint pairs removed", ylabel="Spearman of z", title=_said(correlation(joined["first"], joined["second"])))
     right.legend(frameon=False, fontsize=7, loc="upper right")
     right.set_ylim(top=1)
-    return _small(fig)
+    return small_type(fig)
 
 # %% ../nbs/07b_performance.ipynb #2cd81fbc
 def with_and_without_synonyms(

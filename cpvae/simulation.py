@@ -6,7 +6,7 @@
 __all__ = ['code_density', 'simulate', 'simulations', 'direction_spread', 'two_sample_test', 'fidelity_tables', 'plot_clouds',
            'plot_fidelity', 'plot_spread']
 
-# %% ../nbs/07c_simulation.ipynb #579681a3
+# %% ../nbs/07c_simulation.ipynb #ebba12d5
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,24 +22,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from .data import ProfileError
 from .distances import fidelity
 from .evaluation import reconstruct
-from .findings import display_name, usual_order
+from .findings import COLOURS, display_name, small_type, usual_order
 from .training import one_thread
 
-# %% ../nbs/07c_simulation.ipynb #f109d6e5
-_COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "real": "#333333"}  # as in the report
+# %% ../nbs/07c_simulation.ipynb #45ba161c
 _MARKS = {"prior": "o", "density": "s", "density_noise": "D", "reconstructed": "x"}  # kind of draws -> marker
 _MEASURES = {"sliced_wasserstein": "sliced Wasserstein\n(scaled units)", "auc": "AUC of a classifier", "mmd": "squared MMD"}
 _DRAWS = {"prior": "prior", "density": "fitted density", "density_noise": "fitted density + residuals", "reconstructed": "reconstructed test profiles"}
-
-
-def _small(fig: Figure) -> Figure:
-    "Small type, no box."
-    for ax in fig.axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5)
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            text.set_fontsize(8)
-    return fig
 
 # %% ../nbs/07c_simulation.ipynb #7861f5d6
 def code_density(
@@ -157,7 +146,7 @@ def fidelity_tables(
         found.append(about | dict(n=n, components=components, spread=spreads[-1].ratio[0]) | fidelity(test, cloud, seed) | two_sample_test(test, cloud, who[chosen], groups, seed))
     return pd.DataFrame(found), pd.concat(spreads, ignore_index=True)
 
-# %% ../nbs/07c_simulation.ipynb #c6c6d089
+# %% ../nbs/07c_simulation.ipynb #2f93a055
 def plot_clouds(
     umap_df: pd.DataFrame,  # from `umap_table`: model ("data": originals), kind (original, reconstructed, simulated), umap1, umap2
 ) -> Figure:  # models across; reconstructed above, simulated below; the originals first
@@ -172,7 +161,7 @@ def plot_clouds(
         for ax, model in zip(row[1:], models):
             own = umap_df[(umap_df.model == model) & (umap_df.kind == kind)]
             ax.scatter(original.umap1, original.umap2, s=4, lw=0, color="#CCCCCC")
-            ax.scatter(own.umap1, own.umap2, s=4, lw=0, color=_COLOURS.get(model, "#56B4E9"))
+            ax.scatter(own.umap1, own.umap2, s=4, lw=0, color=COLOURS.get(model, "#56B4E9"))
             ax.set(title=f"{display_name(model)}, {kind}")
     for ax in axes.ravel():
         ax.set(xticks=[], yticks=[])
@@ -180,9 +169,9 @@ def plot_clouds(
         ax.set_xlabel("UMAP 1")
     for ax in (axes[0, 0], axes[1, 1]):
         ax.set_ylabel("UMAP 2")
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07c_simulation.ipynb #50f200eb
+# %% ../nbs/07c_simulation.ipynb #1be10c3f
 def plot_fidelity(
     fidelity_df: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset; several seeds below each other
     measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),  # columns, a panel each
@@ -197,16 +186,16 @@ def plot_fidelity(
         for y, model in enumerate(models):
             for k, (draws, mark) in enumerate(_MARKS.items()):
                 values, at = fidelity_df.loc[(fidelity_df.model == model) & (fidelity_df.draws == draws), measure], y + (k - 1.5) * 0.19
-                ax.hlines(at, values.min(), values.max(), color=_COLOURS.get(model, "#56B4E9"), lw=1)
-                ax.scatter(values.mean(), at, s=20, marker=mark, color=_COLOURS.get(model, "#56B4E9"), label=_DRAWS[draws] if y == 0 else None, zorder=3)
+                ax.hlines(at, values.min(), values.max(), color=COLOURS.get(model, "#56B4E9"), lw=1)
+                ax.scatter(values.mean(), at, s=20, marker=mark, color=COLOURS.get(model, "#56B4E9"), label=_DRAWS[draws] if y == 0 else None, zorder=3)
         ax.set(xlabel=_MEASURES.get(measure, measure), yticks=range(len(models)), yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
         ax.set_xlim(*((-0.05, 1.05) if measure in ("precision", "recall", "coverage") else (0.4, 1.02) if measure == "auc" else (0, None)))
     marks = fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     for handle in marks.legend_handles:
         handle.set_color("black")
-    return _small(fig)
+    return small_type(fig)
 
-# %% ../nbs/07c_simulation.ipynb #87976b79
+# %% ../nbs/07c_simulation.ipynb #c3bfacbf
 def plot_spread(
     spread: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset
     draws: Sequence[str] = ("reconstructed", "prior", "density", "density_noise"),  # kinds, a panel each
@@ -217,7 +206,7 @@ def plot_spread(
     for ax, kind in zip(fig.subplots(1, len(draws), sharey=True), draws):
         for name, rows in [("real", real), *((m, spread[(spread.model == m) & (spread.draws == kind)]) for m in models)]:
             along, total = rows[rows.direction > 0], rows[rows.direction == 0]
-            style = dict(color=_COLOURS.get(name, "#56B4E9"), ls="--" if name == "real" else "-", lw=1)
+            style = dict(color=COLOURS.get(name, "#56B4E9"), ls="--" if name == "real" else "-", lw=1)
             ax.plot(along.direction, along.ratio, label="real training profiles" if name == "real" else display_name(name), **style)
             ax.scatter(total.direction - 2, total.ratio, s=14, color=style["color"], marker="_" if name == "real" else "o", zorder=3)
         ax.axhline(1, color="black", lw=0.5)
@@ -225,4 +214,4 @@ def plot_spread(
         ax.yaxis.set_major_formatter("{x:g}")
     fig.axes[0].set_ylabel("variance over that of test profiles")
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=7)
-    return _small(fig)
+    return small_type(fig)

@@ -9,7 +9,6 @@ from scipy.stats import norm as normal
 from cpvae.data import ProfileError
 from cpvae.findings import example_run
 from cpvae.performance import (
-    _COLOURS,
     class_test,
     compare_left_out,
     correlation,
@@ -25,7 +24,6 @@ from cpvae.performance import (
     with_and_without_synonyms,
     without_counts,
 )
-from cpvae.report import COLOURS
 
 
 @pytest.fixture
@@ -37,10 +35,6 @@ def table():
     own = own.assign(cell_count_ab=[0.5, 1.0, np.nan], n_profiles=[4, 3, 2], target_overlap=[0.5, 0.0, np.nan], n_compounds_ab=[2, 1, 3], delta_pearson=0.5, pearson=0.5, mismatch_r=0.1)
     base = own.assign(model="global_mean", space="input", l2=[4.0, 2.0, 3.0], z10=np.nan)[::-1]
     return pd.concat([own, base], ignore_index=True)
-
-
-def test_same_colours_as_the_report():
-    assert {m: COLOURS[m] for m in _COLOURS} == _COLOURS
 
 
 def test_p_is_one_sided_natural_and_does_not_underflow():

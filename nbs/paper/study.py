@@ -7,9 +7,9 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cpvae.datasets import cache_folder, known_datasets, load_dataset
+from cpvae.findings import COLOURS as COLOUR  # noqa: F401, the studies take it from here
 
 HERE = Path(__file__).parent
-COLOUR = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "additive_input": "#7F7F7F"}  # as everywhere
 pd.set_option("display.width", 140, "display.max_columns", None, "display.max_colwidth", None)  # tables are shown whole
 CHECKLIST = pd.read_csv(HERE / "checklist.csv").set_index("id")  # what the paper shows or claims
 
