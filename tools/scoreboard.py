@@ -36,10 +36,10 @@ ABOUT = "n_compounds_a n_compounds_b n_compounds_ab target_overlap replicate_r s
 
 
 def models(table: str, seed: int) -> dict:
-    "Everything that is fitted; the authors' models squeeze features to [0, 1], as their processing did."
-    chow = "chow2022-l1000" if table == "L1000" else "chow2022"
+    "Everything that is fitted; the authors squeezed features of Cell Painting to [0, 1] and left genes as they were."
+    chow = lambda v: make_vae(v, "chow2022-l1000", random_state=seed) if table == "L1000" else make_pipeline(MinMaxScaler(), make_vae(v, "chow2022", random_state=seed))
     found = {v: make_vae(v, random_state=seed) for v in ("vanilla", "beta", "mmd")}
-    found |= {f"{v}, chow2022": make_pipeline(MinMaxScaler(), make_vae(v, chow, random_state=seed)) for v in ("vanilla", "beta", "mmd")}
+    found |= {f"{v}, chow2022": chow(v) for v in ("vanilla", "beta", "mmd")}
     return found | {"pca": PCA(10, random_state=0), "pca100": PCA(100, random_state=0)}
 
 
