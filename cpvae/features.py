@@ -65,7 +65,7 @@ def _mean(values, weight):  # weighted mean of each row; NaN where nothing has w
     total = weight.sum(axis=1)
     return np.divide((values * weight).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
 
-# %% ../nbs/07d_features.ipynb #18ecd1ab
+# %% ../nbs/07d_features.ipynb #48f2a240
 def group_contrast(
     x: np.ndarray,  # `[N,G]` scaled profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
@@ -76,8 +76,10 @@ def group_contrast(
     n_draws: int = 1000,  # of the bootstrap
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # by measure (absolute, fvu): difference of means a − b; t and p_half (two-sample, halved, the authors'), p_less (one-sided); low, high (95 %, compounds drawn); low_both, high_both (clusters drawn, too); n_a, n_b, clusters, compounds
-    "Is one group of features reconstructed better than another?"
+    "Is one group of features reconstructed better than another? Raises ValueError unless each has a feature that varies, and there are two compounds or more."
     code, keep = pd.factorize(np.asarray(groups))[0], np.flatnonzero((a | b) & (np.var(x, axis=0) > 0))
+    if not (a[keep].any() and b[keep].any() and code.max(initial=0)):
+        raise ValueError(f"{a[keep].sum()} and {b[keep].sum()} features that vary, {len(set(code))} compounds: a contrast needs a feature on each side and two compounds")
     x, error, a, b = x[:, keep].astype(np.float64), np.subtract(x_hat, x, dtype=np.float64)[:, keep], a[keep], b[keep]
     per = lambda values: pd.DataFrame(values).groupby(code).sum().to_numpy()
     size, absolute, squares, spread = np.bincount(code)[:, None], per(np.abs(error)), per(error**2), per((x - x.mean(axis=0)) ** 2)

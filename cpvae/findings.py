@@ -262,17 +262,17 @@ def reconstruction_findings(
     text += f" No better than the training mean: {_names(useless)}." if len(useless) else ""
     return [verdict + text + " One split and one seed stand behind each number."]
 
-# %% ../nbs/07a_findings.ipynb #ea33ad90
+# %% ../nbs/07a_findings.ipynb #f9e69156
 def _against_pca(fvu: pd.Series, pca: float) -> str:
     "Which models are ahead of PCA; within 2 % counts as level."
-    ahead, behind = fvu.index[fvu < 0.98 * pca], fvu.index[fvu > 1.02 * pca]
+    ahead, behind, several = fvu.index[fvu < 0.98 * pca], fvu.index[fvu > 1.02 * pca], len(fvu) > 1
     best = fvu.idxmin()
-    if len(ahead) == len(fvu):
+    if several and len(ahead) == len(fvu):
         return f"Every VAE reconstructs unseen profiles better than PCA; the best, {display_name(best)}, leaves {100 * (1 - fvu[best] / pca):.0f} % less unexplained."
-    if len(behind) == len(fvu):
+    if several and len(behind) == len(fvu):
         return f"PCA reconstructs unseen profiles better than every VAE; the best of them, {display_name(best)}, leaves {100 * (fvu[best] / pca - 1):.0f} % more unexplained."
     level = fvu.index.difference(ahead.union(behind), sort=False)
-    groups = (("better than PCA", ahead), ("worse", behind), ("within 2 % of it", level))
+    groups = (("better than PCA's", ahead), ("worse than PCA's", behind), ("within 2 % of PCA's", level))
     return "Reconstruction of unseen profiles is " + "; ".join(f"{text} in {_names(group)}" for text, group in groups if len(group)) + "."
 
 # %% ../nbs/07a_findings.ipynb #c3fc9ceb

@@ -343,15 +343,15 @@ def write_tables(
         else:
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
-# %% ../nbs/09_pipeline.ipynb #de3adea4
+# %% ../nbs/09_pipeline.ipynb #f46651aa
 def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
-) -> AnnData:  # X: scaled profiles; `obsm["X_NAME"]`: latents of each model
-    "Scaled profiles with every model's latents beside their metadata."
+) -> AnnData:  # X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`: latents of each model
+    "Profiles with every model's latents beside their metadata."
     x = np.asarray(profiles.layers["scaled"])
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
-    return AnnData(X=x, obs=profiles.obs.copy(), var=profiles.var.copy(), uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm)
+    return AnnData(profiles.X, profiles.obs, profiles.var, {"cpvae": profiles.uns["cpvae"]}, obsm, layers={"scaled": x})
 
 # %% ../nbs/09_pipeline.ipynb #cad93000
 def write_run(
@@ -400,7 +400,7 @@ def run_pipeline(
             write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
     return out
 
-# %% ../nbs/09_pipeline.ipynb #1f6edd18
+# %% ../nbs/09_pipeline.ipynb #c2da0d91
 def open_run(
     run_dir: str | Path,  # a run folder
     model: str | None = None,  # a model of the run; None: its first
@@ -416,9 +416,7 @@ def open_run(
         transformer = load_model(run_dir / "models" / (model or names[0]))
     except ValueError as error:
         raise ProfileError(str(error)) from error
-    profiles = read_h5ad(run_dir / "latents.h5ad")
-    profiles.layers["scaled"] = profiles.X
-    return model or names[0], transformer, profiles
+    return model or names[0], transformer, read_h5ad(run_dir / "latents.h5ad")
 
 # %% ../nbs/09_pipeline.ipynb #b711936e
 @dataclass(frozen=True, eq=False)

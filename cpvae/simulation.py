@@ -6,7 +6,7 @@
 __all__ = ['code_density', 'simulate', 'simulations', 'direction_spread', 'two_sample_test', 'fidelity_tables', 'plot_clouds',
            'plot_fidelity', 'plot_spread']
 
-# %% ../nbs/07c_simulation.ipynb #ebba12d5
+# %% ../nbs/07c_simulation.ipynb #4e0aa82a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from .data import ProfileError
 from .distances import fidelity
 from .evaluation import reconstruct
 from .findings import COLOURS, display_name, small_type, usual_order
+from .interpretation import prior_sd
 from .training import one_thread
 
 # %% ../nbs/07c_simulation.ipynb #45ba161c
@@ -46,16 +47,16 @@ def code_density(
         fitted = [GaussianMixture(k, reg_covar=1e-4 * codes.var(axis=0).mean() + 1e-9, random_state=seed).fit(codes) for k in tried]
         return max(fitted, key=lambda mixture: mixture.score(codes_valid))
 
-# %% ../nbs/07c_simulation.ipynb #9d70b8b4
+# %% ../nbs/07c_simulation.ipynb #3f679e52
 def simulate(
     model: Any,  # fitted: a VAE, or a PCA
     n: int,  # how many profiles
     density: GaussianMixture | None = None,  # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with its components' variances
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` simulated scaled profiles
-    "Decode codes drawn from a density or from the prior."
+    "Decode codes drawn from a density or from the prior. Raises ValueError for a model whose prior is not known."
     if density is None:
-        scale = np.sqrt(model.explained_variance_) if isinstance(model, PCA) else np.ones(model.n_latent)
+        scale = prior_sd(model)
         codes = np.random.default_rng(seed).standard_normal((n, len(scale))) * scale
     else:
         rng = np.random.default_rng(seed)
