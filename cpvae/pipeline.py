@@ -351,7 +351,7 @@ def with_latents(
     "Profiles with every model's latents beside their metadata."
     x = np.asarray(profiles.layers["scaled"])
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
-    return AnnData(profiles.X, profiles.obs, profiles.var, {"cpvae": profiles.uns["cpvae"]}, obsm, layers={"scaled": x})
+    return AnnData(profiles.X, profiles.obs, profiles.var, uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm, layers={"scaled": x})
 
 # %% ../nbs/09_pipeline.ipynb #cad93000
 def write_run(
