@@ -52,7 +52,7 @@ def _some_jobs(value: int) -> int:
         raise typer.BadParameter("0 fits at a time do nothing; give 1 or more, or -1 for one a core")
     return value
 
-# %% ../nbs/10_cli.ipynb #03f8b58c
+# %% ../nbs/10_cli.ipynb #5c514aff
 Profiles = Annotated[list[str], typer.Argument(help="Profiles: a file (.csv or .tsv, also compressed; .parquet, .h5ad, .gct, .gctx), several, or a folder of plates; or a name: simulated, lincs-cp5, lincs-cp4, lincs-l1000.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 Preset = Annotated[str, typer.Option(help="'recommended', or 'chow2022' for the paper's models, split and scaling.")]
@@ -63,6 +63,7 @@ Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at th
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and the report's place.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+# %% ../nbs/10_cli.ipynb #6fb1f184
 # How profiles are read: option of a command to the argument of `read_profiles` it becomes, and its type.
 READING = {
     "moa": ("moa_table", Annotated[Path | None, typer.Option(help="Table of mechanisms, joined by Broad id, InChIKey or name; replaces the profiles' own.", show_default=False)]),

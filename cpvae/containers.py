@@ -616,7 +616,7 @@ def _read_parquet(path, select=None):
     metadata = pd.DataFrame(dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(len(values)))
     return Parts([name.strip() for name in chosen], values, metadata, notes + more)
 
-# %% ../nbs/00_containers.ipynb #ff789498
+# %% ../nbs/00_containers.ipynb #b114489f
 def _plain(record):
     "Provenance as plain Python: h5ad stores lists as arrays."
     if isinstance(record, dict):
@@ -629,7 +629,7 @@ def _without_categories(table):
     is_text = [isinstance(kind, pd.CategoricalDtype) and kind.categories.dtype == object for kind in table.dtypes]
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), None) for name in table.columns[is_text]})
 
-
+# %% ../nbs/00_containers.ipynb #4825d7a5
 def _dense(X):
     "The values of `X` as float32, whether it is stored dense or sparse."
     import h5py

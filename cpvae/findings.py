@@ -121,14 +121,14 @@ METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": 
 MIN_PAIRS = 10  # fewer pairs bear no interval
 COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "input": "#7F7F7F", "additive_input": "#7F7F7F", "real": "#333333"}  # model -> hexadecimal colour
 
-# %% ../nbs/07a_findings.ipynb #280bbfdc
+# %% ../nbs/07a_findings.ipynb #34355a30
 def small_type(
     fig,  # a matplotlib `Figure`
 ):  # the same figure
     "A figure of small panels: small type, no box."
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5)
+        ax.tick_params(which="both", labelsize=7.5)
         for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
             text.set_fontsize(8)
     return fig

@@ -7,7 +7,7 @@ __all__ = ['AXES', 'TABLES', 'plot_training', 'plot_reconstruction', 'plot_umap'
            'null_quantiles', 'page_table', 'run_sections', 'units_summary', 'latent_summary', 'model_sections',
            'arithmetic_sections', 'table_sections', 'render_report', 'draw_figures', 'read_run', 'write_report']
 
-# %% ../nbs/08_report.ipynb #2f5800c6
+# %% ../nbs/08_report.ipynb #e846f2b5
 import base64
 import io
 import json
@@ -26,22 +26,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from .data import ProfileError
-from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, usual_order
+from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, small_type, usual_order
 
-# %% ../nbs/08_report.ipynb #0c102b6e
+# %% ../nbs/08_report.ipynb #7bcd3e97
 AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "delta-Pearson (correlation of changes)", "mismatch_r": "own less other truths (correlation)"}  # score -> axis label with unit
 
-
-def _tidy(ax: Axes) -> None:
-    "Smaller type, no box."
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.tick_params(which="minor", labelsize=7)
-    ax.title.set_fontsize(9)
-    ax.xaxis.label.set_fontsize(8.5)
-    ax.yaxis.label.set_fontsize(8.5)
-
-# %% ../nbs/08_report.ipynb #1b543b9e
+# %% ../nbs/08_report.ipynb #b561deab
 def plot_training(
     training: pd.DataFrame,  # training.csv: model, shuffled, epoch, train_loss, valid_loss
 ) -> Figure:  # a panel a model
@@ -57,13 +47,12 @@ def plot_training(
         ax.set(title=display_name(model), xlabel="epoch", yscale="log" if training.train_loss.min() > 0 else "linear")
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         ax.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else ""))
-        _tidy(ax)
     fig.axes[0].set_ylabel("loss per profile")
     lines = {"real (colour), shuffled (grey)": dict(lw=0), "training": dict(lw=0.8), "validation": dict(lw=1.8)}
     fig.legend([Line2D([], [], color="black", **style) for style in lines.values()], lines, loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
-    return fig
+    return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #c996d4c6
+# %% ../nbs/08_report.ipynb #ccc8f142
 def plot_reconstruction(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> Figure:  # FVU on test profiles, real and shuffled
@@ -83,10 +72,9 @@ def plot_reconstruction(
             ax.hlines(seen, x + dx - 0.18, x + dx + 0.18, color="black", lw=1.2)
     ax.axhline(1, color="black", lw=0.8, ls="--")
     ax.set(xticks=range(len(models)), xticklabels=map(display_name, models), ylabel="FVU", title=f"{n:,.0f} held-out profiles. Filled: real; hatched: shuffled.\nTick: the same model on its training profiles. Dashed: training mean")
-    _tidy(ax)
-    return fig
+    return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #3573e53b
+# %% ../nbs/08_report.ipynb #02e33ccb
 def plot_umap(
     umap_df: pd.DataFrame,  # model ("data": originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2
 ) -> Figure:  # models across; real and shuffled down
@@ -101,14 +89,13 @@ def plot_umap(
                 at = umap_df[(umap_df.model == name) & (umap_df.shuffled == shuffled) & (umap_df.kind == kind)]
                 ax.scatter(at.umap1, at.umap2, s=size, color=colour, lw=0, alpha=0.8, label=kind)
             ax.set(xticks=[], yticks=[], title=display_name(model) if i == 0 else "")
-            _tidy(ax)
         axes[i, 0].set_ylabel(f"{'shuffled' if shuffled else 'real'}\nUMAP 2")
     for ax in axes[-1]:
         ax.set_xlabel("UMAP 1")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8, markerscale=2.5)
-    return fig
+    return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #e85875b6
+# %% ../nbs/08_report.ipynb #3743c261
 def plot_lsa(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
@@ -129,12 +116,11 @@ def plot_lsa(
         better = "less is better" if metric == "l2" else "more is better"
         ax.set(xlabel=f"{AXES[metric]}", title=f"{METRICS[metric]}: {better}", yticks=range(len(methods)), yticklabels=map(display_name, methods))
         ax.grid(axis="x", lw=0.4, color="#DDDDDD")
-        _tidy(ax)
     fig.axes[0].invert_yaxis()
     fig.suptitle(f"{len(matrix)} pairs; diamond: mean", fontsize=8.5)
-    return fig
+    return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #d2f71049
+# %% ../nbs/08_report.ipynb #9af43e9f
 def plot_advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
@@ -151,14 +137,13 @@ def plot_advantages(
             ax.scatter(rows.advantage, y, s=14, color=COLOURS.get(model, "black"), label=display_name(model), zorder=3)
         ax.axvline(0, color="black", lw=0.8)
         ax.set(xlabel=f"advantage in {METRICS[metric]}", yticks=range(len(baselines)), yticklabels=map(display_name, baselines))
-        _tidy(ax)
     fig.axes[0].invert_yaxis()
     fig.axes[-1].legend(frameon=False, fontsize=7, title="arithmetic in", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     n, interval = lsa.pair.nunique(), "line: 95 % interval" if lsa.pair.nunique() >= MIN_PAIRS else "too few pairs for an interval"
     fig.suptitle(f"{n} pairs; right of zero: arithmetic is better; {interval}", fontsize=8.5)
-    return fig
+    return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #5613fa44
+# %% ../nbs/08_report.ipynb #1acd0a71
 def plot_null(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
@@ -179,12 +164,11 @@ def plot_null(
         ax.scatter(t["real"][found], y[found], s=22, color=colour, zorder=3, label="real, q < 0.05")
         ax.scatter(t["real"][~found], y[~found], s=22, facecolor="white", edgecolor=colour, zorder=3, label="real, q ≥ 0.05")
         ax.set(xlabel=label, yticks=y, yticklabels=map(_short_pair, table.index), ylim=(len(table) - 0.4, -0.6))
-        _tidy(ax)
-        ax.tick_params(axis="y", labelsize=7)
     _log_if_wide(ax)
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False, fontsize=7)
     shown = f"{total} pairs" if len(table) == total else f"{len(table)} of {total} pairs, evenly spaced"
     fig.suptitle(f"{display_name(model)}: {shown}", fontsize=9, x=0.01, ha="left")
+    small_type(fig).axes[0].tick_params(axis="y", labelsize=7)
     return fig
 
 # %% ../nbs/08_report.ipynb #8c7dd082
@@ -268,7 +252,7 @@ def _figure(name: str, caption: str) -> dict[str, Any]:
     "A figure by the name of its file."
     return dict(kind="figure", name=name, caption=caption)
 
-# %% ../nbs/08_report.ipynb #d0be3492
+# %% ../nbs/08_report.ipynb #de2a8b8d
 _RECONSTRUCTION_COLUMNS = {
     "model": "model", "shuffled": "shuffled", "split": "split", "n": "profiles", "fvu": "FVU", "mse": "MSE",
     "emd_mean": "EMD, mean", "emd_p05": "5 %", "emd_p95": "95 %",
@@ -286,11 +270,6 @@ _UNITS_CAPTION = (
     "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et al. 2016); others tell the decoder nothing. "
     "KL: mean divergence of the posteriors from the prior, summed over units; nats."
 )
-_LATENT_COLUMNS = {"latent": "unit", "change": "change", "features": "features that move most"}
-_LATENT_CAPTION = (
-    "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs. Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up means nothing. "
-    "Units are those of this fit: another seed finds others, so a name for a unit needs more than this table (cpvae.interpretation has the tests)."
-)
 _UMAP_CAPTION = (
     "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled profiles and models. "
     "Neighbourhoods can be read; distances, areas and densities cannot."
@@ -303,6 +282,13 @@ def units_summary(
     "How many latent units of each model say something about a profile."
     table = units.groupby(["model", "shuffled"], sort=False, as_index=False).agg(active=("active", "sum"), units=("unit", "size"), kl=("kl", "sum"))
     return table.sort_values("shuffled", kind="stable", ignore_index=True)
+
+# %% ../nbs/08_report.ipynb #c51d3b5e
+_LATENT_COLUMNS = {"latent": "unit", "change": "change", "features": "features that move most"}
+_LATENT_CAPTION = (
+    "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs. Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up means nothing. "
+    "Units are those of this fit: another seed finds others, so a name for a unit needs more than this table (cpvae.interpretation has the tests)."
+)
 
 # %% ../nbs/08_report.ipynb #53b3b2eb
 def latent_summary(
