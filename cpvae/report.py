@@ -120,16 +120,17 @@ def plot_lsa(
     fig.suptitle(f"{len(matrix)} pairs; diamond: mean", fontsize=8.5)
     return small_type(fig)
 
-# %% ../nbs/08_report.ipynb #9af43e9f
+# %% ../nbs/08_report.ipynb #f887c1a2
 def plot_advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
 ) -> Figure:  # baselines down; right of zero arithmetic is better
     "Paired advantage of arithmetic over each baseline, with its interval where there are pairs enough."
     fig = Figure(figsize=(3.1 * len(metrics) + 1.6, 3.4), layout="constrained")
-    models, baselines = arithmetic_models(lsa), ["mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca"]
-    for ax, metric in zip(fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics):
-        table = advantages(lsa, metric)
+    models, tables = arithmetic_models(lsa), [advantages(lsa, metric) for metric in metrics]
+    known = {b.partition("/")[0] for table in tables for b in table.baseline}
+    baselines = [b for b in ("mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca") if b in known]
+    for ax, metric, table in zip(fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, tables):
         for k, model in enumerate(models):
             rows = table[table.method == model]
             y = [baselines.index(b.partition("/")[0]) + (k - (len(models) - 1) / 2) * 0.15 for b in rows.baseline]
