@@ -137,7 +137,7 @@ def draw_disjoint(
         drawn[again] = rng.integers(0, pool, (len(again), k))
     return drawn
 
-# %% ../nbs/06a_nulls.ipynb #14f790cb
+# %% ../nbs/06a_nulls.ipynb #22382f3d
 def compound_blocks(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
@@ -146,7 +146,8 @@ def compound_blocks(
     "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
     annotated = np.flatnonzero(arithmetic.compounds["moa"] != "")
     wells, obs = arithmetic.weights[annotated], profiles.obs
-    exact = [np.array(["|".join(np.unique(obs[c].astype(str).to_numpy()[row.indices])) for row in wells]) for c in ("time", "scaffold") if c in obs]
+    recorded = [obs[c].astype(str).to_numpy() for c in ("time", "scaffold") if c in obs]
+    exact = [np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded]
     plates = pd.get_dummies(obs["plate"].astype(str)).to_numpy()
     stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
     code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(annotated), int), np.zeros(len(annotated), int)
