@@ -31,13 +31,17 @@ def latent_means(
     "Codes of profiles without posterior noise, whatever a VAE's `code` is."
     return np.asarray(posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float)
 
-# %% ../nbs/05_interpretation.ipynb #ba9fd917
+# %% ../nbs/05_interpretation.ipynb #78def838
+def _must_decode(model):
+    if not hasattr(model, "inverse_transform"):
+        raise ValueError(f"{type(model).__name__} has no inverse_transform: what its codes stand for cannot be drawn")
+
+
 def prior_sd(
     model: Any,  # fitted: a `VAE`, or PCA
 ) -> np.ndarray:  # `[L]` standard deviation of each unit, whose mean is 0
-    "The distribution of codes that a model assumes: unit normal for a VAE, normal with its scores' variances for PCA. Raises ValueError for a model without an inverse, or another one."
-    if not hasattr(model, "inverse_transform"):
-        raise ValueError(f"{type(model).__name__} has no inverse_transform: what its codes stand for cannot be drawn")
+    "The distribution of codes that a model assumes: unit normal for a VAE, normal with its scores' variances for PCA. Raises ValueError for another model, or one without an inverse."
+    _must_decode(model)
     if isinstance(model, VAE):
         return np.ones(model.n_latent)
     if not isinstance(model, PCA):
@@ -47,8 +51,7 @@ def prior_sd(
 
 def _standardisation(model, X, around):
     "Centre `[L]` and standard deviation `[L]` of the codes a model is asked about."
-    if not hasattr(model, "inverse_transform"):
-        raise ValueError(f"{type(model).__name__} has no inverse_transform: what its codes stand for cannot be drawn")
+    _must_decode(model)
     if around == "posterior":
         if X is None or np.ndim(X) != 2 or len(X) < 2:
             raise ValueError("around='posterior' needs scaled profiles X, a matrix of two rows or more: their codes say how far a unit goes")

@@ -1,7 +1,7 @@
 """Score every predictor on two public tables, with models that saw the pairs and with models that did not: `python tools/scoreboard.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Models are fitted without the compounds that carry any of the pairs (five
-seeds of division and weights, half an hour on two cores), on everything, and (`strict`) without those that carry any of their mechanisms (two seeds each). Features are scaled by what carries no pair. The empirical-Bayes predictor was chosen on the first, third, fifth ...
+seeds of division and weights, twenty minutes on two quiet cores), on everything, and (`strict`) without those that carry any of their mechanisms (two seeds each). Features are scaled by what carries no pair. The empirical-Bayes predictor was chosen on the first, third, fifth ...
 pair of L1000 and on simulated profiles; its place on the other half of the pairs was looked up once, here.
 
 nbs/results/scoreboard.csv        a row a table, way of leaving out, predictor and pair: scores, mean over seeds; p by the matched null, of the first seed
