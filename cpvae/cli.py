@@ -39,8 +39,8 @@ def refusing(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        data = sys.modules.get("cpvae.data")  # a ProfileError can only come from there; not imported for this
-        mendable = isinstance(error, OSError) or (data is not None and isinstance(error, data.ProfileError))
+        checks = sys.modules.get("cpvae.checks")  # a ProfileError can only come from there; not imported for this
+        mendable = isinstance(error, OSError) or (checks is not None and isinstance(error, checks.ProfileError))
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else " ".join(str(error).split())
         advice = "" if mendable else f" (a defect of cpvae: {type(error).__name__}; --debug shows where)"
         typer.echo(f"cpvae: {text}{advice}", err=True)
@@ -175,7 +175,8 @@ def describe_for_info(
     how: dict,  # options of `read_profiles`
 ) -> dict:  # as from `describe_profiles`, with a note where a control has to be declared before a run
     "Read and describe a table; a missing control is noted, not refused. Raises ProfileError for anything else."
-    from cpvae.data import ProfileError, describe_profiles
+    from cpvae.checks import ProfileError
+    from cpvae.data import describe_profiles
 
     notes = []
     try:
@@ -282,7 +283,7 @@ def weights_to_try(
 
 # %% ../nbs/10_cli.ipynb #4d2318ea
 def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled training and validation profiles, and the name of the models' preset
-    from cpvae.data import ProfileError
+    from cpvae.checks import ProfileError
     from cpvae.pipeline import RunConfig, prepare_profiles, vae_preset
 
     config = RunConfig(**settings)
@@ -343,7 +344,7 @@ def tune(
     "Search the models' settings (Bayesian, Optuna), judged on validation profiles."
     with refusing(debug):
         x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
-        from cpvae.data import ProfileError
+        from cpvae.checks import ProfileError
         from cpvae.selection import trials_table
         from cpvae.selection import tune as search
 
@@ -388,7 +389,7 @@ def predict(
     "The predicted state of two mechanisms together, and the real compounds nearest to it."
     with refusing(debug):
         if not (run / "run.json").is_file():
-            from cpvae.data import ProfileError
+            from cpvae.checks import ProfileError
 
             raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
         from cpvae.pipeline import predict_from_run
@@ -416,7 +417,7 @@ def screen_command(
     "Each compound against each mechanism: candidates for unknown or second mechanisms, with q-values."
     with refusing(debug):
         if not (run / "run.json").is_file():
-            from cpvae.data import ProfileError
+            from cpvae.checks import ProfileError
 
             raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
         from cpvae.pipeline import screen_run

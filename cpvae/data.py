@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .containers import Parts, ProfileError, counted, listed, parts_from_table, profile_files, read_parts, read_table
+from .checks import ProfileError, counted, listed, text_of
+from .containers import Parts, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
 def _bare(name):
@@ -39,13 +40,8 @@ def _exact(table, name):
 
 
 def _text(column):
-    "Text of a column: missing and CLUE's -666 are empty, and a whole number that became a float loses its point."
-    codes, values = pd.factorize(column)
-    values = pd.Series(np.asarray(values))
-    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all() and (values.abs() < 2**53).all():
-        values = values.astype("Int64")
-    text = values.astype(str).str.strip().replace({"-666": "", "-666.0": ""})
-    return pd.Series(np.append(text.to_numpy(object), "")[codes], column.index, dtype=object)
+    "Text of a column, trimmed; CLUE's -666 is empty."
+    return text_of(column).str.strip().replace({"-666": "", "-666.0": ""})
 
 
 def _one_spelling(metadata, given):

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .containers import ProfileError, counted, read_parts
+from .checks import ProfileError, counted
+from .containers import read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
 
 # %% ../nbs/00a_datasets.ipynb #7e4570a1

@@ -18,7 +18,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from .data import ProfileError, dose_levels, evaluable_pairs
+from .checks import ProfileError
+from .data import dose_levels, evaluable_pairs
 from .preprocessing import control_profile
 
 # %% ../nbs/06_lsa.ipynb #d3298ebe

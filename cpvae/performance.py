@@ -17,7 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import bootstrap, kruskal, norm, pearsonr, rankdata, spearmanr
 
-from .data import ProfileError, mend_moa
+from .checks import ProfileError
+from .data import mend_moa
 from .findings import COLOURS, MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix, small_type
 from .scoreboard import paired_difference
 

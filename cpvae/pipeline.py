@@ -34,7 +34,8 @@ from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from .containers import write_profiles
-from .data import ProfileError, describe_profiles
+from .checks import ProfileError
+from .data import describe_profiles
 from .evaluation import reconstruction_table, umap_table
 from .fits import fit_many, quiet_workers
 from .interpretation import traversal_table

@@ -14,7 +14,7 @@ from anndata import AnnData
 from joblib import Parallel, delayed
 from sklearn.base import clone
 
-from .data import ProfileError
+from .checks import ProfileError
 from .fits import fit_one, quiet_workers
 from .lsa import Arithmetic, Latents, Pair, latent_groups
 from .models import VAE

@@ -13,8 +13,8 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pandas as pd
 
-from .containers import counted, listed
-from .data import ProfileError, dose_levels, row_digests, similar_mechanisms
+from .checks import ProfileError, counted, listed
+from .data import dose_levels, row_digests, similar_mechanisms
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):

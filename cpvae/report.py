@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .data import ProfileError
+from .checks import ProfileError
 from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, small_type, usual_order
 
 # %% ../nbs/08_report.ipynb #7bcd3e97

@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import FunctionTransformer
 
-from .data import ProfileError
+from .checks import ProfileError
 from .lsa import PROTOCOLS, Arithmetic, Latents, Pair, Protocol, correlate, global_mean, global_means_without_two, latent_groups, leave_two_out, mechanism_blind, predict_states, prepare, trivial_baselines, unit
 from .nulls import bootstrap_cosine, common_path, of_pair, permutation_tests, shuffled_scores, specificity, zscore_10_shuffles
 

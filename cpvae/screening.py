@@ -17,7 +17,8 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control, rankdata
 from sklearn.covariance import LedoitWolf
 
-from .data import ProfileError, similar_mechanisms
+from .checks import ProfileError
+from .data import similar_mechanisms
 from .lsa import Arithmetic, Latents, Pair, correlate, find_pair, predict_pair, unit
 from .nulls import draw_disjoint, reweighted, strength_strata
 

@@ -19,7 +19,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .data import ProfileError
+from .checks import ProfileError
 from .distances import fidelity
 from .evaluation import reconstruct
 from .findings import COLOURS, display_name, small_type, usual_order

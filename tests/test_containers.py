@@ -20,7 +20,8 @@ from pyarrow import csv as pc
 from pyarrow import parquet as pq
 from scipy.sparse import csc_matrix, csr_matrix
 
-from cpvae.containers import Parts, ProfileError, counted, listed, parts_from_table, profile_files, read_parts, read_table, to_frame, write_profiles
+from cpvae.checks import ProfileError, counted, listed
+from cpvae.containers import Parts, parts_from_table, profile_files, read_parts, read_table, to_frame, write_profiles
 
 
 def make_table(n=40, n_features=6, seed=0, names="Cells_F{}"):
