@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed, text_of
+from .checks import ProfileError, counted, listed, text_of, with_plain_text
 from .containers import Parts, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
@@ -582,6 +582,7 @@ def _as_written(parts, where, given, moa_table):
     profiles = AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
     if moa_table is not None:
         _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
+        profiles.obs = with_plain_text(profiles.obs)
     return profiles
 
 # %% ../nbs/00_data.ipynb #2b814d4a
@@ -635,7 +636,7 @@ def profiles_from_parts(
     from anndata import AnnData
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
     about["notes"] += _warnings(values, obs, kind)
-    return AnnData(X=values, obs=obs, var=var, uns={"cpvae": about})
+    return AnnData(X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about})
 
 # %% ../nbs/00_data.ipynb #7b44e190
 def profiles_from_table(
