@@ -70,5 +70,5 @@ def with_plain_text(
 ) -> pd.DataFrame:  # the same, its text as objects, None where it is missing
     "A table whose text columns are of one type, whatever version of pandas made it."
     held = {name: kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind for name, kind in table.dtypes.items()}
-    text = [name for name, kind in held.items() if kind == object or isinstance(kind, pd.StringDtype)]
+    text = [name for name, kind in held.items() if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype)]
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), None) for name in text})
