@@ -33,6 +33,10 @@ from .losses import bandwidth, kl_unit_normal, mean_gaussian_nll, mmd, total_los
 from .training import Plan, epochs_for, one_thread, train
 
 # %% ../nbs/03_models.ipynb #b8e2b1c5
+def _linear(n_in: int, n_out: int) -> nn.Linear:  # its weights are still to be set; no random number is drawn
+    return nn.utils.skip_init(nn.Linear, n_in, n_out, device="cpu")
+
+
 class ChowHead(nn.Sequential):
     "Latent heads as the authors built them: linear, batch normalisation with Keras' constants, leaky rectifier."
 
@@ -42,8 +46,8 @@ class ChowHead(nn.Sequential):
         n_out: int,  # its outputs
         batch_norm: bool = True,  # the authors searched over both, and chose it
     ):
-        norm = [nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.01)] if batch_norm else []
-        super().__init__(nn.Linear(n_hidden, n_out), *norm, nn.LeakyReLU(0.3))
+        norm = [nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.01, device="cpu")] if batch_norm else []
+        super().__init__(_linear(n_hidden, n_out), *norm, nn.LeakyReLU(0.3))
 
 # %% ../nbs/03_models.ipynb #53b08c5e
 def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:  # Glorot-uniform, each head for itself; a linear log-variance head at zero
@@ -58,7 +62,7 @@ def _initialise(network: nn.Module, generator: torch.Generator | None) -> None: 
 # %% ../nbs/03_models.ipynb #2bc0fc8c
 def _rectified(*sizes: int) -> Iterator[nn.Module]:  # fully connected layers, each with the authors' leaky rectifier
     for n_in, n_out in pairwise(sizes):
-        yield nn.Linear(n_in, n_out)
+        yield _linear(n_in, n_out)
         yield nn.LeakyReLU(0.3)
 
 # %% ../nbs/03_models.ipynb #e18d038d
@@ -75,11 +79,11 @@ class Layers(nn.Module):
         generator: torch.Generator | None = None,  # source of the initial weights
     ):
         super().__init__()
-        both = nn.Linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
+        both = _linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
         self.encoder = nn.Sequential(*_rectified(n_features, *hidden))
         self.heads = both(hidden[-1], 2 * n_latent)  # of the mean, and of the log variance
         self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), nn.Linear(hidden[0], n_features))
-        self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features))
+        self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features, device="cpu"))
         _initialise(self, generator)
 
 # %% ../nbs/03_models.ipynb #7677cb27
@@ -240,10 +244,14 @@ class VAE(VAESettings):
 
 # %% ../nbs/03_models.ipynb #cd35810f
 def _new_network(vae: VAESettings) -> Network:  # untrained, with the weights its seed gives
-    generator = torch.Generator().manual_seed(vae.seed_)
+    generator = torch.Generator("cpu").manual_seed(vae.seed_)  # the same first weights for every device
     return Network(vae.n_features_in_, vae.hidden_layer_sizes, vae.n_latent, vae.heads, vae.likelihood == "shared", generator).eval()
 
 # %% ../nbs/03_models.ipynb #59800c0e
+def _device(vae: VAESettings) -> torch.device:  # where its network is: the CPU, but during a fit elsewhere, or if the user moved it
+    return next(vae.network_.parameters()).device
+
+
 def _tensor(X: np.ndarray) -> Tensor:  # the same memory; only ever read
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -297,12 +305,12 @@ def posterior(
     vae: VAE,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
     block: int = 65_536,  # rows at a time
-) -> tuple[Tensor, Tensor]:  # mu `[N,L]`, logvar `[N,L]`
+) -> tuple[Tensor, Tensor]:  # mu `[N,L]`, logvar `[N,L]`, on the CPU
     "Posterior of each profile. Raises NotFittedError before `fit`."
     check_is_fitted(vae)
-    x = _tensor(validate_data(vae, X, dtype=np.float32, reset=False))
+    x, device = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae)
     with one_thread():
-        mu, logvar = zip(*(vae.network_.encode(rows) for rows in x.split(block)))
+        mu, logvar = zip(*(map(Tensor.cpu, vae.network_.encode(rows.to(device))) for rows in x.split(block)))
     return torch.cat(mu), torch.cat(logvar)
 
 # %% ../nbs/03_models.ipynb #9355e527
@@ -312,8 +320,10 @@ def encode(
 ) -> np.ndarray:  # `[N,L]` posterior means, or draws when `vae.code` is "sample"; float32
     "Latent codes of profiles. Raises NotFittedError before `fit`."
     mu, logvar = posterior(vae, X)
-    noise = 0 if vae.code == "mean" else torch.randn(mu.shape, generator=torch.Generator().manual_seed(vae.seed_))
-    return (mu + (0.5 * logvar).exp() * noise).numpy()
+    if vae.code == "mean":
+        return mu.numpy()
+    generator = torch.Generator("cpu").manual_seed(vae.seed_)
+    return (mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device="cpu")).numpy()
 
 # %% ../nbs/03_models.ipynb #cdf01d75
 @torch.no_grad()
@@ -327,8 +337,10 @@ def decode(
     Z = check_array(Z, dtype=np.float32)
     if Z.shape[1] != vae.n_latent:
         raise ValueError(f"codes have {Z.shape[1]} latent units, this model has {vae.n_latent}")
+    device = _device(vae)
     with one_thread():
-        return torch.cat([vae.network_.decoder(rows) for rows in _tensor(Z).split(block)]).numpy()
+        rebuilt = [vae.network_.decoder(rows.to(device)).cpu() for rows in _tensor(Z).split(block)]
+    return torch.cat(rebuilt).numpy()
 
 # %% ../nbs/03_models.ipynb #c4a46a60
 def latent_units(

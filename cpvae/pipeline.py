@@ -17,8 +17,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from anndata import AnnData, read_h5ad
 from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
+from torch.cuda import OutOfMemoryError
 from tqdm.auto import tqdm
 
 from .containers import write_profiles
@@ -45,7 +46,7 @@ from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize
 from .report import write_report
 from .scoreboard import by_target, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
-from .training import CheckpointError, DivergedError, differences, one_thread
+from .training import CheckpointError, DivergedError, device_name, differences, one_thread, torch_device
 
 # %% ../nbs/09_pipeline.ipynb #ad83c4e0
 # Models of a run, in the order of every table and figure.
@@ -80,6 +81,7 @@ class RunConfig:
     leave_out: tuple[str, ...] = ()  # pairs "A|B" whose compounds no model, scaler or selection may see
     strict: bool = False  # leave out compounds with A or B alone, too, as the paper does
     vae: dict[str, Any] = field(default_factory=dict)  # parameters of `VAE` over the preset's
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where VAEs are trained; "auto": an accelerator if there is one
 
     def __post_init__(self):
         if self.preset not in PREPARATION:
@@ -133,7 +135,7 @@ def make_model(
     "One model of a run."
     preset, rows = vae_preset(profiles, config), int((profiles.obs["split"] == "train").sum())
     chosen = {"n_latent": config.n_latent} if config.n_latent else {}
-    vae = make_vae("vanilla" if name == "pca" else name, preset, **({"random_state": config.seed} | chosen | config.vae))
+    vae = make_vae("vanilla" if name == "pca" else name, preset, **({"random_state": config.seed, "device": config.device} | chosen | config.vae))
     vae.n_latent = min(vae.n_latent, rows, profiles.n_vars)
     if name == "pca":
         return PCA(vae.n_latent, svd_solver="covariance_eigh" if rows > profiles.n_vars else "full")
@@ -148,7 +150,7 @@ def fit_models(
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
     progress: bool = False,  # show a bar, on a terminal
 ) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
-    "Fit every model and its shuffled control. Raises ProfileError if training diverges or a checkpoint cannot be used."
+    "Fit every model and its shuffled control. Raises ProfileError if training diverges, a GPU's memory is full, or a checkpoint cannot be used."
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     models = {(name, shuffled): make_model(name, profiles, config) for name in config.models for shuffled in (False, True)}
     x_valid = x[split == "valid"] if (split == "valid").any() else None
@@ -159,6 +161,8 @@ def fit_models(
             return fit_many(models, x[split == "train"], x_valid, shuffled=controls, seed=config.seed, checkpoints=checkpoints, jobs=jobs, progress=progress)
     except (DivergedError, CheckpointError) as error:
         raise ProfileError(str(error)) from error
+    except OutOfMemoryError as error:
+        raise ProfileError(f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or --device cpu") from error
 
 # %% ../nbs/09_pipeline.ipynb #07b57836
 def training_table(
@@ -236,7 +240,7 @@ def run_record(
     data |= {f"{part} profiles": int(n) for part, n in profiles.obs["split"].value_counts().sort_index().items()}
     packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
     return {
-        "format": 1, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds"), "seed": config.seed, "preset": config.preset,
+        "format": 1, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds"), "seed": config.seed, "preset": config.preset, "device": device_name(config.device),
         "config": asdict(config) | PREPARATION[config.preset] | {"parameters": {m: make_model(m, profiles, config).get_params() for m in config.models if m != "pca"}}, "data": {k: v for k, v in data.items() if v != ""}, "columns": facts["columns"], "notes": facts["notes"] + list(notes),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages}, "seconds": seconds,
     }
@@ -277,7 +281,8 @@ def _alone(out: Path) -> Iterator[None]:  # no other run writes there meanwhile;
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows refuses while the file is open, and removes it on release
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
@@ -383,6 +388,7 @@ def run_pipeline(
 ) -> Path:  # the run folder, absolute
     "Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way."
     config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
+    config = replace(config, device=torch_device(config.device).type)
     say = tqdm.write if progress else lambda _: None
     with one_thread():
         prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)

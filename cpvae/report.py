@@ -229,7 +229,7 @@ def run_sections(
     run: Mapping[str, Any],  # run.json
 ) -> list[dict[str, Any]]:  # what was run, and the data
     "Command, settings and data of a run."
-    facts = {k: run[k] for k in ("command", "created", "preset", "seed") if k in run}
+    facts = {k: run[k] for k in ("command", "created", "preset", "seed", "device") if k in run}
     facts |= {"time": f"{sum(run['seconds'].values()):,.0f} s"} if run.get("seconds") else {}
     folded = {"config": "settings", "stages": "stages", "seconds": "seconds a stage", "versions": "versions"}
     return [
