@@ -82,7 +82,7 @@ class Layers(nn.Module):
         both = _linear if heads == "linear" else partial(ChowHead, batch_norm=heads == "chow2022")
         self.encoder = nn.Sequential(*_rectified(n_features, *hidden))
         self.heads = both(hidden[-1], 2 * n_latent)  # of the mean, and of the log variance
-        self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), nn.Linear(hidden[0], n_features))
+        self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), _linear(hidden[0], n_features))
         self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features, device="cpu"))
         _initialise(self, generator)
 

@@ -26,7 +26,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .checks import ProfileError, choose
 
@@ -320,7 +319,7 @@ def train(
         read_checkpoint(checkpoint, standing, about)
     left = iter(lambda: ended(standing, plan), True)
     with one_thread():  # no bar unless it is wanted: it would leave its lock behind in a worker that is interrupted
-        for _ in tqdm(left, "epochs", plan.epochs, initial=len(standing.history), leave=False, disable=None) if progress else left:
+        for _ in _with_bar(left, len(standing.history), plan.epochs) if progress else left:
             one_epoch(standing, x, x_valid, plan)
             if after_epoch:
                 after_epoch(_table(standing.history))
@@ -333,6 +332,12 @@ def train(
 
 def _table(history: list[dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame([{"epoch": i} | row for i, row in enumerate(history, 1)])
+
+
+def _with_bar(steps: Iterator, done: int, total: int) -> Iterator:  # the same, with a bar on a terminal
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, "epochs", total, initial=done, leave=False, disable=None)
 
 # %% ../nbs/02_training.ipynb #d21facac
 def ended(

@@ -20,7 +20,7 @@ from cpvae.datasets import simulate_profiles
 from cpvae.scoreboard import COLUMNS, lsa_table
 from cpvae.containers import write_profiles
 from cpvae.fits import fit_one
-from cpvae.pipeline import RunConfig, make_model, prepare_profiles, run_pipeline
+from cpvae.pipeline import RunConfig, into_place, make_model, prepare_profiles, run_pipeline
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
@@ -143,6 +143,25 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     done = cpvae("demo", "--out", "thesis", cwd=tmp_path)
     assert done.returncode == 2 and "is not a run" in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+
+
+def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, monkeypatch):
+    "So it is on Windows."
+    plain, refused = Path.unlink, []
+
+    def unlink(path, missing_ok=False):
+        if path.suffix == ".lock":
+            refused.append(path)
+            raise PermissionError(13, "The process cannot access the file because it is being used by another process", str(path))
+        plain(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for _ in range(2):  # and the file that is left locks nobody out
+        with into_place(tmp_path / "run", {}) as folder:
+            (folder / "run.json").write_text("{}")
+            with pytest.raises(ProfileError, match="another run"), into_place(tmp_path / "run", {}):
+                pass
+    assert refused and (tmp_path / "run" / "run.json").is_file()
 
 
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
