@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, _short, counted, listed
+from .checks import ProfileError, _short, counted, listed, with_plain_text
 
 # %% ../nbs/00_containers.ipynb #6ca6d222
 @dataclass
@@ -186,8 +186,8 @@ def _as_text(column):
     "Text of a column; a whole number that became a float is written without its point, and CLUE's -666 is missing."
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
-    text = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
-    return text.mask(text.isin(["", "-666", "-666.0", "-666.000000"]), None)
+    text = column.astype(object).map(str, na_action="ignore").astype(object)
+    return text.mask(text.isna() | text.isin(["", "-666", "-666.0", "-666.000000"]), None)
 
 
 def _identifiers(text):
@@ -601,11 +601,6 @@ def _plain(record):
     return record.tolist() if isinstance(record, (np.ndarray, np.generic)) else record
 
 
-def _without_categories(table):
-    "Text columns as text again: h5ad stores them as categories."
-    is_text = [isinstance(kind, pd.CategoricalDtype) and kind.categories.dtype == object for kind in table.dtypes]
-    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), None) for name in table.columns[is_text]})
-
 # %% ../nbs/00_containers.ipynb #4825d7a5
 def _dense(X):
     "The values of `X` as float32, whether it is stored dense or sparse."
@@ -629,7 +624,7 @@ _SYMBOLS = ("gene_symbol", "symbol", "feature_name", "pr_gene_symbol", "gene_nam
 
 def _obs_parts(obs, var, values, where):
     "Parts of an AnnData file of any origin."
-    obs, var = _without_categories(obs), _without_categories(var)
+    obs, var = with_plain_text(obs), with_plain_text(var)
     _check_upright(["obs", *map(str, var.index)], obs.index, where)
     if not obs.index.equals(pd.RangeIndex(len(obs)).astype(str)) and "id" not in obs and "Metadata_id" not in obs:
         obs.insert(0, "Metadata_id", obs.index)
@@ -656,7 +651,7 @@ def _read_h5ad(path, select=None):
         about = _plain(read_elem(file["uns/cpvae"])) if "uns/cpvae" in file else None
     if about is None:
         return _obs_parts(obs, var, values, path.name)
-    return Parts(list(var.index), values, _without_categories(obs), [], _without_categories(var), about)
+    return Parts(list(var.index), values, with_plain_text(obs), [], with_plain_text(var), about)
 
 # %% ../nbs/00_containers.ipynb #7091da3f
 def _without_minus_666(values):
@@ -1096,7 +1091,8 @@ def _write_parquet(profiles, path, *_):
 
 def _write_h5ad(profiles, path, *_):
     from anndata import AnnData
-    copied = AnnData(profiles.X, obs=profiles.obs.copy(), var=profiles.var.copy(), uns=dict(profiles.uns),
+    obs, var = (table.set_axis(table.index.astype(object)) for table in (profiles.obs, profiles.var))  # a form that every version of anndata writes
+    copied = AnnData(profiles.X, obs=obs, var=var, uns=dict(profiles.uns),
                      obsm=dict(profiles.obsm), varm=dict(profiles.varm), layers=dict(profiles.layers))
     copied.write_h5ad(path)
 

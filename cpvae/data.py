@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed, text_of
+from .checks import ProfileError, counted, listed, text_of, with_plain_text
 from .containers import Parts, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
@@ -241,7 +241,7 @@ def _amounts(metadata, column, scale, where, rows, given=""):
     text, beside = _text(metadata[column]), _present(metadata).get(f"{_bare(column)}_unit")
     cells = {cell: _AMOUNT.fullmatch(cell) for cell in text.unique()}
     number = text.map({cell: float(found[1]) for cell, found in cells.items() if found}).astype(float)
-    unit = text.map({cell: _unit(found[2] or "") for cell, found in cells.items() if found}).fillna("")
+    unit = text_of(text.map({cell: _unit(found[2] or "") for cell, found in cells.items() if found}))
     named = _NAMED_UNIT.search(column) if scale is MICROMOLAR else None
     by_row = _text(metadata[beside]).map(_unit) if beside and not given else pd.Series(given, text.index)
     unit = unit.mask(unit == "", by_row).mask(lambda told: told == "", _unit(named[1]) if named else "")
@@ -339,7 +339,7 @@ def _one_moa(compound, moa):
     torn = sorted(terms.index[terms.map(len) > 1])
     per_compound = terms.map(lambda found: found[0] if len(found) == 1 else "")
     notes = [f"Unannotated because their rows name different mechanisms: {counted(len(torn), 'compound')}, {listed(torn)}."] if torn else []
-    return compound.map(per_compound).where(compound != "", moa).fillna(""), notes
+    return text_of(compound.map(per_compound).where(compound != "", moa)), notes
 
 
 def _mended(raw):
@@ -355,7 +355,7 @@ def _mended(raw):
     twins = terms[terms.str.casefold().duplicated(keep=False)]
     if len(twins):
         notes.append(f"Mechanisms that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
-    return raw.map(mended).fillna("").astype(object), notes
+    return text_of(raw.map(mended)), notes
 
 # %% ../nbs/00_data.ipynb #118119a6
 def _compounds(metadata, column, is_control):
@@ -484,7 +484,7 @@ def join_mechanisms(
     "Look up the mechanisms of compounds. Raises `ProfileError` if the table has no mechanisms, no usable key, or knows none of the compounds."
     known, notes = _annotations(table, where, compound)
     treated = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()]
-    mine = _identities(treated, treated["compound"].astype(str), "compound")
+    mine = _identities(treated, text_of(treated["compound"]), "compound")
     hits = mine.merge(known, on=["key", "value"])
     if hits.empty:
         example = known["value"].iloc[0], mine["who"].iloc[0]
@@ -556,7 +556,7 @@ def _add_mechanisms(obs, about, moa_table, compound):
     joined, notes = join_mechanisms(obs, table, where, compound)
     for name in ("moa", "target"):
         if name == "moa" or joined[name].any():
-            found = obs["compound"].astype(str).map(joined[name]).fillna("")
+            found = text_of(text_of(obs["compound"]).map(joined[name]))
             obs[name] = found.mask(obs["is_control"].astype(bool), "")
     column = next(filter(None, map(_present(table).get, _MOA_NAMES)))
     about["columns"] = {**about["columns"], "moa": f"{column} of {where}"}
@@ -582,6 +582,7 @@ def _as_written(parts, where, given, moa_table):
     profiles = AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
     if moa_table is not None:
         _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
+        profiles.obs = with_plain_text(profiles.obs)
     return profiles
 
 # %% ../nbs/00_data.ipynb #2b814d4a
@@ -635,7 +636,7 @@ def profiles_from_parts(
     from anndata import AnnData
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
     about["notes"] += _warnings(values, obs, kind)
-    return AnnData(X=values, obs=obs, var=var, uns={"cpvae": about})
+    return AnnData(X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about})
 
 # %% ../nbs/00_data.ipynb #7b44e190
 def profiles_from_table(
@@ -695,7 +696,7 @@ def mechanism_groups(
     "Compounds with exactly each annotation; controls and unnamed rows take no part."
     obs = profiles.obs
     known = obs[~obs["is_control"].astype(bool) & (obs["moa"] != "") & (obs["compound"] != "")]
-    groups = known.groupby(known["moa"].astype(str))["compound"].unique()
+    groups = known.groupby(text_of(known["moa"]))["compound"].unique()
     return {moa: sorted(map(str, compounds)) for moa, compounds in groups.items()}
 
 
@@ -749,7 +750,7 @@ def describe_profiles(
         "compounds": int(treated["compound"][treated["compound"] != ""].nunique()),
         "dose levels (µM)": [float(d) for d in np.unique(dose_levels(treated["dose"].dropna()))],
         "times (h)": [float(t) for t in np.unique(obs["time"].dropna())],
-        "cell lines": sorted(set(obs["cell"].astype(str)) - {""}) if "cell" in obs else [],
+        "cell lines": sorted(set(text_of(obs["cell"])) - {""}) if "cell" in obs else [],
         "plates": int(obs["plate"][obs["plate"] != ""].nunique()),
         "control rows": int(obs["is_control"].sum()),
         "zero vector is control": bool(about["zero_control"]),

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, ortho_group
 from sklearn.decomposition import PCA
 
+from .checks import text_of
 from .data import dose_levels
 from .models import VAE, posterior
 
@@ -253,12 +254,12 @@ def _compounds(codes, obs):
     "Mean codes of each compound, over doses and times of which each is the mean of its wells; with its mechanism, and its cell count where all are known."
     treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
     obs, columns = obs[treated], [*range(codes.shape[1])]
-    name = obs["compound"].astype(str).to_numpy()
+    name = text_of(obs["compound"]).to_numpy()
     level = obs["dose"].groupby(name).transform(dose_levels).fillna(-1).to_numpy()
     counts = obs["cell_count"].to_numpy(float) if "cell_count" in obs else np.full(len(obs), np.nan)
     wells = pd.DataFrame(codes[treated]).assign(cell_count=counts)
     means = wells.groupby([name, level, obs["time"].fillna(-1).to_numpy()]).mean().groupby(level=0).mean()
-    moa = obs["moa"].astype(str).groupby(name).first().loc[means.index]
+    moa = text_of(obs["moa"]).groupby(name).first().loc[means.index]
     return means[columns].to_numpy(), moa.to_numpy(), means["cell_count"].to_numpy()
 
 
@@ -272,12 +273,12 @@ def _factors(codes, profiles):
         yield "cell count", "compound", means, pd.qcut(count, 10, labels=False, duplicates="drop"), None
     treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
     codes, obs = codes[treated], obs[treated]
-    name = obs["compound"].astype(str)
-    level = name + " " + obs["dose"].groupby(name).transform(dose_levels).astype(str)
-    timed = level + " " + obs["time"].astype(str)
+    name = text_of(obs["compound"])
+    level = name + " " + text_of(obs["dose"].groupby(name).transform(dose_levels))
+    timed = level + " " + text_of(obs["time"])
     yield "dose", "well", codes, level.to_numpy(), name.to_numpy()
     yield "time", "well", codes, timed.to_numpy(), level.to_numpy()
-    yield "plate", "well", codes, obs["plate"].astype(str).to_numpy(), timed.to_numpy()
+    yield "plate", "well", codes, text_of(obs["plate"]).to_numpy(), timed.to_numpy()
 
 # %% ../nbs/05_interpretation.ipynb #abddc4be
 def association_table(

@@ -18,7 +18,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from .checks import ProfileError
+from .checks import ProfileError, text_of
 from .data import dose_levels, evaluable_pairs
 from .preprocessing import control_profile
 
@@ -43,15 +43,15 @@ def averaging_matrix(
     "Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero."
     obs = profiles.obs.assign(row=np.arange(profiles.n_obs))
     obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy() & (True if rows is None else rows)]
-    obs["dose"] = obs.groupby(obs["compound"].astype(str))["dose"].transform(dose_levels)
+    obs["dose"] = obs.groupby(text_of(obs["compound"]))["dose"].transform(dose_levels)
     by = ["compound", "dose", "time"] + ["cell"] * ("cell" in obs)
     condition = obs.groupby(by, dropna=False, observed=True).ngroup().to_numpy() if steps else np.arange(len(obs))
-    names = obs["compound"].astype(str).to_numpy()
+    names = text_of(obs["compound"]).to_numpy()
     code, names = pd.factorize(names, sort=True) if steps else (condition, names)
     n_conditions = pd.Series(condition).groupby(code).nunique().to_numpy()
     weight = 1 / (np.bincount(condition)[condition] * n_conditions[code])
     matrix = csr_matrix((weight, (code, obs["row"])), shape=(len(names), profiles.n_obs))
-    moa = obs["moa"].astype(object).fillna("").astype(str).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
+    moa = text_of(obs["moa"]).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
     return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_conditions": n_conditions})
 
 # %% ../nbs/06_lsa.ipynb #fb36565f
@@ -62,7 +62,7 @@ def control_weights(
     "Weights that turn control wells into the control state."
     weight, rows = np.zeros(profiles.n_obs), np.flatnonzero(profiles.obs["is_control"].to_numpy(bool))
     if len(rows) and not profiles.uns["cpvae"]["zero_control"]:
-        code, plates = pd.factorize(profiles.obs["plate"].astype(str).iloc[rows]) if steps else (np.zeros(len(rows), int), [""])
+        code, plates = pd.factorize(text_of(profiles.obs["plate"]).iloc[rows]) if steps else (np.zeros(len(rows), int), [""])
         weight[rows] = 1 / (np.bincount(code)[code] * len(plates))
     return weight
 
@@ -116,7 +116,7 @@ def strongest_doses(
 ) -> np.ndarray:  # `[N]` bool: controls, and of each compound the wells at the dose whose mean is farthest from the control
     "Wells of each compound's strongest dose. Labels have no part in the choice."
     obs, at = profiles.obs.reset_index(drop=True), np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
-    name = obs["compound"].astype(str).iloc[at]
+    name = text_of(obs["compound"]).iloc[at]
     condition = pd.DataFrame({"compound": name, "dose": obs["dose"].iloc[at].groupby(name).transform(dose_levels).fillna(-1)})
     code = condition.groupby(["compound", "dose"]).ngroup().to_numpy()
     mean = csr_matrix((1 / np.bincount(code)[code], (code, at)), shape=(code.max() + 1, len(obs))) @ profiles.layers["scaled"].astype(float)

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
+from .checks import text_of
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
 
 # %% ../nbs/06a_nulls.ipynb #a2505c56
@@ -75,7 +76,7 @@ def shuffled_groups(
     seed: int = 0,  # of the permutations
 ) -> list[csr_matrix]:  # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without wells has zero weights
     "Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells."
-    label, control = profiles.obs["moa"].astype(str).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
+    label, control = text_of(profiles.obs["moa"]).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
     rows, rng = np.flatnonzero(control | (label != "")), np.random.default_rng(seed)
     code = pd.Index(groups).get_indexer(np.where(control, "", label)[rows])
     matrices = []
@@ -146,9 +147,9 @@ def compound_blocks(
     "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
     annotated = np.flatnonzero(arithmetic.compounds["moa"] != "")
     wells, obs = arithmetic.weights[annotated], profiles.obs
-    recorded = [obs[c].astype(str).to_numpy() for c in ("time", "scaffold") if c in obs]
+    recorded = [text_of(obs[c]).to_numpy() for c in ("time", "scaffold") if c in obs]
     exact = [np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded]
-    plates = pd.get_dummies(obs["plate"].astype(str)).to_numpy()
+    plates = pd.get_dummies(text_of(obs["plate"])).to_numpy()
     stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
     code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(annotated), int), np.zeros(len(annotated), int)
     for value in np.unique(code):

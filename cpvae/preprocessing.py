@@ -13,13 +13,13 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed
+from .checks import ProfileError, counted, listed, text_of
 from .data import dose_levels, row_digests, similar_mechanisms
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):
     "Mechanism of every row, from all copies of its compound's rows: one known fills the blanks, several leave none; how many compounds of either."
-    obs = obs[["compound", "moa"]].astype(str).assign(control=obs["is_control"].to_numpy(bool)).reset_index(drop=True)
+    obs = obs[["compound", "moa"]].apply(text_of).assign(control=obs["is_control"].to_numpy(bool)).reset_index(drop=True)
     kept_as = obs["compound"].groupby(keys.to_numpy()).transform("first")  # name of the copy that stays
     known = obs["moa"][(obs["moa"] != "") & ~obs["control"]]
     names = known.groupby(kept_as[known.index]).agg(["nunique", "first"])
@@ -108,7 +108,7 @@ def normalize_profiles(
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
     by = "table" if (profiles.obs["plate"] == "").all() else by
-    groups = profiles.obs["plate"].astype(str) if by == "plate" else pd.Series("", profiles.obs_names)
+    groups = text_of(profiles.obs["plate"]) if by == "plate" else pd.Series("", profiles.obs_names)
     reference = profiles.obs["is_control"].to_numpy(bool) if on == "controls" else np.ones(profiles.n_obs, bool)
     _check_references(groups, reference, on)
     blocks = groups.reset_index(drop=True).groupby(groups.to_numpy()).indices
@@ -128,8 +128,8 @@ def normalize_profiles(
 def _treatments(obs):
     "Number of each row's treatment, -1 for a row that has no compound name."
     control = obs["is_control"].to_numpy(bool)
-    keys = obs[[name for name in ("compound", "cell") if name in obs]].astype(str)
-    keys["plate"] = obs["plate"].astype(str).where(control, "")
+    keys = obs[[name for name in ("compound", "cell") if name in obs]].apply(text_of)
+    keys["plate"] = text_of(obs["plate"]).where(control, "")
     keys["dose"] = obs["dose"].groupby(keys["compound"]).transform(lambda dose: dose_levels(dose.to_numpy())).fillna(-1)
     keys["time"] = obs["time"].fillna(-1)
     keys["control"] = control
@@ -142,7 +142,7 @@ def _treatment_obs(obs, group):
     agree = obs.groupby(group).nunique(dropna=False) == 1
     rows = obs.iloc[np.unique(group, return_index=True)[1]].reset_index(drop=True)
     for name in ("plate", "well"):
-        rows[name] = rows[name].astype(str).where(agree[name].to_numpy(), "")
+        rows[name] = text_of(rows[name]).where(agree[name].to_numpy(), "")
     rows["dose"] = obs["dose"].groupby(group).min().to_numpy()
     kept = [name for name in obs if agree[name].all() or name in ("plate", "well", "dose")]
     return rows[kept].assign(n_profiles=np.bincount(group)).rename(index=str)
@@ -198,20 +198,20 @@ def _fit_rows(profiles, fit_on, what):
 def _annotations(obs):
     "Mechanism annotation of each treated compound, in order of name."
     treated = obs[~obs["is_control"].astype(bool) & (obs["compound"] != "")]
-    return treated["moa"].astype(str).groupby(treated["compound"].astype(str)).min()
+    return text_of(treated["moa"]).groupby(text_of(treated["compound"])).min()
 
 
 def _deal_controls(obs, split, valid, test, rng):
     "Deal control rows plate by plate, into an array of parts."
     control = obs["is_control"].to_numpy(bool)
     n = int(control.sum())
-    split[control] = _spread(obs["plate"].astype(str).to_numpy()[control], round(test * n), round(valid * n), rng)
+    split[control] = _spread(text_of(obs["plate"]).to_numpy()[control], round(test * n), round(valid * n), rng)
 
 
 def _by_compound(obs, valid, test, rng):
     moa = _annotations(obs)
     parts = _spread(moa.to_numpy(object), *_sizes(len(moa), valid, test, "compound", "add compounds, or split by rows"), rng)
-    split = obs["compound"].astype(str).map(dict(zip(moa.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
+    split = text_of(obs["compound"]).map(dict(zip(moa.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
     _deal_controls(obs, split, valid, test, rng)
     return split
 
@@ -219,7 +219,7 @@ def _by_compound(obs, valid, test, rng):
 def _strata(profiles):
     "What the paper stratifies rows by: cell line for genes, else the platemap, or the plate where the table knows no platemap."
     names = ("cell",) if profiles.uns["cpvae"].get("kind") == "genes" else ("Metadata_Plate_Map_Name", "plate")
-    return next((profiles.obs[name].astype(str) for name in names if name in profiles.obs), pd.Series("", profiles.obs_names))
+    return next((text_of(profiles.obs[name]) for name in names if name in profiles.obs), pd.Series("", profiles.obs_names))
 
 
 def _by_rows(profiles, valid, test, seed):
@@ -244,7 +244,7 @@ def _by_rows(profiles, valid, test, seed):
 
 # %% ../nbs/00b_preprocessing.ipynb #2d54bd19
 def _by_plate(obs, valid, test, rng):
-    plate, control = obs["plate"].astype(str), obs["is_control"].to_numpy(bool)
+    plate, control = text_of(obs["plate"]), obs["is_control"].to_numpy(bool)
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
         raise ProfileError(f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by compound, or before the consensus")
     names = np.array(sorted(set(plate) - {""}), object)
@@ -275,7 +275,7 @@ def _by_pair(obs, pair, strict, valid, test, rng):
     parts = np.full(len(terms), "test", object)
     moa = terms[rest].str.join("|").to_numpy(object)
     parts[rest] = _spread(moa, *_sizes(len(moa), valid, 0, "remaining compound", "add compounds"), rng)
-    split = obs["compound"].astype(str).map(dict(zip(terms.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
+    split = text_of(obs["compound"]).map(dict(zip(terms.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
     _deal_controls(obs, split, valid, test, rng)
     return split
 
@@ -401,4 +401,4 @@ def control_profile(
         return scale_values(np.zeros(profiles.n_vars), profiles)
     control = profiles.obs["is_control"].to_numpy(bool)
     wells = pd.DataFrame(np.asarray(profiles.layers["scaled"][control], np.float64))
-    return wells.groupby(profiles.obs["plate"].astype(str).to_numpy()[control]).mean().mean().to_numpy(np.float32)
+    return wells.groupby(text_of(profiles.obs["plate"]).to_numpy()[control]).mean().mean().to_numpy(np.float32)

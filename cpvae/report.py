@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .checks import ProfileError
+from .checks import ProfileError, text_of
 from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, small_type, usual_order
 
 # %% ../nbs/08_report.ipynb #7bcd3e97
@@ -211,7 +211,7 @@ def page_table(
     columns = {c: heading for c, heading in columns.items() if c in table}
     numeric = {c: not pd.api.types.is_bool_dtype(table[c]) and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all()) for c in columns}
     words = {"model", "method", "baseline"}
-    shown = pd.DataFrame({c: table[c].astype(str).map(display_name) if c in words else _column(table[c]) for c in columns})
+    shown = pd.DataFrame({c: text_of(table[c]).map(display_name) if c in words else _column(table[c]) for c in columns})
     rows = [[(text, numeric[c]) for c, text in zip(columns, row)] for row in shown.itertuples(index=False)]
     return dict(kind="table", caption=caption, head=[(heading, numeric[c]) for c, heading in columns.items()], rows=rows)
 

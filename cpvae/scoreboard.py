@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import FunctionTransformer
 
-from .checks import ProfileError
+from .checks import ProfileError, text_of
 from .lsa import PROTOCOLS, Arithmetic, Latents, Pair, Protocol, correlate, global_mean, global_means_without_two, latent_groups, leave_two_out, mechanism_blind, predict_states, prepare, trivial_baselines, unit
 from .nulls import bootstrap_cosine, common_path, of_pair, permutation_tests, shuffled_scores, specificity, zscore_10_shuffles
 
@@ -118,7 +118,7 @@ def active_compounds(
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
     if not len(controls):
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
-    plate, x = profiles.obs["plate"].astype(str).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
+    plate, x = text_of(profiles.obs["plate"]).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
     near = {k: rows for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items() if len(rows) >= 4}
     for rows in near.values():  # a well's distance to the mean of n others varies more than a drawn one's to the mean it is part of
         x[rows] = x[rows].mean(axis=0) + (x[rows] - x[rows].mean(axis=0)) * np.sqrt((len(rows) + 1) / (len(rows) - 1))
@@ -138,8 +138,8 @@ def compound_targets(
     "The annotated targets of each compound."
     if "target" not in profiles.obs:
         return [frozenset()] * len(arithmetic.compounds)
-    column = profiles.obs["target"].astype(object).fillna("").astype(str)
-    by_compound = column.groupby(profiles.obs["compound"].astype(str)).agg(lambda s: frozenset("|".join(s.unique()).split("|")) - {""})
+    column = text_of(profiles.obs["target"])
+    by_compound = column.groupby(text_of(profiles.obs["compound"])).agg(lambda s: frozenset("|".join(s.unique()).split("|")) - {""})
     return [by_compound[name] for name in arithmetic.compounds["compound"]]
 
 # %% ../nbs/06b_scoreboard.ipynb #9e4effb2
@@ -306,9 +306,9 @@ def by_target(
     profiles: AnnData,  # `[N,G]` profiles with `target` in `obs`
 ) -> AnnData:  # a copy whose `moa` is its `target`
     "Group compounds by annotated targets instead of mechanisms. Raises ProfileError if no target is known."
-    if "target" not in profiles.obs or not profiles.obs["target"].astype(str).str.strip().any():
+    if "target" not in profiles.obs or not text_of(profiles.obs["target"]).str.strip().any():
         raise ProfileError("No target of a compound is known: the profiles need a column `Metadata_target`, or a table of mechanisms with targets (--moa).")
     copy = profiles.copy()
-    copy.obs["moa"] = profiles.obs["target"].astype(object).fillna("").astype(str).map(lambda text: "|".join(sorted(text.split("|"))))
+    copy.obs["moa"] = text_of(profiles.obs["target"]).map(lambda text: "|".join(sorted(text.split("|"))))
     copy.uns["cpvae"] = profiles.uns["cpvae"] | {"pair_names": []}
     return copy

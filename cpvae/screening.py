@@ -17,7 +17,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control, rankdata
 from sklearn.covariance import LedoitWolf
 
-from .checks import ProfileError
+from .checks import ProfileError, text_of
 from .data import similar_mechanisms
 from .lsa import Arithmetic, Latents, Pair, correlate, find_pair, predict_pair, unit
 from .nulls import draw_disjoint, reweighted, strength_strata
@@ -121,7 +121,7 @@ def mechanism_members(
     moa: pd.Series,  # `[C]` annotation of each compound, terms joined by "|"
 ) -> pd.DataFrame:  # `[C,K]` bool, a column for each single mechanism, sorted by name
     "Who carries what. Raises ProfileError if no compound has a mechanism."
-    members = moa.astype(str).str.get_dummies("|").astype(bool)
+    members = text_of(moa).str.get_dummies("|").astype(bool)
     if members.shape[1] == 0:
         raise ProfileError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa).")
     return members[sorted(members)]
@@ -189,8 +189,8 @@ def compound_texts(
     column = next((c for c in profiles.obs if c.lower().removeprefix("metadata_") == name.lower()), None)
     if column is None:
         return np.full(len(arithmetic.compounds), "", dtype=object)
-    text = profiles.obs[column].astype(object).fillna("").astype(str)
-    by_compound = text[text != ""].groupby(profiles.obs["compound"].astype(str)).first()
+    text = text_of(profiles.obs[column])
+    by_compound = text[text != ""].groupby(text_of(profiles.obs["compound"])).first()
     return arithmetic.compounds["compound"].map(by_compound).fillna("").to_numpy(object)
 
 # %% ../nbs/06d_screening.ipynb #59080925
