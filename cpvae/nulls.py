@@ -20,7 +20,9 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
+from .checks import counted
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
+from .progress import Stage
 
 # %% ../nbs/06a_nulls.ipynb #a2505c56
 WORLDS = ("nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
@@ -381,12 +383,14 @@ def permutation_tests(
     seed: int = 0,  # of the relabellings
     nulls: tuple[str, ...] = ("anyone", "matched"),  # of "anyone", "strength", "matched"; the last gives effect, floor and the null table
     jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
     "Test every pair under every model against relabelled compounds."
     blocks = compound_blocks(arithmetic, profiles)
     own = lambda each, i: {name: of_pair(value, i) for name, value in each.items()}
     tasks = (delayed(_test_pair)(p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed) for i, p in enumerate(arithmetic.pairs))
-    done = Parallel(n_jobs=jobs)(tasks)
+    with Stage(f"testing {counted(len(arithmetic.pairs), 'pair')} against {n_permutations:,} relabellings each", len(arithmetic.pairs), progress, unit="pair") as stage:
+        done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)))
     return pd.DataFrame([row for rows, _ in done for row in rows]), null_table([one for _, kept in done for one in kept])
 
 # %% ../nbs/06a_nulls.ipynb #f81c004c

@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -31,7 +32,6 @@ from anndata import AnnData, read_h5ad
 from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
-from tqdm.auto import tqdm
 
 from .containers import write_profiles
 from .checks import ProfileError
@@ -41,6 +41,7 @@ from .fits import fit_many, quiet_workers
 from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, save_model
+from .progress import Stage, on_terminal
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
 from .report import write_report
 from .scoreboard import by_target, lsa_table
@@ -146,7 +147,7 @@ def fit_models(
     jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
     *,
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
     "Fit every model and its shuffled control. Raises ProfileError if training diverges or a checkpoint cannot be used."
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
@@ -197,16 +198,17 @@ def compute_tables(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
     jobs: int = 1,  # tables at the same time
+    progress: bool = False,  # tell how far it is, see `Stage`; a worker only where there is a terminal
 ) -> tuple[dict[str, pd.DataFrame], dict[str, float], str]:  # tables by name; seconds by name; why there is no arithmetic, "" if there is
     "Everything a run measures."
-    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    real, told = {name: model for (name, shuffled), model in fitted.items() if not shuffled}, progress and on_terminal()
     work = {
-        "umap": (umap_table, fitted, profiles, config.seed),
-        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset]),
+        "umap": (umap_table, fitted, profiles, config.seed, 500, told),
+        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset], 1, told),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
-    with quiet_workers():
+    with quiet_workers(), Stage("measuring reconstruction and arithmetic, drawing the map", show=progress):
         done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
     arithmetic = done["lsa"][0]
     tables = {"training": training_table(fitted), "latent_units": units_table(fitted), **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")}}
@@ -379,26 +381,25 @@ def run_pipeline(
     jobs: int = -1,  # fits at the same time; -1: one a core; changes no result
     resume: bool = False,  # go on with what a killed or interrupted run left; a finished run of the same plan stays as it is
     command: str = "cpvae.pipeline.run_pipeline",  # how the run was started, for the record
-    progress: bool = False,  # say what is being done
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Path:  # the run folder, absolute
     "Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way."
     config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
-    say = tqdm.write if progress else lambda _: None
     with one_thread():
         prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)
         plan = run_plan(prepared, config)
         if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text(encoding="utf-8")).get("plan") == plan:
-            say(f"{out.name} is finished; there is nothing to resume")
+            if progress:
+                print(f"{out.name} is finished; there is nothing to resume", file=sys.stderr)
             return out
         with into_place(out, plan, resume) as folder:
-            say(f"fitting {len(config.models)} models and their shuffled controls on {(prepared.obs['split'] == 'train').sum():,} profiles")
             fitted, seconds["fit"] = _timed(partial(fit_models, checkpoints=folder / "checkpoints", progress=progress), prepared, config, jobs)
-            say("measuring reconstruction, map and arithmetic")
-            (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs)
+            (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs, progress)
             models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
             notes = [f"{name}: {note}" for name, m in models.items() if isinstance(m, VAE) and (note := collapse_note(m))] + [missing] * bool(missing)
             record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes)
-            write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
+            with Stage("drawing figures and writing the report", show=progress):
+                write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
     return out
 
 # %% ../nbs/09_pipeline.ipynb #c2da0d91

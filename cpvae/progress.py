@@ -39,14 +39,16 @@ class Stage:
         *,
         unit: str = "step",  # of a step, as it stands behind the speed; "B": bytes
         begun: int = 0,  # steps that are already done
+        row: int | None = None,  # line of the bar, from 0, where another process draws one at the same time; None: below those of this process
     ):
-        self.what, self.total, self.unit, self.begun, self.bar = what, total, unit, begun, None
+        self.what, self.total, self.unit, self.begun, self.row, self.bar = what, total, unit, begun, row, None
         self.show = show and sys.stderr is not None
 
     def __enter__(self) -> "Stage":
         self.start = time.perf_counter()
         if self.show and self.total is not None and on_terminal():
-            self.bar = _bar(desc=self.what, total=self.total, initial=self.begun, unit=self.unit, unit_scale=self.unit == "B")
+            how = dict(initial=self.begun, unit=self.unit, unit_scale=self.unit == "B", position=self.row)
+            self.bar = _bar(desc=self.what, total=self.total, **how)
         elif self.show:
             print(self.what, file=sys.stderr, flush=True)
         return self

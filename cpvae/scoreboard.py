@@ -284,6 +284,7 @@ def lsa_table(
     seed: int = 0,  # of shuffles, relabellings, bootstrap and control draws
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
     jobs: int | None = 1,  # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation, l2, cosine
     "Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises ProfileError if there is no evaluable pair."
     arithmetic, models = prepare(profiles, protocol), {**models, "additive_input": FunctionTransformer()}
@@ -292,7 +293,7 @@ def lsa_table(
     predicted = {name: predict_all(model, arithmetic, profiles) for name, model in models.items()}
     latents = {name: codes for name, (_, _, codes) in predicted.items()}
     table = score_table({name: every for name, (_, every, _) in predicted.items()}, arithmetic)
-    tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs)
+    tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs, progress=progress)
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
     if not protocol.steps:  # each well was a vote, and wells of a compound are not exchangeable with others

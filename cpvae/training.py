@@ -24,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+
+from .checks import counted
+from .progress import Stage
 
 # %% ../nbs/02_training.ipynb #7b81a6b2
 @contextmanager
@@ -270,7 +272,7 @@ def train(
     every: int = 10,  # epochs between two checkpoints
     about: dict[str, Any] | None = None,  # JSON-able: settings and data the checkpoint belongs to, beside the plan
     after_epoch: Callable[[pd.DataFrame], None] | None = None,  # called with the history after each epoch; what it raises ends the training
-    progress: bool = False,  # show a bar (never when the output is not a terminal)
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
     "Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint."
     device, about = torch_device(plan.device), (about or {}) | vars(plan)
@@ -279,8 +281,9 @@ def train(
     if checkpoint and checkpoint.exists():
         read_checkpoint(checkpoint, standing, about)
     left = iter(lambda: ended(standing, plan), True)
-    with one_thread():  # no bar unless it is wanted: it would leave its lock behind in a worker that is interrupted
-        for _ in tqdm(left, "epochs", plan.epochs, initial=len(standing.history), leave=False, disable=None) if progress else left:
+    what = f"training for {plan.epochs:,} epochs at most ({counted(len(x), 'profile')})"
+    with one_thread(), Stage(what, plan.epochs, progress, unit="epoch", begun=len(standing.history)) as stage:
+        for _ in stage.each(left):
             one_epoch(standing, x, x_valid, plan)
             if after_epoch:
                 after_epoch(_table(standing.history))
