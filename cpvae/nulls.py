@@ -21,6 +21,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
 from .checks import counted
+from .data import annotated
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
 from .progress import Stage
 
@@ -77,6 +78,7 @@ def shuffled_groups(
     seed: int = 0,  # of the permutations
 ) -> list[csr_matrix]:  # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without wells has zero weights
     "Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells."
+    profiles = annotated(profiles)
     label, control = profiles.obs["moa"].astype(str).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
     rows, rng = np.flatnonzero(control | (label != "")), np.random.default_rng(seed)
     code = pd.Index(groups).get_indexer(np.where(control, "", label)[rows])
@@ -146,13 +148,13 @@ def compound_blocks(
     smallest: int = 10,  # compounds; smaller blocks are joined to one
 ) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share, and for those without annotation
     "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
-    annotated = np.flatnonzero(arithmetic.compounds["moa"] != "")
-    wells, obs = arithmetic.weights[annotated], profiles.obs
+    known = np.flatnonzero(arithmetic.compounds["moa"] != "")
+    wells, obs = arithmetic.weights[known], annotated(profiles).obs
     recorded = [obs[c].astype(str).to_numpy() for c in ("time", "scaffold") if c in obs]
     exact = [np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded]
     plates = pd.get_dummies(obs["plate"].astype(str)).to_numpy()
     stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
-    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(annotated), int), np.zeros(len(annotated), int)
+    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(known), int), np.zeros(len(known), int)
     for value in np.unique(code):
         rows = np.flatnonzero(code == value)
         sets, which = np.unique(stands[rows], axis=0, return_inverse=True)
@@ -164,7 +166,7 @@ def compound_blocks(
     share[code[:, None] != np.array([code[block == k][0] for k in large] or [-1])] = 0
     nearest = np.where(share.max(axis=1) >= 0.5, np.append(large, 0)[share.argmax(axis=1)], 0)
     found = np.zeros(len(arithmetic.compounds), int)
-    found[annotated] = np.where(np.isin(block, large), block, nearest)
+    found[known] = np.where(np.isin(block, large), block, nearest)
     return found
 
 # %% ../nbs/06a_nulls.ipynb #1ffc4f1f

@@ -18,7 +18,7 @@ from scipy.stats import false_discovery_control, rankdata
 from sklearn.covariance import LedoitWolf
 
 from .checks import ProfileError, counted
-from .data import similar_mechanisms
+from .data import VAR_BLANKS, similar_mechanisms, with_blanks
 from .lsa import Arithmetic, Latents, Pair, correlate, find_pair, predict_pair, unit
 from .nulls import draw_disjoint, reweighted, strength_strata
 from .progress import Stage
@@ -98,7 +98,8 @@ def summarize_moves(
     "How far the features of each compartment and channel move."
     if "compartment" not in moved:
         return pd.DataFrame(columns=["compartment", "channel", "features", "mean_move", "share_up"])
-    rows = moved.assign(channel=moved["channel"].str.split("|")).explode("channel")
+    rows = with_blanks(moved, VAR_BLANKS)
+    rows = rows.assign(channel=rows["channel"].str.split("|")).explode("channel")
     found = rows.groupby(["compartment", "channel"], observed=True)["change"].agg(features="size", mean_move=lambda v: v.abs().mean(), share_up=lambda v: (v > 0).mean())
     return found.sort_values("mean_move", ascending=False).reset_index()
 
