@@ -43,7 +43,7 @@ from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, save_model
 from .progress import Stage, on_terminal
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
-from .report import write_report
+from .report import choose_model, write_report
 from .scoreboard import by_target, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
 from .training import CheckpointError, DivergedError, differences, one_thread
@@ -233,8 +233,8 @@ def run_record(
 ) -> dict[str, Any]:  # run.json
     "What was run, on what, with what."
     about, facts = profiles.uns["cpvae"], describe_profiles(profiles)
-    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns")}
-    data["evaluable pairs"] = len(facts["evaluable pairs"])
+    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns", "incomplete pairs")}
+    data |= {name: len(facts[name]) for name in ("evaluable pairs", "incomplete pairs")}
     data |= {f"{part} profiles": int(n) for part, n in profiles.obs["split"].value_counts().sort_index().items()}
     packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
     return {
@@ -399,26 +399,21 @@ def run_pipeline(
             notes = [f"{name}: {note}" for name, m in models.items() if isinstance(m, VAE) and (note := collapse_note(m))] + [missing] * bool(missing)
             record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes)
             with Stage("drawing figures and writing the report", show=progress):
-                write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
+                write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}} | ({"no_pair": missing} if missing else {}))
     return out
 
 # %% ../nbs/09_pipeline.ipynb #c2da0d91
 def open_run(
     run_dir: str | Path,  # a run folder
-    model: str | None = None,  # a model of the run; None: its first
+    model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
 ) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
     "What a finished run keeps for questions. Raises ProfileError for an unknown model or folder."
-    run_dir = Path(run_dir)
-    if not (run_dir / "latents.h5ad").is_file():
-        raise ProfileError(f"{run_dir}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
-    names = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["config"]["models"]
-    if model is not None and model not in names:
-        raise ProfileError(f"{run_dir.name} has no model {model!r}; it has {', '.join(names)}")
+    name, _ = choose_model(run_dir, model)
     try:
-        transformer = load_model(run_dir / "models" / (model or names[0]))
+        transformer = load_model(Path(run_dir) / "models" / name)
     except ValueError as error:
         raise ProfileError(str(error)) from error
-    return model or names[0], transformer, read_h5ad(run_dir / "latents.h5ad")
+    return name, transformer, read_h5ad(Path(run_dir) / "latents.h5ad")
 
 # %% ../nbs/09_pipeline.ipynb #b711936e
 @dataclass(frozen=True, eq=False)
@@ -429,35 +424,41 @@ class Prediction:
     nearest: pd.DataFrame  # compound, moa, cosine (low, high), l2, n_wells; nearest first
     moved: pd.DataFrame  # features by how far they move from the control, with intervals
     summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
+    why: str  # how the model came to be the one that was asked, in words
 
 # %% ../nbs/09_pipeline.ipynb #a96e3ed4
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated
     b: str,  # second mechanism
-    model: str | None = None,  # a model of the run; None: its first
+    model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
     n: int | None = 10,  # how many compounds to list; None: all
     seed: int = 0,  # of the bootstrap behind the intervals
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Prediction:  # A - D + B, decoded
     "Predict the state of A and B together. Raises ProfileError for an unknown mechanism, model or folder."
-    name, transformer, profiles = open_run(run_dir, model)
+    name, why = choose_model(run_dir, model)
+    _, transformer, profiles = open_run(run_dir, name)
     with one_thread():
         arithmetic = prepare(profiles)
         latents = latent_groups(transformer, arithmetic, profiles)
-        state = predicted_state(transformer, arithmetic, latents, a, b)
-        draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
-        moved = moved_features(profiles, arithmetic, state, draws, None)
-        return Prediction(pd.Series(state, profiles.var_names, name=name), nearest_compounds(arithmetic, state, n, draws), moved, summarize_moves(moved))
+        state = pd.Series(predicted_state(transformer, arithmetic, latents, a, b), profiles.var_names, name=name)
+        with Stage("resampling compounds and wells of A and B, 1,000 times", show=progress):
+            draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
+            near = nearest_compounds(arithmetic, state.to_numpy(), n, draws)
+            moved = moved_features(profiles, arithmetic, state.to_numpy(), draws, None)
+    return Prediction(state, near, moved, summarize_moves(moved), why)
 
 # %% ../nbs/09_pipeline.ipynb #08d1eb48
 def screen_run(
     run_dir: str | Path,  # a run folder
     pairs: bool = False,  # pairs of mechanisms instead of single ones
     seed: int = 0,  # of the null
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
     "Candidates for unknown or second mechanisms. Raises ProfileError for a folder that is no run, or too few annotated compounds."
     _, _, profiles = open_run(run_dir)
     with one_thread():
         arithmetic = prepare(profiles)
-        singles = screen(arithmetic, barred=analogues(arithmetic, profiles), seed=seed)
+        singles = screen(arithmetic, barred=analogues(arithmetic, profiles), seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles
