@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Profiles', 'Out', 'Preset', 'Normalize', 'Consensus', 'Seed', 'Jobs', 'Device', 'Quiet', 'Debug', 'READING',
-           'refusing', 'reads_profiles', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place',
-           'save_table', 'weights_to_try', 'select_beta', 'tune', 'fetch', 'predict', 'screen_command', 'main']
+           'COUNTED', 'refusing', 'reads_profiles', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo',
+           'default_place', 'save_table', 'weights_to_try', 'select_beta', 'tune', 'fetch', 'predict', 'screen_command',
+           'main']
 
 # %% ../nbs/10_cli.ipynb #a8f990e3
 import errno
@@ -61,7 +62,7 @@ Consensus = Annotated[str | None, typer.Option(help="First average replicate wel
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")]
 Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at the same time; -1 is one a core. Changes no result.")]
 Device = Annotated[str, typer.Option(help="Where VAEs are trained: 'cpu', 'cuda' (NVIDIA), 'mps' (Apple, untested), or 'auto', an accelerator if there is one. Other devices give other fits of the same quality.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and the report's place.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing of progress: print results and errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 # %% ../nbs/10_cli.ipynb #6fb1f184
@@ -141,8 +142,11 @@ def read(
     return read_profiles(profiles[0] if len(profiles) == 1 else profiles, **options)
 
 # %% ../nbs/10_cli.ipynb #6e55711d
+COUNTED = ("evaluable pairs", "incomplete pairs", "pairs scored", "mechanisms for --a and --b", "mechanisms never alone")  # facts of which the number comes first
+
+
 def lines(
-    facts: dict,  # from `describe_profiles`
+    facts: dict,  # from `describe_profiles` or `describe_run`
 ) -> list[str]:  # one fact a line, names aligned; lists on lines of their own
     "Lay out what a table holds."
     width, text = max(map(len, facts)) + 2, []
@@ -150,8 +154,8 @@ def lines(
         many = [f"{k}: {v or '(none)'}" for k, v in value.items()] if isinstance(value, dict) else value
         if not isinstance(many, list):
             many = [f"{many:,}" if isinstance(many, int) and not isinstance(many, bool) else {True: "yes", False: "no"}.get(many, str(many))]
-        elif name in ("evaluable pairs", "notes") or isinstance(value, dict):
-            many = ([str(len(many))] if name == "evaluable pairs" else []) + many
+        elif name == "notes" or name in COUNTED or isinstance(value, dict):
+            many = ([f"{len(many):,}"] if name in COUNTED else []) + many
         else:
             many = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in many) or "none"]
         text += [f"{name if i == 0 else '':<{width}}{line}".rstrip() for i, line in enumerate(many or ["none"])]
@@ -165,9 +169,14 @@ def info(
     how: dict,  # options of `read_profiles`, see `READING`
     debug: Debug = False,
 ) -> None:
-    "What a table holds, how its columns were read, and what can be done with it."
+    "What a table holds and what can be done with it; or what a finished run holds and can be asked."
     with refusing(debug):
-        facts = describe_for_info(profiles, how)
+        if len(profiles) == 1 and Path(profiles[0], "run.json").is_file():
+            from cpvae.report import describe_run
+
+            facts = describe_run(profiles[0])
+        else:
+            facts = describe_for_info(profiles, how)
         typer.echo("\n".join(lines(facts)))
 
 # %% ../nbs/10_cli.ipynb #f7fcfcb5
@@ -177,7 +186,7 @@ def describe_for_info(
 ) -> dict:  # as from `describe_profiles`, with a note where a control has to be declared before a run
     "Read and describe a table; a missing control is noted, not refused. Raises ProfileError for anything else."
     from cpvae.checks import ProfileError
-    from cpvae.data import describe_profiles
+    from cpvae.data import describe_profiles, lacks, why_no_pair
 
     notes = []
     try:
@@ -188,6 +197,8 @@ def describe_for_info(
         table, notes = read(profiles, 0, zero_control=True, **how), [f"`cpvae run` will refuse: {error}"]
         table.uns["cpvae"]["zero_control"] = False
     facts = describe_profiles(table)
+    facts["incomplete pairs"] = {pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()}
+    notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"]]
     flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in how else " (--moa-column)"}.get(name, f" (--{name}-column)")
     facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
     return facts | {"notes": facts["notes"] + notes}
@@ -383,21 +394,23 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     a: Annotated[str, typer.Option(help="First mechanism, as annotated.", show_default=False)],
     b: Annotated[str, typer.Option(help="Second mechanism.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="Model of the run. Default: its first.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     "The predicted state of two mechanisms together, and the real compounds nearest to it."
     with refusing(debug):
-        if not (run / "run.json").is_file():
-            from cpvae.checks import ProfileError
+        from cpvae.checks import run_folder
 
-            raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
+        run_folder(run)
+        from cpvae.findings import display_name
         from cpvae.pipeline import predict_from_run
 
-        found, short = predict_from_run(run, a, b, model and model.lower(), None), dict(index=False, float_format=lambda v: f"{v:.2f}")
-        typer.echo(f"{a} + {b}, A - D + B in the latent space of {found.state.name}; low and high: 95 % interval by resampling compounds and wells of A and B")
+        found, short = predict_from_run(run, a, b, model, None, progress=not quiet), dict(index=False, float_format=lambda v: f"{v:.2f}")
+        typer.echo(f"{a} + {b}: A - D + B; low and high: 95 % interval by resampling compounds and wells of A and B")
+        typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
         typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{found.nearest.head(top).to_string(**short)}")
         typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{found.moved.head(top).to_string(**short)}")
         if len(found.summary):
@@ -414,17 +427,17 @@ def screen_command(
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write every compound and mechanism to this CSV.", show_default=False)] = None,
     seed: Seed = 0,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     "Each compound against each mechanism: candidates for unknown or second mechanisms, with q-values."
     with refusing(debug):
-        if not (run / "run.json").is_file():
-            from cpvae.checks import ProfileError
+        from cpvae.checks import run_folder
 
-            raise ProfileError(f"{run}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
+        run_folder(run)
         from cpvae.pipeline import screen_run
 
-        found = screen_run(run, pairs, seed)
+        found = screen_run(run, pairs, seed, progress=not quiet)
         new = found[~found["known"].astype(bool)]
         typer.echo(f"{found['compound'].nunique():,} compounds; {len(new):,} candidates, {int((new['q'] < 0.05).sum())} of them with q < .05")
         typer.echo(new.head(top).to_string(index=False, float_format=lambda v: f"{v:.3g}"))

@@ -30,6 +30,7 @@ import pandas as pd
 from .checks import ProfileError, counted
 from .containers import read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
+from .progress import Stage
 
 # %% ../nbs/00a_datasets.ipynb #7e4570a1
 def hill(
@@ -323,8 +324,6 @@ def _check_room(folder, need, name):
 # %% ../nbs/00a_datasets.ipynb #3a6f2f7f
 def _receive(answer, part, file, progress):
     "Add what an answer brings to the part; False if it has to be asked for again from zero."
-    from tqdm import tqdm
-
     have = part.stat().st_size if part.exists() else 0
     start, total = _first_byte(answer, have, file)
     if start is None:
@@ -334,11 +333,11 @@ def _receive(answer, part, file, progress):
         raise ProfileError(f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is another file, try another address (--base-url)")
     total = total or file.size
     _check_room(part.parent, (total or 0) - start, file.name)
-    bar = tqdm(initial=start, total=total, unit="B", unit_scale=True, desc=file.name, leave=False, disable=None if progress else True)
-    with bar, open(part, "ab" if start else "wb") as out:
+    size = f" ({counted(total, 'byte')})" if total else ""
+    with Stage(f"downloading {file.name}{size}", total, progress, unit="B", begun=start) as stage, open(part, "ab" if start else "wb") as out:
         for block in answer.raw.stream(2**18, decode_content=False) if start != total else ():
             out.write(block)
-            bar.update(len(block))
+            stage.step(len(block))
     if total and (came := part.stat().st_size) != total:
         raise _Broken(f"{came:,} bytes came instead of {total:,}")
     return True
@@ -390,7 +389,7 @@ class Downloader:
     "How pooch brings a file: resumes, tries again, and refuses in words."
 
     file: DataFile  # what to bring
-    progress: bool = False  # show a bar, on a terminal
+    progress: bool = False  # tell how far it is
 
     def __call__(
         self,
@@ -457,16 +456,15 @@ def _check_gctx(file, named, shape):
 
 def _unpack(path, file, progress):
     "Unpack a `.gctx.gz` beside itself, and see that it holds what it should."
-    from tqdm import tqdm
-
     whole, part, need = path.with_suffix(""), path.with_suffix(".part"), 4 * math.prod(file.shape)
     if whole.exists():
         _check_gctx(whole, whole, file.shape)
         return whole
     _check_room(path.parent, need, whole.name)
     try:
-        with gzip.open(path) as packed, open(part, "wb") as out, tqdm.wrapattr(out, "write", total=need, desc=whole.name, leave=False, disable=None if progress else True) as told:
-            shutil.copyfileobj(packed, told, 2**20)
+        with gzip.open(path) as packed, open(part, "wb") as out, Stage(f"unpacking {path.name} ({counted(need, 'byte')})", need, progress, unit="B") as stage:
+            while block := packed.read(2**20):
+                stage.step(out.write(block))
         _check_gctx(part, path, file.shape)
         os.replace(part, whole)
     except (OSError, EOFError, KeyError, zlib.error) as error:
@@ -499,7 +497,7 @@ def fetch_dataset(
     name: str,  # of a dataset in `known_datasets()`
     base_url: str | None = None,  # a mirror: files are taken from here by their names, instead of where they are published
     cache: str | Path | None = None,  # folder to keep them in; None for `cache_folder()`
-    progress: bool = False,  # show a bar for each download, on a terminal
+    progress: bool = False,  # tell how far each download is
 ) -> dict[str, Path]:  # each file, by what `read_profiles` takes it as
     "Have a dataset's files in the cache, checked. Raises `ProfileError` if one cannot be had, or is not the right one."
     cache, paths = Path(cache or cache_folder()).expanduser().absolute(), {}
@@ -529,7 +527,7 @@ def load_dataset(
     name: str,  # of a dataset in `known_datasets()`
     *,
     cache: str | Path | None = None,  # folder of fetched files; None for `cache_folder()`
-    progress: bool = False,  # show a bar for each download, on a terminal
+    progress: bool = False,  # tell how far each download is
     **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
 ):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
     "Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read."

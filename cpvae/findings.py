@@ -6,15 +6,18 @@
 __all__ = ['NAMES', 'TRIVIAL', 'METRICS', 'MIN_PAIRS', 'COLOURS', 'example_run', 'small_type', 'display_name', 'number',
            'usual_order', 'score_matrix', 'arithmetic_models', 'advantages', 'lsa_summary', 'pair_table',
            'reconstruction_findings', 'shuffled_findings', 'baseline_findings', 'blind_findings',
-           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'findings']
+           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'findings',
+           'best_model', 'model_called']
 
 # %% ../nbs/07a_findings.ipynb #e6126978
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from .checks import choose, counted
 from .scoreboard import paired_difference
 
 # %% ../nbs/07a_findings.ipynb #22f7f774
@@ -438,6 +441,37 @@ def findings(
     if reconstruction is not None and len(reconstruction):
         words = reconstruction_findings(reconstruction) + shuffled_findings(reconstruction)
     if lsa is None or not len(lsa):
-        return words + ["Arithmetic was not scored: it needs compounds annotated A alone, B alone and A|B, and no such pair was found."]
+        why = run.get("no_pair") or "It needs compounds annotated A alone, B alone and A|B, and no such pair was found."
+        return words + [f"Arithmetic was not scored. {why}"]
     *warning, limits = limit_findings(run, lsa)
     return [*words, *warning, *(p for metric in METRICS for p in baseline_findings(lsa, metric)), *blind_findings(lsa), *specificity_findings(lsa), *reference_findings(lsa), *significance_findings(lsa), limits]
+
+# %% ../nbs/07a_findings.ipynb #ask00002
+def best_model(
+    names: Sequence[str],  # models of a run
+    lsa: pd.DataFrame | None = None,  # lsa.csv, if there is one
+    reconstruction: pd.DataFrame | None = None,  # reconstruction.csv, if there is one
+) -> tuple[str, str]:  # one of them; why, in words
+    "The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out profiles."
+    if len(names) == 1:
+        return names[0], "the only model of this run"
+    if lsa is not None and (scored := [m for m in names if m in set(lsa.model)]):
+        mean = score_matrix(lsa)[scored].mean().sort_values(kind="stable")
+        return mean.index[0], f"nearest to the truth over {counted(lsa.pair.nunique(), 'pair')} of this run: mean L2 {_brief(mean.iloc[0])}; {_listing(mean.iloc[1:])}"
+    if reconstruction is not None:
+        real = reconstruction[~reconstruction.shuffled & reconstruction.model.isin(names)]
+        for split, rows in (("test", "held-out"), ("valid", "validation")):
+            if len(fvu := real[real.split == split].set_index("model").fvu.dropna().sort_values(kind="stable")):
+                return fvu.index[0], f"no pair was scored, and it rebuilds {rows} profiles best: FVU {_brief(fvu.iloc[0])}; {_listing(fvu.iloc[1:])}"
+    return names[0], "the first model of this run, in which none was scored"
+
+# %% ../nbs/07a_findings.ipynb #ask00005
+def model_called(
+    asked: str,  # what a user calls a model: "beta", "β-VAE", "Beta VAE", "pca"
+    names: Sequence[str],  # models of a run
+) -> str:  # one of them
+    "The model of a run that goes by a name. Raises ProfileError for a name that none has."
+    plain = lambda name: re.sub(r"[\s_-]+", "", str(name).casefold().replace("β", "beta"))
+    known = {name: name for name in names} | {display_name(name): name for name in names if plain(display_name(name)) != plain(name)}
+    spelled = {plain(name): name for name in known}
+    return choose(spelled.get(plain(asked), asked), known, "model")

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from tqdm.auto import tqdm
 
+from .checks import counted
 from .models import VAE, CollapseWarning, collapse_note
+from .progress import Stage, on_terminal
 from .training import DivergedError, one_thread, shuffle_columns
 
 # %% ../nbs/03a_fits.ipynb #13c4668a
@@ -48,16 +49,18 @@ def fit_many(
     seed: int = 0,  # of the shuffling
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write, one a VAE; None: none
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
 ) -> dict[Hashable, VAE | PCA]:  # name to fitted model, in the order given
     "Fit many models. The result does not depend on `jobs`. Raises DivergedError, naming the model; warns of collapsed ones."
+    epochs = progress and on_terminal() and effective_n_jobs(jobs) == 1
     tasks = (
-        delayed(_named_fit)(key, model, X, X_valid, seed if key in shuffled else None, checkpoints and checkpoints / f"{_file_name(key)}.safetensors")
+        delayed(_named_fit)(key, model, epochs, X, X_valid, seed if key in shuffled else None, checkpoints and checkpoints / f"{_file_name(key)}.safetensors")
         for key, model in models.items()
     )
-    with quiet_workers():
-        done = tqdm(Parallel(n_jobs=jobs, return_as="generator")(tasks), "fitting", len(models), leave=False, disable=None if progress else True)
-        fitted = dict(zip(models, done, strict=True))
+    controls = sum(key in shuffled for key in models)
+    what = counted(len(models) - controls, "model") + (f" and {counted(controls, 'shuffled control')}" if controls else "")
+    with quiet_workers(), Stage(f"fitting {what} ({counted(len(X), 'profile')})", len(models), progress, unit="fit") as stage:
+        fitted = dict(zip(models, stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)), strict=True))
     for key, model in fitted.items():
         if isinstance(model, VAE) and key not in shuffled and (note := collapse_note(model)):
             warnings.warn(f"{_file_name(key)}: {note}", CollapseWarning, stacklevel=2)
@@ -68,11 +71,13 @@ def _file_name(key: Hashable) -> str:
     return "-".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
 
 
-def _named_fit(key: Hashable, *arguments) -> VAE | PCA:  # `fit_one`, whose errors say which model
+def _named_fit(key: Hashable, model: VAE | PCA, epochs: bool, *arguments) -> VAE | PCA:  # `fit_one`, whose errors say which model; `epochs` are told of
+    epochs = epochs and isinstance(model, VAE)
     try:
-        return fit_one(*arguments)
+        fitted = fit_one(clone(model).set_params(progress=True) if epochs else model, *arguments)
     except DivergedError as error:
         raise DivergedError(f"model {_file_name(key)}: {error}") from error
+    return fitted.set_params(progress=model.progress) if epochs else fitted
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from scipy.stats import false_discovery_control, ortho_group
 from sklearn.decomposition import PCA
 
 from .checks import text_of
-from .data import dose_levels
+from .data import VAR_BLANKS, annotated, dose_levels, with_blanks
 from .models import VAE, posterior
 
 # %% ../nbs/05_interpretation.ipynb #16019db9
@@ -89,6 +89,7 @@ def feature_groups(
     "Groups of CellProfiler features. Raises ValueError if there are none, as for genes, or for another `by`."
     if by not in ("compartment_channel", "feature_group"):
         raise ValueError(f"by is 'compartment_channel' or 'feature_group', not {by!r}")
+    var = with_blanks(var, VAR_BLANKS)
     if by == "feature_group":
         names = [[group] if group else [] for group in var["feature_group"]]
     else:  # AreaShape, Neighbors and the like belong to no channel and stand for themselves
@@ -289,7 +290,7 @@ def association_table(
 ) -> pd.DataFrame:  # latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted), share (of the variance of all wells), p, q
     "What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows."
     found, whole = [], codes.var(axis=0, ddof=1)
-    for factor, rows, values, labels, within in _factors(codes, profiles):
+    for factor, rows, values, labels, within in _factors(codes, annotated(profiles)):
         strata = pd.factorize(np.zeros(len(values)) if within is None else within)[0]
         k, inside = len(set(labels)), pd.Series(labels).groupby(strata).nunique()
         if k in (1, len(values)) or inside.max() < 2:
@@ -370,7 +371,7 @@ def traversal_table(
     profiles: AnnData,  # `[N,G]` from `prepare_profiles`; those of the training part give each latent's mean and sd
 ) -> pd.DataFrame:  # model, latent, feature, compartment, channel, contribution (signed change from -3 to +3 sd, scaled feature value)
     "What every latent of every model moves: the table `traversal` of a run."
-    x, about = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()], profiles.var
+    x, about = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()], with_blanks(profiles.var, VAR_BLANKS)
     tables = []
     for name, model in models.items():
         changes = traverse(model, x)

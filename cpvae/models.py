@@ -191,7 +191,7 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     patience: int | None = None  # stop after so many epochs without a better validation value; None: never
     random_state: Any = None  # seed, `RandomState` or None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # to train on; "auto": an accelerator if there is one
-    progress: bool = False  # show a bar, on a terminal
+    progress: bool = False  # tell how far it is, see `Stage`
 
     @property
     def _n_features_out(self) -> int:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -32,7 +33,6 @@ from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
 from torch.cuda import OutOfMemoryError
-from tqdm.auto import tqdm
 
 from .containers import write_profiles
 from .checks import ProfileError
@@ -42,8 +42,9 @@ from .fits import fit_many, quiet_workers
 from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import VAE, CollapseWarning, collapse_note, load_model, make_vae, save_model
+from .progress import Stage, on_terminal
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
-from .report import write_report
+from .report import choose_model, write_report
 from .scoreboard import by_target, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
 from .training import CheckpointError, DivergedError, device_name, differences, one_thread, torch_device
@@ -148,7 +149,7 @@ def fit_models(
     jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
     *,
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
     "Fit every model and its shuffled control. Raises ProfileError if training diverges, a GPU's memory is full, or a checkpoint cannot be used."
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
@@ -201,16 +202,17 @@ def compute_tables(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
     jobs: int = 1,  # tables at the same time
+    progress: bool = False,  # tell how far it is, see `Stage`; a worker only where there is a terminal
 ) -> tuple[dict[str, pd.DataFrame], dict[str, float], str]:  # tables by name; seconds by name; why there is no arithmetic, "" if there is
     "Everything a run measures."
-    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    real, told = {name: model for (name, shuffled), model in fitted.items() if not shuffled}, progress and on_terminal()
     work = {
-        "umap": (umap_table, fitted, profiles, config.seed),
-        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset]),
+        "umap": (umap_table, fitted, profiles, config.seed, 500, told),
+        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset], 1, told),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
-    with quiet_workers():
+    with quiet_workers(), Stage("measuring reconstruction and arithmetic, drawing the map", show=progress):
         done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
     arithmetic = done["lsa"][0]
     tables = {"training": training_table(fitted), "latent_units": units_table(fitted), **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")}}
@@ -235,8 +237,8 @@ def run_record(
 ) -> dict[str, Any]:  # run.json
     "What was run, on what, with what."
     about, facts = profiles.uns["cpvae"], describe_profiles(profiles)
-    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns")}
-    data["evaluable pairs"] = len(facts["evaluable pairs"])
+    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns", "incomplete pairs")}
+    data |= {name: len(facts[name]) for name in ("evaluable pairs", "incomplete pairs")}
     data |= {f"{part} profiles": int(n) for part, n in profiles.obs["split"].value_counts().sort_index().items()}
     packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
     return {
@@ -384,46 +386,40 @@ def run_pipeline(
     jobs: int = -1,  # fits at the same time; -1: one a core; changes no result
     resume: bool = False,  # go on with what a killed or interrupted run left; a finished run of the same plan stays as it is
     command: str = "cpvae.pipeline.run_pipeline",  # how the run was started, for the record
-    progress: bool = False,  # say what is being done
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Path:  # the run folder, absolute
     "Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way."
     config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
     config = replace(config, device=torch_device(config.device).type)
-    say = tqdm.write if progress else lambda _: None
     with one_thread():
         prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)
         plan = run_plan(prepared, config)
         if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text(encoding="utf-8")).get("plan") == plan:
-            say(f"{out.name} is finished; there is nothing to resume")
+            if progress:
+                print(f"{out.name} is finished; there is nothing to resume", file=sys.stderr)
             return out
         with into_place(out, plan, resume) as folder:
-            say(f"fitting {len(config.models)} models and their shuffled controls on {(prepared.obs['split'] == 'train').sum():,} profiles")
             fitted, seconds["fit"] = _timed(partial(fit_models, checkpoints=folder / "checkpoints", progress=progress), prepared, config, jobs)
-            say("measuring reconstruction, map and arithmetic")
-            (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs)
+            (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs, progress)
             models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
             notes = [f"{name}: {note}" for name, m in models.items() if isinstance(m, VAE) and (note := collapse_note(m))] + [missing] * bool(missing)
             record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes)
-            write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}})
+            with Stage("drawing figures and writing the report", show=progress):
+                write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}} | ({"no_pair": missing} if missing else {}))
     return out
 
 # %% ../nbs/09_pipeline.ipynb #c2da0d91
 def open_run(
     run_dir: str | Path,  # a run folder
-    model: str | None = None,  # a model of the run; None: its first
+    model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
 ) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
     "What a finished run keeps for questions. Raises ProfileError for an unknown model or folder."
-    run_dir = Path(run_dir)
-    if not (run_dir / "latents.h5ad").is_file():
-        raise ProfileError(f"{run_dir}: not a run folder; `cpvae run PROFILES --out FOLDER` makes one")
-    names = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["config"]["models"]
-    if model is not None and model not in names:
-        raise ProfileError(f"{run_dir.name} has no model {model!r}; it has {', '.join(names)}")
+    name, _ = choose_model(run_dir, model)
     try:
-        transformer = load_model(run_dir / "models" / (model or names[0]))
+        transformer = load_model(Path(run_dir) / "models" / name)
     except ValueError as error:
         raise ProfileError(str(error)) from error
-    return model or names[0], transformer, read_h5ad(run_dir / "latents.h5ad")
+    return name, transformer, read_h5ad(Path(run_dir) / "latents.h5ad")
 
 # %% ../nbs/09_pipeline.ipynb #b711936e
 @dataclass(frozen=True, eq=False)
@@ -434,35 +430,41 @@ class Prediction:
     nearest: pd.DataFrame  # compound, moa, cosine (low, high), l2, n_wells; nearest first
     moved: pd.DataFrame  # features by how far they move from the control, with intervals
     summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
+    why: str  # how the model came to be the one that was asked, in words
 
 # %% ../nbs/09_pipeline.ipynb #a96e3ed4
 def predict_from_run(
     run_dir: str | Path,  # a run folder
     a: str,  # first mechanism, as annotated
     b: str,  # second mechanism
-    model: str | None = None,  # a model of the run; None: its first
+    model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
     n: int | None = 10,  # how many compounds to list; None: all
     seed: int = 0,  # of the bootstrap behind the intervals
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Prediction:  # A - D + B, decoded
     "Predict the state of A and B together. Raises ProfileError for an unknown mechanism, model or folder."
-    name, transformer, profiles = open_run(run_dir, model)
+    name, why = choose_model(run_dir, model)
+    _, transformer, profiles = open_run(run_dir, name)
     with one_thread():
         arithmetic = prepare(profiles)
         latents = latent_groups(transformer, arithmetic, profiles)
-        state = predicted_state(transformer, arithmetic, latents, a, b)
-        draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
-        moved = moved_features(profiles, arithmetic, state, draws, None)
-        return Prediction(pd.Series(state, profiles.var_names, name=name), nearest_compounds(arithmetic, state, n, draws), moved, summarize_moves(moved))
+        state = pd.Series(predicted_state(transformer, arithmetic, latents, a, b), profiles.var_names, name=name)
+        with Stage("resampling compounds and wells of A and B, 1,000 times", show=progress):
+            draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
+            near = nearest_compounds(arithmetic, state.to_numpy(), n, draws)
+            moved = moved_features(profiles, arithmetic, state.to_numpy(), draws, None)
+    return Prediction(state, near, moved, summarize_moves(moved), why)
 
 # %% ../nbs/09_pipeline.ipynb #08d1eb48
 def screen_run(
     run_dir: str | Path,  # a run folder
     pairs: bool = False,  # pairs of mechanisms instead of single ones
     seed: int = 0,  # of the null
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
     "Candidates for unknown or second mechanisms. Raises ProfileError for a folder that is no run, or too few annotated compounds."
     _, _, profiles = open_run(run_dir)
     with one_thread():
         arithmetic = prepare(profiles)
-        singles = screen(arithmetic, barred=analogues(arithmetic, profiles), seed=seed)
+        singles = screen(arithmetic, barred=analogues(arithmetic, profiles), seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles

@@ -15,6 +15,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 
 from .checks import ProfileError, text_of
+from .data import OBS_BLANKS, with_blanks
 from .fits import fit_one, quiet_workers
 from .lsa import Arithmetic, Latents, Pair, latent_groups
 from .models import VAE
@@ -28,7 +29,7 @@ def wells_of(
     strict: bool = False,  # also what carries A or B without the other
 ) -> np.ndarray:  # `[N]` bool
     "Wells of compounds that carry any of the pairs. Raises ProfileError for a pair that nothing carries: a comma may be missing."
-    terms, out = text_of(profiles.obs["moa"]).map(lambda label: frozenset(label.split("|"))), []
+    terms, out = text_of(with_blanks(profiles.obs, OBS_BLANKS)["moa"]).map(lambda label: frozenset(label.split("|"))), []
     for pair in pairs:
         want = frozenset(pair)
         if isinstance(pair, str) or not terms.map(want.issubset).any():

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .checks import ProfileError, counted, listed, text_of
-from .data import dose_levels, row_digests, similar_mechanisms
+from .data import OBS_BLANKS, annotated, dose_levels, row_digests, similar_mechanisms, with_blanks
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):
@@ -39,7 +39,7 @@ def drop_copies(
     about = kept.uns["cpvae"] = {**profiles.uns["cpvae"]}
     about["n_copies"] = int(about["n_copies"] + copies.sum())
     if copies.any():
-        moa, filled, torn = _copied_moa(profiles.obs, keys)
+        moa, filled, torn = _copied_moa(with_blanks(profiles.obs, OBS_BLANKS), keys)
         kept.obs["moa"] = moa[~copies]
         note = f"Left out as exact copies of an earlier row: {counted(int(copies.sum()), 'row')}"
         note += f"; annotated from a copy: {counted(filled, 'compound')}" if filled else ""
@@ -107,6 +107,7 @@ def normalize_profiles(
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
+    profiles = annotated(profiles)
     by = "table" if (profiles.obs["plate"] == "").all() else by
     groups = text_of(profiles.obs["plate"]) if by == "plate" else pd.Series("", profiles.obs_names)
     reference = profiles.obs["is_control"].to_numpy(bool) if on == "controls" else np.ones(profiles.n_obs, bool)
@@ -155,6 +156,7 @@ def consensus_profiles(
     "Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls."
     from anndata import AnnData
 
+    profiles = annotated(profiles)
     group = _treatments(profiles.obs)
     rows = group >= 0
     frame = pd.DataFrame(profiles.X[rows], columns=profiles.var_names).assign(Metadata_group=group[rows])
@@ -292,7 +294,7 @@ def split_profiles(
     "Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown."
     if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
         raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
-    obs, rng = profiles.obs, np.random.default_rng(seed)
+    obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
     profiles.obs["split"] = {
         "compound": lambda: _by_compound(obs, valid, test, rng),
         "rows": lambda: _by_rows(profiles, valid, test, seed),
@@ -399,6 +401,7 @@ def control_profile(
     "The state of the control: mean of control wells within plates, then over plates; or the scaled zero vector."
     if profiles.uns["cpvae"]["zero_control"]:
         return scale_values(np.zeros(profiles.n_vars), profiles)
+    profiles = annotated(profiles)
     control = profiles.obs["is_control"].to_numpy(bool)
     wells = pd.DataFrame(np.asarray(profiles.layers["scaled"][control], np.float64))
     return wells.groupby(text_of(profiles.obs["plate"]).to_numpy()[control]).mean().mean().to_numpy(np.float32)

@@ -26,11 +26,12 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
 from sklearn.decomposition import PCA
-from tqdm.auto import tqdm
 
+from .checks import counted
 from .distances import fidelity, nearest_distances
 from .fits import fit_one, quiet_workers
 from .models import VAE, make_vae, plan_of
+from .progress import Stage
 from .training import DivergedError, one_thread
 
 # %% ../nbs/04_selection.ipynb #d4d7ac2d
@@ -153,7 +154,7 @@ def weight_curve(
     preset: str = "chow2022",  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     seeds: Sequence[int] = range(3),  # of weights, order, noise and draws
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_point`
     "What each weight brings. The result does not depend on `jobs`. Raises ValueError for an unknown name or too few validation profiles."
@@ -166,9 +167,9 @@ def weight_curve(
 
 # %% ../nbs/04_selection.ipynb #c7f79537
 def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool) -> list:  # results, in order
-    with quiet_workers():
-        done = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)
-        return list(tqdm(done, "fitting", len(arguments), leave=False, disable=None if progress else True))
+    what = f"fitting {counted(len(arguments), 'model')} ({counted(len(arguments[0][1]), 'profile')})" if arguments else ""
+    with quiet_workers(), Stage(what, len(arguments), progress and bool(arguments), unit="fit") as stage:
+        return list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)))
 
 # %% ../nbs/04_selection.ipynb #30925922
 # Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer to "one".
@@ -235,7 +236,7 @@ def latent_curve(
     preset: str = "recommended",  # of `make_vae`
     seeds: Sequence[int] = range(3),  # of weights, order and noise
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a VAE the other `held_out_scores`
     "What a model of each size leaves unexplained of validation profiles, beside PCA. The result does not depend on `jobs`."
@@ -443,7 +444,7 @@ def tune(
     trials: int = 50,  # to add
     seed: int = 0,  # of the search
     jobs: int | None = None,  # trials at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's; one of the space is then not searched
 ) -> optuna.Study:  # all trials, earlier ones and those of others included
     "Search the settings of a VAE by TPE. Raises ValueError for an unknown name, or a storage that holds another search."
@@ -451,19 +452,18 @@ def tune(
     make()  # refuses unknown names before anything is written
     space = space_of(preset, variant, settings)
     study = open_study(storage, {"data": _digest(X, X_valid), "variant": variant, "preset": preset, "settings": {k: str(v) for k, v in settings.items()}})
-    with quiet_workers(), tqdm(total=trials, desc="trials", leave=False, disable=None if progress else True) as bar:
+    with quiet_workers(), Stage(f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})", trials, progress, unit="trial") as stage:
         for first in range(0, trials, width := effective_n_jobs(jobs)):
             asked = [ask(study, space, seed) for _ in range(min(width, trials - first))]
             models = [make(**vae_settings(t.params), random_state=_seed(seed, t.number, 1)) for t in asked]
             bounds = stopping_bounds(study)
-            _try_together(study, asked, [(m, X, X_valid, "beta" in space, bounds) for m in models], jobs)
-            bar.update(len(asked))
+            _try_together(study, asked, [(m, X, X_valid, "beta" in space, bounds) for m in models], jobs, stage)
     return study
 
 # %% ../nbs/04_selection.ipynb #909c6ce5
-def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None) -> None:  # fit, judge, report
+def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None, stage: Stage) -> None:  # fit, judge, report
     try:
-        done = Parallel(n_jobs=jobs)(delayed(trial_value)(*each) for each in arguments)
+        done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(trial_value)(*each) for each in arguments)))
     except BaseException:  # also an interrupt: nobody should wait for these trials
         for trial in asked:
             study.tell(trial, state=TrialState.FAIL)

@@ -20,6 +20,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .checks import ProfileError, text_of
+from .data import annotated
 from .distances import fidelity
 from .evaluation import reconstruct
 from .findings import COLOURS, display_name, small_type, usual_order
@@ -131,7 +132,8 @@ def fidelity_tables(
     "How real each model's profiles are, beside real ones. Raises ProfileError without validation profiles."
     x, split, rng = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), np.random.default_rng(seed)
     control = profiles.obs["is_control"].to_numpy(bool)
-    who = np.where(control, "control " + text_of(profiles.obs["plate"]), text_of(profiles.obs["compound"]))
+    obs = annotated(profiles).obs
+    who = np.where(control, "control " + text_of(obs["plate"]), text_of(obs["compound"]))
     rows = {part: np.flatnonzero(split == part) for part in ("train", "valid", "test")}
     chosen, n = rng.permutation(rows["test"])[:most], min(most, len(rows["test"]))
     other, test = rng.permutation(rows["train"])[:n], x[chosen]

@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
-
-from .checks import ProfileError, choose
+from .checks import ProfileError, choose, counted
+from .progress import Stage
 
 # %% ../nbs/02_training.ipynb #7b81a6b2
 _GUARD = threading.Lock()
@@ -308,7 +308,7 @@ def train(
     every: int = 10,  # epochs between two checkpoints
     about: dict[str, Any] | None = None,  # JSON-able: settings and data the checkpoint belongs to, beside the plan
     after_epoch: Callable[[pd.DataFrame], None] | None = None,  # called with the history after each epoch; what it raises ends the training
-    progress: bool = False,  # show a bar (never when the output is not a terminal)
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
     "Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint."
     device = torch_device(plan.device)
@@ -318,8 +318,9 @@ def train(
     if checkpoint and checkpoint.exists():
         read_checkpoint(checkpoint, standing, about)
     left = iter(lambda: ended(standing, plan), True)
-    with one_thread():  # no bar unless it is wanted: it would leave its lock behind in a worker that is interrupted
-        for _ in _with_bar(left, len(standing.history), plan.epochs) if progress else left:
+    what = f"training for {plan.epochs:,} epochs at most ({counted(len(x), 'profile')})"
+    with one_thread(), Stage(what, plan.epochs, progress, unit="epoch", begun=len(standing.history)) as stage:
+        for _ in stage.each(left):
             one_epoch(standing, x, x_valid, plan)
             if after_epoch:
                 after_epoch(_table(standing.history))
@@ -332,12 +333,6 @@ def train(
 
 def _table(history: list[dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame([{"epoch": i} | row for i, row in enumerate(history, 1)])
-
-
-def _with_bar(steps: Iterator, done: int, total: int) -> Iterator:  # the same, with a bar on a terminal
-    from tqdm.auto import tqdm
-
-    return tqdm(steps, "epochs", total, initial=done, leave=False, disable=None)
 
 # %% ../nbs/02_training.ipynb #d21facac
 def ended(
