@@ -74,7 +74,7 @@ def text_of(
     text = values.astype(object).map(str).to_numpy(object)
     return pd.Series(np.append(text, "")[codes], column.index, dtype=object, name=column.name)
 
-# %% ../nbs/00_checks.ipynb #chk00016
+# %% ../nbs/00_checks.ipynb #687ec4f3
 def with_plain_text(
     table: pd.DataFrame,  # `[rows,columns]`, its text of any type
 ) -> pd.DataFrame:  # the same, its text as objects, None where it is missing
