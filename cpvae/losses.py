@@ -78,7 +78,7 @@ def bandwidth(
     kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
 ) -> float:  # h, latent units
     "Bandwidth of the MMD's kernel for a latent space of a given size. Raises ProfileError for an unknown kernel."
-    return choose(kernel, {"gaussian": math.sqrt(n_latent), "chow2022": n_latent / math.sqrt(2)}, "kernel")
+    return choose(kernel, {"gaussian": math.sqrt, "chow2022": lambda n: n / math.sqrt(2)}, "kernel")(n_latent)
 
 # %% ../nbs/01_losses.ipynb #d460d4a4
 def total_loss(

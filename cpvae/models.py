@@ -507,10 +507,8 @@ _PCA_TENSORS = ("mean_", "components_", "explained_variance_")
 def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:  # JSON-able config, named tensors
     names = [str(f) for f in getattr(model, "feature_names_in_", [])]
     config = {"format": FORMAT, "class": type(model).__name__, "n_features": model.n_features_in_, "features": names}
-    if isinstance(model, PCA) and not model.whiten:
+    if isinstance(model, PCA):
         return config | {"n_components": model.n_components_}, {k: torch.tensor(np.ascontiguousarray(getattr(model, k))) for k in _PCA_TENSORS}
-    if not isinstance(model, VAE):
-        raise ProfileError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
     params = model.get_params() | {"random_state": model.seed_, "progress": False}
     return config | {"seed": model.seed_, "params": params}, {k: v.contiguous() for k, v in model.network_.state_dict().items()}
 
@@ -520,6 +518,8 @@ def save_model(
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
 ) -> None:
     "Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, ProfileError for another model."
+    if not isinstance(model, (VAE, PCA)) or getattr(model, "whiten", False):
+        raise ProfileError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
     check_is_fitted(model)
     config, tensors = _describe(model)
     folder = Path(folder)
