@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STANDARD_COLUMNS', 'COMPARTMENTS', 'CHANNELS', 'CONTROL_VALUES', 'NO_COMPOUND', 'MICROMOLAR', 'HOURS', 'OBS_BLANKS',
            'VAR_BLANKS', 'MOA_KEYS', 'guess_columns', 'parse_feature', 'finite_part', 'find_controls',
-           'doses_in_micromolar', 'mend_moa', 'standard_obs', 'with_blanks', 'annotated', 'join_mechanisms',
-           'profiles_from_parts', 'profiles_from_table', 'read_profiles', 'dose_levels', 'mechanism_groups',
-           'evaluable_pairs', 'incomplete_pairs', 'lacks', 'why_no_pair', 'similar_mechanisms', 'row_digests',
-           'describe_profiles']
+           'dose_unit_named', 'doses_in_micromolar', 'mend_moa', 'standard_obs', 'with_blanks', 'annotated',
+           'join_mechanisms', 'profiles_from_parts', 'profiles_from_table', 'read_profiles', 'dose_levels',
+           'mechanism_groups', 'evaluable_pairs', 'incomplete_pairs', 'lacks', 'why_no_pair', 'similar_mechanisms',
+           'pair_named', 'row_digests', 'describe_profiles']
 
 # %% ../nbs/00_data.ipynb #ad4b7f32
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed, text_of, with_plain_text
+from .checks import ProfileError, choose, counted, listed, text_of, with_plain_text
 from .containers import Parts, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
@@ -79,7 +79,8 @@ def guess_columns(
     for standard, sources in STANDARD_COLUMNS.items():
         wanted = given.get(standard)
         if wanted and _bare(wanted) not in present:
-            raise ProfileError(f"{where}: has no column {wanted}; it has {listed(list(metadata.columns), 8) or 'no Metadata_ column'}")
+            option = "" if standard == "well" else f" (--{standard}-column)"
+            raise ProfileError(f"{where}: has no column {wanted}{option}; it has {listed(list(metadata.columns), 8) or 'no Metadata_ column'}")
         known = [name.lower() for name in sources if name.lower() in present]
         if known[:1] in (["dose"], ["time"]) and _words(metadata[present[known[0]]], standard):
             known = []  # a bare "dose" of high and low, or the time of day
@@ -207,7 +208,7 @@ def find_controls(
     found, told = _matching(metadata, rules)
     if control and not told:
         some = listed(sorted(set(_text(metadata[columns["compound"]])) - {""}))
-        raise ProfileError(f'{where}: no row says "{control}"; {columns["compound"]} holds {some}')
+        raise ProfileError(f'{where}: no row says "{control}" (--control); {columns["compound"]} holds {some}')
     return found, told
 
 # %% ../nbs/00_data.ipynb #0b1ba889
@@ -275,6 +276,13 @@ def _converted(column, units, scale):
         ways.append(f"in {unit.replace('u', 'µ')}{how}" + (f" ({counted(n, 'row')})" if units.nunique() > 1 else ""))
     return "" if set(units) <= {base} else f"{column} {'; '.join(ways)}."
 
+# %% ../nbs/00_data.ipynb #dat0unit1
+def dose_unit_named(
+    text: str,  # a unit by any of its spellings: "uM", "µM", "um"
+) -> str:  # "M", "mM", "uM" or "nM"
+    "A unit of doses. Raises ProfileError for an unknown one."
+    return choose(_unit(text) if _unit(text) in MICROMOLAR else text, tuple(MICROMOLAR), "dose unit")
+
 # %% ../nbs/00_data.ipynb #78ff18c8
 def doses_in_micromolar(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
@@ -284,9 +292,7 @@ def doses_in_micromolar(
     dose_unit: str | None = None,  # unit of numbers that stand without one: "M", "mM", "uM" or "nM"; None to tell it from the columns
 ) -> tuple[np.ndarray, list[str]]:  # `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
     "Read a column of doses. Raises `ProfileError` if a treated row's dose is no number, negative or in an unknown unit."
-    given = _unit(dose_unit or "")
-    if given not in ("", *MICROMOLAR):
-        raise ProfileError(f"{where}: unknown dose unit {dose_unit}; there are {', '.join(MICROMOLAR)}")
+    given = dose_unit_named(dose_unit) if dose_unit else ""
     number, unit = _amounts(metadata, column, MICROMOLAR, where, treated, given)
     counts, notes = treated & number.notna().to_numpy(), []
     untold, other = counts & (unit == "").to_numpy(), counts & unit.isin(_NOT_MOLAR).to_numpy()
@@ -780,6 +786,16 @@ def similar_mechanisms(
     folded, asked = {text.casefold(): text for text in known}, name.strip().casefold()
     holding = sorted((low for low in folded if asked and asked in low), key=len)
     return [folded[low] for low in (holding or get_close_matches(asked, folded, cutoff=0.7))[:3]]
+
+# %% ../nbs/00_data.ipynb #dat0pair2
+def pair_named(
+    text: str,  # "A|B"
+) -> tuple[str, str]:  # the two mechanisms
+    "The mechanisms of a pair. Raises ProfileError for anything else."
+    terms = [term.strip() for term in str(text).split("|")]
+    if len(terms) != 2 or not all(terms) or terms[0] == terms[1]:
+        raise ProfileError(f"{text!r} is no pair; write two mechanisms as 'A|B'")
+    return terms[0], terms[1]
 
 # %% ../nbs/00_data.ipynb #c9d1356d
 def row_digests(

@@ -19,7 +19,6 @@ import time
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from http.client import HTTPException
 from itertools import combinations, product
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted
+from .checks import ProfileError, choose, counted
 from .containers import read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
 from .progress import Stage
@@ -263,11 +262,7 @@ def _dataset(entry):
 
 
 def _dataset_called(name):
-    known = known_datasets()
-    if name not in known:
-        near = get_close_matches(name.lower(), known, 1, 0.5)
-        raise ProfileError(f"{name}: no such dataset; there are {', '.join(known)}" + (f". Did you mean {near[0]}?" if near else ""))
-    return known[name]
+    return choose(name, known_datasets(), "dataset")
 
 # %% ../nbs/00a_datasets.ipynb #a6095004
 def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`

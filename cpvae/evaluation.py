@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .checks import counted
+from .checks import counted, must_decode
 from .progress import Stage
 from .training import one_thread, shuffle_columns
 
@@ -60,7 +60,8 @@ def reconstruct(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     x: np.ndarray,  # `[N,G]` profiles
 ) -> np.ndarray:  # `[N,G]` profiles after encoding and decoding
-    "A model's reconstruction of profiles. Raises ValueError if it holds NaN or infinite values."
+    "A model's reconstruction of profiles. Raises ProfileError for a model without an inverse, ValueError if it holds NaN or infinite values."
+    must_decode(model)
     with one_thread():
         x_hat = np.asarray(model.inverse_transform(model.transform(x)))
     if not np.isfinite(x_hat).all():

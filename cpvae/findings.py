@@ -174,7 +174,8 @@ def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
 ) -> pd.DataFrame:  # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other baselines
-    "One score of every predictor, a pair a row."
+    "One score of every predictor, a pair a row. Raises ProfileError for an unknown metric."
+    choose(metric, (*METRICS, "pearson", "rank"), "metric")
     blind = lsa.model == "mechanism_blind"
     wide = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).pivot(index="pair", columns="method", values=metric)
     order = [method for model in arithmetic_models(lsa) for method in (model, f"mechanism_blind/{model}")] + list(TRIVIAL)
@@ -193,6 +194,7 @@ def advantages(
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> pd.DataFrame:  # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below ten pairs), better (pairs)
     "Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA."
+    choose(metric, tuple(METRICS), "metric")
     matrix, models, rows = score_matrix(lsa, metric), arithmetic_models(lsa), []
     mechanisms = lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
     for method in models:
@@ -224,7 +226,8 @@ def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
-    "The pairs of one model beside the mechanism-blind prediction and the nearer parent."
+    "The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises ProfileError for a model that is not in the table."
+    choose(model, tuple(lsa.model.unique()), "model")
     l2 = score_matrix(lsa)
     table = lsa[lsa.model == model].set_index("pair")
     table["blind"] = l2.get(f"mechanism_blind/{model}")
@@ -301,9 +304,10 @@ def baseline_findings(
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> list[str]:  # one paragraph
     "The best arithmetic by one score against every trivial baseline, or why that score is undefined."
+    what = choose(metric, METRICS, "metric")
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
     if mean.isna().all():
-        return [f"By {METRICS[metric]} nothing can be said: it compares a pair with other pairs, and there are none."]
+        return [f"By {what} nothing can be said: it compares a pair with other pairs, and there are none."]
     best = mean.idxmin() if metric == "l2" else mean.idxmax()
     table = advantages(lsa, metric).query("method == @best")
     sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])

@@ -18,7 +18,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from .checks import ProfileError, text_of
+from .checks import ProfileError, choose, must_decode, text_of
 from .data import OBS_BLANKS, annotated, dose_levels, evaluable_pairs, with_blanks
 from .preprocessing import control_profile
 
@@ -29,6 +29,10 @@ class Protocol:
     steps: bool = True  # average in steps, one compound one vote; False: pool all wells of a label
     time: Literal["main", "all"] = "main"  # "main": the time point that covers most compounds, the earliest of equals; "all": pool them
     dose: Literal["all", "strongest"] = "all"  # "all": mean over doses; "strongest": of each compound the dose farthest from the control
+
+    def __post_init__(self):
+        choose(self.time, ("main", "all"), "time")
+        choose(self.dose, ("all", "strongest"), "dose")
 
 
 # The protocol of each preset.
@@ -190,7 +194,8 @@ def latent_groups(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> Latents:  # encoded, then averaged
-    "Encode every well, then average. Without control wells the control is the encoded control state."
+    "Encode every well, then average. Without control wells the control is the encoded control state. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     wells = np.asarray(transformer.transform(profiles.layers["scaled"]))
     if arithmetic.control_weights.any():
         control = arithmetic.control_weights @ wells
@@ -204,7 +209,8 @@ def predict_states(
     arithmetic: Arithmetic,  # from `prepare`
     latents: Latents,  # from `latent_groups`, same transformer
 ) -> np.ndarray:  # `[P,G]` predicted state of each pair, scaled feature values
-    "Decoded A - D + B of every pair."
+    "Decoded A - D + B of every pair. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     mean = lambda mask: latents.compounds[mask].mean(0)
     z = np.stack([predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs])
     return np.asarray(transformer.inverse_transform(z.astype(latents.wells.dtype)), dtype=float)

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
-from .checks import counted, text_of
+from .checks import choose, counted, must_decode, text_of
 from .data import annotated
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
 from .progress import Stage
@@ -50,7 +50,8 @@ def silent_world(
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
 ) -> AnnData:  # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they act
-    "Simulate pairs of mechanisms without any effect, whose compounds share something else."
+    "Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises ProfileError for an unknown world."
+    choose(shared, WORLDS, "world")
     rng = np.random.default_rng(seed)
     compounds, (ill, bend) = _silent_compounds(shared, n_pairs, rng), rng.normal(size=(2, n_features))
     homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * ("plates" in shared or shared == "scaffold")
@@ -99,7 +100,8 @@ def shuffled_scores(
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and Pearson correlation with it; row 0: real labels
-    "The paper's null: labels permuted over wells, groups pooled over wells and doses."
+    "The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     pairs = arithmetic.pairs
     groups = sorted({m for p in pairs for m in (p.a, p.b, p.moa)} | {""})
     at = pd.Index(groups).get_indexer
@@ -339,12 +341,12 @@ def null_strata(
     pool: np.ndarray,  # `[C]` bool: compounds that take part
     blocks: np.ndarray,  # `[C]` from `compound_blocks`
 ) -> np.ndarray:  # `[C]` stratum within which labels are permuted; -1 outside the pool
-    "Who may be relabelled as whom. Raises KeyError for an unknown null."
-    return {
+    "Who may be relabelled as whom. Raises ProfileError for an unknown null."
+    return choose(null, {
         "anyone": lambda: np.where(pool, 0, -1),
         "strength": lambda: strength_strata(strength, pool),
         "matched": lambda: strength_strata(strength, pool, blocks),
-    }[null]()
+    }, "null")()
 
 # %% ../nbs/06a_nulls.ipynb #e8c36c1b
 def of_pair(
@@ -387,7 +389,11 @@ def permutation_tests(
     jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
-    "Test every pair under every model against relabelled compounds."
+    "Test every pair under every model against relabelled compounds. Raises ProfileError for an unknown null, or a transformer without an inverse."
+    for null in nulls:
+        choose(null, ("anyone", "strength", "matched"), "null")
+    for model in (of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))):
+        must_decode(model)
     blocks = compound_blocks(arithmetic, profiles)
     own = lambda each, i: {name: of_pair(value, i) for name, value in each.items()}
     tasks = (delayed(_test_pair)(p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed) for i, p in enumerate(arithmetic.pairs))

@@ -13,7 +13,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed, text_of
+from .checks import ProfileError, choose, counted, listed, text_of
 from .data import OBS_BLANKS, annotated, dose_levels, row_digests, similar_mechanisms, with_blanks
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
@@ -107,6 +107,8 @@ def normalize_profiles(
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
+    for value, known, what in ((method, tuple(_SPREADS), "method"), (by, ("plate", "table"), "by"), (on, ("controls", "all"), "on")):
+        choose(value, known, what)
     profiles = annotated(profiles)
     by = "table" if (profiles.obs["plate"] == "").all() else by
     groups = text_of(profiles.obs["plate"]) if by == "plate" else pd.Series("", profiles.obs_names)
@@ -154,6 +156,7 @@ def consensus_profiles(
     operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
 ):  # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells; metadata that differ within a treatment are left out
     "Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls."
+    choose(operation, ("modz", "median", "mean"), "operation")
     from anndata import AnnData
 
     profiles = annotated(profiles)
@@ -192,7 +195,7 @@ def _sizes(n, valid, test, thing, instead):
 
 def _fit_rows(profiles, fit_on, what):
     "Rows that a step may look at. Refuses if there is no split to tell."
-    if fit_on == "train" and "split" not in profiles.obs:
+    if choose(fit_on, ("train", "all"), "fit_on") == "train" and "split" not in profiles.obs:
         raise ProfileError(f"profiles have no split; call split_profiles first, or fit the {what} on all rows")
     return (profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)
 
@@ -292,15 +295,16 @@ def split_profiles(
     strict: bool = False,  # by="pair": test is all that has either mechanism
 ):  # the same AnnData, with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words
     "Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown."
-    if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
-        raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
-    obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
-    profiles.obs["split"] = {
+    deal = choose(by, {
         "compound": lambda: _by_compound(obs, valid, test, rng),
         "rows": lambda: _by_rows(profiles, valid, test, seed),
         "plate": lambda: _by_plate(obs, valid, test, rng),
         "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
-    }[by]()
+    }, "by")
+    if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
+        raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
+    obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
+    profiles.obs["split"] = deal()
     profiles.uns["cpvae"]["split"] = f"by {' '.join([by, *('|'.join([each] if isinstance(each, str) else each) for each in pair)])}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
     return profiles
 
@@ -320,6 +324,7 @@ def select_features(
     **arguments,  # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults otherwise
 ):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
     "Drop features with pycytominer. Raises `ProfileError` if there is no split to fit on, or no feature is left."
+    choose(fit_on, ("train", "all"), "fit_on")
     about = {**profiles.uns["cpvae"]}
     features, report = list(profiles.var_names), []
     if about["kind"] == "cell_painting":
@@ -371,10 +376,10 @@ def scale_profiles(
     fit_on: Literal["train", "all"] = "train",  # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
 ):  # the same AnnData, with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`
     "Scale every feature by what the training rows show. Raises `ProfileError` if there is no split to fit on."
+    middle, spread = choose(method, {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)}, "method")
     rows = _fit_rows(profiles, fit_on, "scaling")
     center, scale = np.zeros(profiles.n_vars), np.ones(profiles.n_vars)
     for columns in _blocks(profiles.n_vars, profiles.n_obs) if method != "none" else ():
-        middle, spread = {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp)}[method]
         fit = profiles.X[:, columns][rows].astype(np.float64)
         varies = np.ptp(fit, axis=0) > 0  # constant on training rows: left in its own unit
         center[columns], scale[columns] = middle(fit, axis=0), np.where(varies, spread(fit, axis=0), 1.0)

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .checks import ProfileError, counted, run_folder, text_of
+from .checks import ProfileError, choose, counted, run_folder, text_of
 from .data import annotated
 from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, best_model, display_name, findings, lsa_summary, model_called, number, pair_table, score_matrix, small_type, usual_order
 from .lsa import averaging_matrix, main_time
@@ -155,7 +155,7 @@ def plot_null(
     model: str,  # whose arithmetic
     max_pairs: int = 60,  # of more pairs, so many are shown, evenly spaced from best to worst
 ) -> Figure:  # pairs down, sorted by cosine less its permuted median
-    "Each pair's score under its own labels and under permuted ones. Raises ValueError if the model has no permutations."
+    "Each pair's score under its own labels and under permuted ones. Raises ProfileError if the model has no permutations."
     table = null_quantiles(null, model)
     total = len(table)
     table = table.iloc[np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))]
@@ -181,10 +181,8 @@ def null_quantiles(
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
-    "Quantiles of the permuted scores, and the real one. Raises ValueError if the model has no permutations."
-    rows = null[null.model == model].astype({"pair": str})
-    if rows.empty:
-        raise ValueError(f"no permutations of model {model!r}; there are: {', '.join(map(str, null.model.unique()))}")
+    "Quantiles of the permuted scores, and the real one. Raises ProfileError if the model has no permutations."
+    rows = null[null.model == choose(model, tuple(null.model.unique()), "model")].astype({"pair": str})
     permuted = rows[rows.permutation > 0].groupby("pair", sort=False)[["cosine", "l2"]].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     real = rows[rows.permutation == 0].set_index("pair")[["cosine", "l2"]]
     table = permuted.join(pd.concat({(c, "real"): real[c] for c in real}, axis=1))
@@ -302,7 +300,7 @@ def latent_summary(
     n: int = 4,  # features a unit
 ) -> pd.DataFrame:  # a row a unit, strongest first: latent, change (root mean square over features, scaled units), features (↑ rises, ↓ falls)
     "How far each latent unit of a model moves a profile, and which features most."
-    wide = traversal[traversal.model == model].pivot(index="latent", columns="feature", values="contribution")
+    wide = traversal[traversal.model == choose(model, tuple(traversal.model.unique()), "model")].pivot(index="latent", columns="feature", values="contribution")
     most = np.argsort(-wide.abs().to_numpy(), axis=1, kind="stable")[:, :n]
     named = [", ".join(f"{'↑' if row.iloc[k] > 0 else '↓'} {wide.columns[k]}" for k in top if row.iloc[k]) for (_, row), top in zip(wide.iterrows(), most)]
     table = pd.DataFrame({"latent": wide.index.astype(str), "change": np.sqrt((wide**2).mean(axis=1).to_numpy()), "features": named})

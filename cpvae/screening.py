@@ -17,7 +17,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control, rankdata
 from sklearn.covariance import LedoitWolf
 
-from .checks import ProfileError, counted, text_of
+from .checks import ProfileError, counted, must_decode, text_of
 from .data import VAR_BLANKS, similar_mechanisms, with_blanks
 from .lsa import Arithmetic, Latents, Pair, correlate, find_pair, predict_pair, unit
 from .nulls import draw_disjoint, reweighted, strength_strata
@@ -50,7 +50,8 @@ def predicted_state(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone."
+    "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone, or the transformer has no inverse."
+    must_decode(transformer)
     pair = any_pair(arithmetic, a, b)
     z = predict_pair(latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0))
     return np.asarray(transformer.inverse_transform(z[None].astype(latents.wells.dtype)), dtype=float)[0]
@@ -66,6 +67,7 @@ def predicted_draws(
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a single well
     "Bayesian bootstrap of a predicted state, over compounds and over wells. Raises ProfileError as `predicted_state` does."
+    must_decode(transformer)
     pair, rng = any_pair(arithmetic, a, b), np.random.default_rng(seed)
     if min(arithmetic.weights[np.flatnonzero(mask)].nnz for mask in (pair.in_a, pair.in_b)) < 2:
         return np.full((n, len(arithmetic.control)), np.nan)
@@ -273,7 +275,7 @@ def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:  # `[C
     members = mechanism_members(arithmetic.compounds["moa"])
     if not (members.sum() >= least).any():
         most = members.sum()
-        raise ProfileError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Ask for fewer with min_compounds.")
+        raise ProfileError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Join a fuller table of mechanisms with --moa, and run again.")
     return members.loc[:, members.sum() >= least]
 
 
@@ -319,7 +321,7 @@ def screen_pairs(
     rows = singles[singles["n_members"] >= min_compounds]
     p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
     if p.shape[1] < 2:
-        raise ProfileError(f"{p.shape[1]} mechanisms have {min_compounds} other compounds; a pair takes two. Ask for fewer with min_compounds.")
+        raise ProfileError(f"{p.shape[1]} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
     a, b = np.array(list(combinations(range(p.shape[1]), 2))).T
     both = np.fmax(np.where(p.isna(), np.inf, p)[:, a], np.where(p.isna(), np.inf, p)[:, b])
     i, j = np.nonzero(np.isfinite(both))

@@ -128,7 +128,7 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "infinite dose": ("t.csv", with_cell("inf", column="Metadata_conc_uM"), {}, 'row 5 holds "inf"'),
     "dose in an unknown unit": ("t.csv", with_cell("3 stones", column="Metadata_conc_uM"), {}, 'row 5 holds "3 stones"'),
     "decimal comma in a dose": ("t.csv", with_cell("0,5", column="Metadata_conc_uM"), {}, 'row 5 holds "0,5"'),
-    "unknown unit asked for": ("t.csv", CSV, {"dose_unit": "pM"}, "unknown dose unit pM"),
+    "unknown unit asked for": ("t.csv", CSV, {"dose_unit": "pM"}, "unknown dose unit 'pM'; did you mean"),
     "text time": ("t.csv", TABLE.assign(Metadata_time_h="late").to_csv(index=False), {}, 'Metadata_time_h, row 1 holds "late"'),
     "long cell": ("t.csv", with_cell("x" * 10_000), {}, f"column {F0}, row 5"),
 }
