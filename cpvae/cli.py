@@ -158,7 +158,7 @@ Normalize = Annotated[str | None, typer.Option(help="First normalise each plate 
 Consensus = Annotated[str | None, typer.Option(help="First average replicate wells of a compound and dose.", show_default=False, **_one_of("consensus", "modz", "median", "mean"))]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")]
 Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at the same time; -1 is one a core. Changes no result.")]
-Device = Annotated[str, typer.Option(help="Where VAEs are trained: 'cpu', 'cuda' (NVIDIA), 'mps' (Apple, untested), or 'auto', an accelerator if there is one. Other devices give other fits of the same quality.")]
+Device = Annotated[str, typer.Option(help="Where VAEs are trained: cuda is NVIDIA's, mps Apple's (untested), auto an accelerator if there is one. Another device gives another fit of the same quality.", **_one_of("device", "auto", "cpu", "cuda", "mps"))]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing of progress: print results and errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -81,8 +81,9 @@ def feature_groups(
     by: Literal["compartment_channel", "feature_group"] = "compartment_channel",  # "compartment_channel" or "feature_group"
 ) -> pd.DataFrame:  # `[G,K]` bool: which groups each feature belongs to
     "Groups of CellProfiler features. Raises ValueError if there are none, as for genes, or for another `by`."
+    choose(by, ("compartment_channel", "feature_group"), "by")
     var = with_blanks(var, VAR_BLANKS)
-    if choose(by, ("compartment_channel", "feature_group"), "by") == "feature_group":
+    if by == "feature_group":
         names = [[group] if group else [] for group in var["feature_group"]]
     else:  # AreaShape, Neighbors and the like belong to no channel and stand for themselves
         kinds = [channel.split("|") if channel else [group] for channel, group in zip(var["channel"], var["feature_group"])]

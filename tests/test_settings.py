@@ -89,7 +89,7 @@ def right_values(kinds):
 VAE_KINDS = VAESettings._parameter_constraints
 MORE_OF_VAE = {
     "hidden_layer_sizes": [(8, 0), (8, 2.5), (True,), ("8",), [-1]],
-    "device": ["gpu", "cuad", "CPU", "cuda:", "cuda:x", "cpu:0"],
+    "device": ["gpu", "cuda:0", "cpu:0"],
 }
 
 
@@ -280,6 +280,7 @@ HERE = {  # a command that is right, on a table and a run that are there
 COLUMN = [("Metadata_nowhere", "Metadata_nowhere"), ("Metadata_compuond", "Metadata_compuond")]
 MISSING = [("nowhere.tsv", "no such file")]
 WORDS = {  # option that takes text: wrong values, and what the line says besides the option's name
+    "--device": [("gpu", "there are auto, cpu, cuda, mps"), ("cuad", "did you mean 'cuda'"), ("CPU", "did you mean 'cpu'")],
     "--preset": [("3", "recommended"), ("recomended", "did you mean 'recommended'"), ("Chow2022", "did you mean 'chow2022'")],
     "--normalize": [("3", "mad_robustize"), ("standardise", "did you mean 'standardize'")],
     "--consensus": [("3", "median"), ("modzz", "did you mean 'modz'")],
@@ -395,7 +396,7 @@ def test_words_of_the_command_line_are_those_of_the_package():
     from cpvae.pipeline import MODELS
 
     hints, at = typing.get_type_hints(RunConfig), {str(option): option for option in OPTIONS}
-    for name in ("preset", "normalize", "consensus", "group_by"):
+    for name in ("preset", "normalize", "consensus", "group_by", "device"):
         literal = next(h for h in (hints[name], *typing.get_args(hints[name])) if typing.get_origin(h) is typing.Literal)
         assert at[f"run --{name.replace('_', '-')}"].info.metavar.split("|") == list(typing.get_args(literal)), name
     assert at["tune --variant"].info.metavar.split("|") == list(PRESETS["recommended"])
