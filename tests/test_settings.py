@@ -280,7 +280,6 @@ HERE = {  # a command that is right, on a table and a run that are there
 COLUMN = [("Metadata_nowhere", "Metadata_nowhere"), ("Metadata_compuond", "Metadata_compuond")]
 MISSING = [("nowhere.tsv", "no such file")]
 WORDS = {  # option that takes text: wrong values, and what the line says besides the option's name
-    "--device": [("gpu", "there are auto, cpu, cuda, mps"), ("cuad", "did you mean 'cuda'"), ("CPU", "did you mean 'cpu'")],
     "--preset": [("3", "recommended"), ("recomended", "did you mean 'recommended'"), ("Chow2022", "did you mean 'chow2022'")],
     "--normalize": [("3", "mad_robustize"), ("standardise", "did you mean 'standardize'")],
     "--consensus": [("3", "median"), ("modzz", "did you mean 'modz'")],
@@ -388,7 +387,7 @@ def test_strict_takes_a_pair(place, monkeypatch):
 def test_there_are_options_to_try():
     names = {option.name for option in OPTIONS} | set(map(str, OPTIONS))
     assert len({option.command for option in OPTIONS}) == len(HERE) and len(OPTIONS) >= 100
-    assert {*WORDS, *READ} - {"--device"} <= names
+    assert {*WORDS, *READ} <= names
 
 
 def test_words_of_the_command_line_are_those_of_the_package():
