@@ -613,7 +613,6 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
-    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     "The predicted state of two mechanisms together, and the real compounds nearest to it."
@@ -626,7 +625,7 @@ def predict(
         from cpvae.findings import display_name
         from cpvae.pipeline import predict_from_run
 
-        found, short = predict_from_run(run, a, b, model, None, progress=not quiet), dict(index=False, float_format=lambda v: f"{v:.2f}")
+        found, short = predict_from_run(run, a, b, model, None), dict(index=False, float_format=lambda v: f"{v:.2f}")
         typer.echo(f"{a} + {b}: A - D + B; low and high: 95 % interval by resampling compounds and wells of A and B")
         typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
         typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{found.nearest.head(top).to_string(**short)}")

@@ -485,7 +485,6 @@ def predict_from_run(
     model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
     n: int | None = 10,  # how many compounds to list; None: all
     seed: int = 0,  # of the bootstrap behind the intervals
-    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Prediction:  # A - D + B, decoded
     "Predict the state of A and B together. Raises ProfileError for an unknown mechanism, model or folder."
     name, why = choose_model(run_dir, model)
@@ -494,10 +493,9 @@ def predict_from_run(
         arithmetic = prepare(profiles)
         latents = latent_groups(transformer, arithmetic, profiles)
         state = pd.Series(predicted_state(transformer, arithmetic, latents, a, b), profiles.var_names, name=name)
-        with Stage("resampling compounds and wells of A and B, 1,000 times", show=progress):
-            draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
-            near = nearest_compounds(arithmetic, state.to_numpy(), n, draws)
-            moved = moved_features(profiles, arithmetic, state.to_numpy(), draws, None)
+        draws = predicted_draws(transformer, arithmetic, latents, a, b, seed=seed)
+        near = nearest_compounds(arithmetic, state.to_numpy(), n, draws)
+        moved = moved_features(profiles, arithmetic, state.to_numpy(), draws, None)
     return Prediction(state, near, moved, summarize_moves(moved), why)
 
 # %% ../nbs/09_pipeline.ipynb #08d1eb48

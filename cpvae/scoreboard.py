@@ -292,7 +292,8 @@ def lsa_table(
     arithmetic, models = prepare(profiles, protocol), {**models, "additive_input": FunctionTransformer()}
     if not arithmetic.pairs:
         rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)
-        raise ProfileError(why_no_pair(profiles[rows], "" if rows.all() else " at the time that covers most compounds"))
+        at = "" if rows.all() else f" at {profiles.obs['time'][rows].max():g} h, the time that covers most compounds"
+        raise ProfileError(why_no_pair(profiles[rows], at))
     predicted = {name: predict_all(model, arithmetic, profiles) for name, model in models.items()}
     latents = {name: codes for name, (_, _, codes) in predicted.items()}
     table = score_table({name: every for name, (_, every, _) in predicted.items()}, arithmetic)
