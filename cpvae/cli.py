@@ -514,7 +514,7 @@ def next_run(
 @app.command("select-beta")
 @reads_profiles
 def select_beta(
-    ctx: typer.Context,
+    ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
     out: Annotated[Path | None, typer.Option(help="Table of the curve, one row a weight and seed; the figure and the choice stand beside it. Default: results/NAME-select-WEIGHT.csv.", show_default=False, callback=_checked_by(_is_a_table))] = None,
@@ -552,7 +552,7 @@ def select_beta(
 @app.command()
 @reads_profiles
 def tune(
-    ctx: typer.Context,
+    ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
     storage: Annotated[Path | None, typer.Option(help="Journal of the search; a search found there goes on, and several processes may share it. The trials and the choice stand beside it. Default: results/NAME-tune-VARIANT.log.", show_default=False, callback=_checked_by(_is_a_journal))] = None,

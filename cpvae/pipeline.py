@@ -53,8 +53,9 @@ from .screening import analogues, moved_features, nearest_compounds, predicted_d
 from .training import CheckpointError, DivergedError, device_name, differences, one_thread, torch_device
 
 # %% ../nbs/09_pipeline.ipynb #ad83c4e0
-# Models of a run, in the order of every table and figure; and which of them are VAEs.
+# Models of a run, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "pca")
+# Those of them that are VAEs.
 VARIANTS = tuple(PRESETS["recommended"])
 
 # How each preset splits, selects features (of Cell Painting), and scales profiles; genes are scaled by `scale_genes`.

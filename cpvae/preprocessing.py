@@ -66,7 +66,7 @@ def _check_references(groups, reference, on):
         what = f"{'plate' if len(poor) == 1 else 'plates'} {listed(poor)}" if poor != [""] else "rows without a plate"
         raise ProfileError(
             f"{what} cannot be normalised: fewer than two {'control rows' if on == 'controls' else 'rows'}; "
-            "leave them out, or normalise on all rows or over the whole table"
+            "leave them out, or in Python normalise on all rows or over the whole table"
         )
 
 # %% ../nbs/00b_preprocessing.ipynb #7016f413
@@ -82,7 +82,7 @@ def _spreading(values, blocks, reference, method, by, on):
     "Features that spread among the reference rows of every block; refuses what no feature survives, and too few rows to spherize."
     defined = np.all([_SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0 for rows in blocks.values()], axis=0)
     if not defined.any():
-        raise ProfileError("every feature has spread 0 among the reference rows of some plate; use another method, or by='table'")
+        raise ProfileError("every feature has spread 0 among the reference rows of some plate; leave such plates out, or normalise by standardize, which asks least of them")
     fewest = min(int(reference[rows].sum()) for rows in blocks.values())
     if method == "spherize" and fewest <= defined.sum():
         instead = "use by='table', or mad_robustize" if by == "plate" else "use mad_robustize"

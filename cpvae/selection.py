@@ -555,7 +555,7 @@ def fit_again(
     study: optuna.Study,  # from `tune`, with a complete trial
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
-    seeds: Sequence[int] = range(1000, 1003),  # of weights, order and noise
+    seeds: Sequence[int] = range(1000, 1005),  # of weights, order and noise
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
     progress: bool = False,  # show a bar, on a terminal
     **settings: Any,  # those given to `tune`

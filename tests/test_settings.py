@@ -454,7 +454,7 @@ def test_each_search_ends_with_advice_and_a_command_that_works(searched, monkeyp
         assert done.exit_code == 0, (done.stderr, done.exception)
         config = asked["config"]
         if "tune" in command:
-            assert "Fitted again with 3 other seeds" in text and "the preset's own settings" in text and "95 % interval" in text
+            assert "Fitted again with 5 other seeds" in text and "the preset's own settings" in text and "95 % interval" in text
             assert set(config.vae) == ({"beta"} if "--variant" in command else {"vanilla"})
             assert {"learning_rate", "hidden_layer_sizes", "n_latent"} <= set(next(iter(config.vae.values())))
             assert config.normalize == ("standardize" if "--normalize" in command else None)
