@@ -9,6 +9,7 @@ NB ?=
 DATA ?= $(CPVAE_DATA)
 
 BENCH ?= .venv-bench
+ENDS := .venv-newest .venv-oldest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOG := $(VENV)/install.log
@@ -16,11 +17,11 @@ LOG := $(VENV)/install.log
 # Waiting OpenMP threads must sleep: spinning ones bring processes that share cores to a standstill.
 export OMP_WAIT_POLICY := PASSIVE
 # Tests run side by side, so each process has one thread; OpenBLAS spins whatever the policy says.
-notebooks pytest: export OMP_NUM_THREADS := 1
+notebooks pytest test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install demo test notebooks pytest test-newest test-oldest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +38,14 @@ notebooks: $(READY)
 
 pytest: $(READY)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+
+test-newest: .venv-newest/.ready ## the same with the newest version of everything but torch, in an environment of its own
+
+test-oldest: .venv-oldest/.ready ## the same with the lower bounds in settings.ini, in an environment of its own
+
+test-newest test-oldest:
+	$(@:test-%=.venv-%)/bin/nbdev_test --n_workers $(WORKERS) --do_print --timing
+	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --dist loadgroup --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
 
 sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
 	$(BIN)/python tools/sync.py
@@ -85,8 +94,8 @@ paper: $(READY) ## make the tables of the paper's studies from real profiles and
 checklist: $(READY) ## where each figure, table and claim of the paper is answered
 	$(BIN)/python tools/checklist.py
 
-clean: ## delete the environment, builds and caches (not results/)
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*
+clean: ## delete the environments, builds and caches (not results/)
+	rm -rf $(VENV) $(BENCH) $(ENDS) build dist *.egg-info _proc _docs .pytest_cache .ruff_cache .coverage .coverage.*
 
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -101,4 +110,10 @@ $(READY): settings.ini setup.py constraints.txt
 $(BENCH)/.ready: settings.ini setup.py constraints.txt
 	@$(PYTHON) -m venv --clear $(BENCH)
 	@$(BENCH)/bin/python -m pip install -q -c constraints.txt -e . pythae==0.1.2
+	@touch $@
+
+$(ENDS:%=%/.ready): .venv-%/.ready: settings.ini setup.py constraints.txt tools/bounds.py
+	@$(PYTHON) -m venv --clear .venv-$*
+	@$(PYTHON) tools/bounds.py $* >.venv-$*/constraints.txt
+	@.venv-$*/bin/python -m pip install -q -c .venv-$*/constraints.txt -e '.[dev]'
 	@touch $@

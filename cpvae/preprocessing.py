@@ -50,12 +50,14 @@ def drop_copies(
 # %% ../nbs/00b_preprocessing.ipynb #0788229f
 def _pycytominer(function, *args, **arguments):
     "Call pycytominer: imported late (it takes seconds), in the copy-on-write mode that it switches on, which then ends."
-    with pd.option_context("mode.copy_on_write", True), catch_warnings():
-        simplefilter("ignore", FutureWarning)  # of pandas, about pycytominer's grouping
+    with catch_warnings():
+        simplefilter("ignore", FutureWarning)  # of pandas 2, about pycytominer's grouping
+        simplefilter("ignore", DeprecationWarning)  # of pandas 3, which knows no other mode
         simplefilter("ignore", RuntimeWarning)  # overflow in normalize: such features are dropped, and named
-        import pycytominer
+        with pd.option_context("mode.copy_on_write", True):
+            import pycytominer
 
-        return getattr(pycytominer, function)(*args, **arguments)
+            return getattr(pycytominer, function)(*args, **arguments)
 
 
 def _check_references(groups, reference, on):

@@ -632,7 +632,7 @@ def test_pycytominer_is_imported_late_and_leaves_pandas_alone():
         "print('pycytominer' in sys.modules, pd.options.mode.copy_on_write)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["True", "False"]
+    assert out.stdout.split() == ["True", str(pd.__version__ >= "3")]  # pandas 3 knows no other mode
 
 
 def test_steps_work_under_copy_on_write():
