@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KNOWN_METADATA', 'READERS', 'WRITTEN_AS', 'Parts', 'parts_from_table', 'profile_files', 'read_table', 'read_parts',
-           'to_frame', 'write_profiles']
+           'read_anndata', 'to_frame', 'write_profiles']
 
 # %% ../nbs/00_containers.ipynb #c4747a08
 import csv
@@ -1040,6 +1040,18 @@ def read_parts(
     if about_rows is not None:
         _describe_profiles(whole, about_rows, names[0], paths[0].name)
     return replace(whole, metadata=_tidy(whole.metadata))
+
+# %% ../nbs/00_containers.ipynb #40127c46
+def read_anndata(
+    path: str | Path,  # an `.h5ad` file that cpvae wrote
+):  # AnnData, as it was written
+    "Read profiles with all that stands beside them. Raises `ProfileError` if the file is missing, damaged, or stands in several files."
+    _check_path(path := Path(path))
+    with _explained(path):
+        _check_kind(path)
+        check_claims(path)
+        import anndata
+        return anndata.read_h5ad(path)
 
 # %% ../nbs/00_containers.ipynb #278f49ac
 def _must_write(name, about, obs):

@@ -27,6 +27,7 @@ from matplotlib.ticker import FuncFormatter
 
 from .checks import ProfileError
 from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, small_type, usual_order
+from .records import check_files, read_record
 
 # %% ../nbs/08_report.ipynb #7bcd3e97
 AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "delta-Pearson (correlation of changes)", "mismatch_r": "own less other truths (correlation)"}  # score -> axis label with unit
@@ -524,20 +525,17 @@ def _write(path: Path, content: bytes) -> Path:
 def read_run(
     run_dir: str | Path,  # a run folder
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read."
-    run_dir = Path(run_dir)
-    if not (run_dir / "run.json").is_file():
-        raise ProfileError(f"{run_dir} is no run folder: it has no run.json. Make one with `cpvae run PROFILES --out {run_dir}`.")
-    path, tables = run_dir / "run.json", {}
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        for name in TABLES:
-            for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
-                path = run_dir / "tables" / (name + suffix)
-                if path.is_file():
+    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed."
+    run, tables = read_record(run_dir), {}
+    for name in TABLES:
+        for file, read in ((f"tables/{name}.csv", pd.read_csv), (f"tables/{name}.parquet", pd.read_parquet)):
+            path = Path(run_dir) / file
+            if path.is_file() or file in run.get("files", {}):
+                check_files(run_dir, run, [file])
+                try:
                     tables[name] = read(path)
-    except (ValueError, OSError) as error:
-        raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
+                except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
+                    raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
     return run, tables
 
 # %% ../nbs/08_report.ipynb #a657b895
