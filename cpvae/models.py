@@ -525,19 +525,33 @@ def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:  # 
 def save_model(
     model: VAE | PCA,  # fitted
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
+    features: Sequence[str] | None = None,  # names of the `G` features, where the model was given an array; None: as it knows them
 ) -> None:
     "Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, ProfileError for another model."
     if not isinstance(model, (VAE, PCA)) or getattr(model, "whiten", False):
         raise ProfileError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
     check_is_fitted(model)
     config, tensors = _describe(model)
+    if features is not None:
+        config["features"] = [str(name) for name in features]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(save(tensors))  # with the permissions of any other file
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 # %% ../nbs/03_models.ipynb #2ba9e072
+def _check_belonging(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:  # before anything of the size that a damaged config claims is made
+    params = config["params"] if config["class"] == "VAE" else {"n_latent": config["n_components"], "hidden_layer_sizes": []}
+    claimed = {config["n_features"], params["n_latent"], *params["hidden_layer_sizes"]}
+    names = config["features"] or range(config["n_features"])
+    if not claimed <= {n for tensor in tensors.values() for n in tensor.shape} or len(names) != config["n_features"]:
+        raise ValueError("weights and config.json do not belong together")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError("weights hold numbers that are not finite")
+
+
 def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  # a fitted model, checked against its config
+    _check_belonging(config, tensors)
     if config["class"] == "PCA":
         model = PCA(config["n_components"])
         model.__dict__.update({k: tensors[k].numpy() for k in _PCA_TENSORS})
@@ -565,5 +579,5 @@ def load_model(
         if config["format"] != FORMAT or config["class"] not in ("VAE", "PCA"):
             raise ValueError(f"format {config['format']} of {config['class']}; this version reads format {FORMAT} of VAE and PCA")
         return _restore(config, load_file(folder / "weights.safetensors"))
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as e:
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError, SafetensorError) as e:
         raise ValueError(f"no usable model in {folder.name}: {' '.join(str(e).split())[:200]}") from e

@@ -14,7 +14,6 @@ import hashlib
 import json
 import platform
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -30,27 +29,28 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
-from .containers import write_profiles
 from .checks import ProfileError, choose
-from .data import describe_profiles, pair_named
+from .containers import read_anndata, write_profiles
+from .data import STANDARD_COLUMNS, describe_profiles, pair_named
 from .evaluation import reconstruction_table, umap_table
 from .fits import fit_many, quiet_workers
 from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import PRESETS, VAE, CollapseWarning, check_settings, collapse_note, load_model, make_vae, save_model
-from .progress import Stage, on_terminal
+from .progress import Stage, on_terminal, tell
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
+from .records import check_files, read_record, write_record
 from .report import choose_model, write_report
 from .scoreboard import by_target, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
-from .training import CheckpointError, DivergedError, device_name, differences, one_thread, torch_device
+from .training import CheckpointError, DivergedError, device_name, differences, drop_damaged, one_thread, torch_device
 
 # %% ../nbs/09_pipeline.ipynb #ad83c4e0
 # Models of a run, in the order of every table and figure.
@@ -299,6 +299,7 @@ def check_destination(
 ) -> Path:  # the same, absolute
     "Refuse to write over anything but an earlier run. Raises ProfileError."
     out = Path(out).absolute()
+    out = out.resolve() if out.is_symlink() else out  # the folder is replaced, not the link to it
     parent = next(p for p in out.parents if p.exists())
     try:
         tempfile.TemporaryFile(dir=parent).close()
@@ -334,11 +335,24 @@ def _alone(out: Path) -> Iterator[None]:  # no other run writes there meanwhile;
         lock.release()
 
 
+def _left(out: Path) -> dict[str, Any] | None:  # the plan of a run that was stopped there; None: nothing to go on from
+    try:
+        plan = json.loads((out.with_name(f".{out.name}.part") / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return plan if isinstance(plan, dict) else None
+
+
 def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:  # the hidden folder: an empty one, or the one to go on with
     part = out.with_name(f".{out.name}.part")
-    if resume and (part / "plan.json").is_file():
-        if other := differences(json.loads((part / "plan.json").read_text()), plan):
+    if resume and (earlier := _left(out)) is not None:
+        if other := differences(earlier, plan):
             raise ProfileError(f"{out.name}: the run to resume is another one: {other}; leave out --resume to start over")
+        for path in part.iterdir():  # it may have been stopped while it wrote its results
+            if path.is_dir() and path.name != "checkpoints":
+                shutil.rmtree(path)
+            elif path.is_file() and path.name != "plan.json":
+                path.unlink()
         return part
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -352,9 +366,14 @@ def _swap(part: Path, out: Path) -> None:  # an earlier run steps aside, and goe
     if not out.exists():
         part.rename(out)
         return
-    out.rename(aside := part.with_name(part.name + ".old"))
-    part.rename(out)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside := part.with_name(part.name + ".old"), ignore_errors=True)
+    out.rename(aside)
+    try:
+        part.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../nbs/09_pipeline.ipynb #60a06041
 @contextmanager
@@ -417,13 +436,22 @@ def write_run(
 ) -> None:
     "Write all that a run leaves."
     for name, model in models.items():
-        save_model(model, folder / "models" / name)
+        save_model(model, folder / "models" / name, profiles.var_names)
     write_tables(tables, folder / "tables")
     write_profiles(with_latents(profiles, models), folder / "latents.h5ad")
-    (folder / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_record(folder, record)
     write_report(folder)
 
 # %% ../nbs/09_pipeline.ipynb #ea9900bb
+def _is_finished(out: Path, plan: dict[str, Any]) -> bool:  # whether a whole run of the same plan stands there
+    try:
+        record = read_record(out)
+        check_files(out, record, record.get("files", []))
+    except ProfileError:
+        return False
+    return record.get("plan") == plan
+
+
 def run_pipeline(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `simulate_profiles`
     out: str | Path,  # run folder to be
@@ -436,15 +464,18 @@ def run_pipeline(
 ) -> Path:  # the run folder, absolute
     "Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way."
     config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
-    config = replace(config, device=torch_device(config.device).type)
+    config, say = replace(config, device=torch_device(config.device).type), partial(tell, show=progress)
     with one_thread():
         prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)
         plan = run_plan(prepared, config)
-        if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text(encoding="utf-8")).get("plan") == plan:
-            if progress:
-                print(f"{out.name} is finished; there is nothing to resume", file=sys.stderr)
+        if resume and _is_finished(out, plan):
+            say(f"{out.name} is finished; there is nothing to resume")
             return out
+        if resume and _left(out) is None:
+            say(f"{out.name}: nothing is left of an earlier run to resume; starting anew")
         with into_place(out, plan, resume) as folder:
+            for name in drop_damaged(folder / "checkpoints"):
+                say(f"{name}: its checkpoint is damaged; this fit starts anew")
             fitted, seconds["fit"] = _timed(partial(fit_models, checkpoints=folder / "checkpoints", progress=progress), prepared, config, jobs)
             (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs, progress)
             models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
@@ -455,17 +486,34 @@ def run_pipeline(
     return out
 
 # %% ../nbs/09_pipeline.ipynb #c2da0d91
+def _check_latents(profiles: AnnData, name: str, model: VAE | PCA, path: Path) -> None:  # against the model they go with
+    if not {*STANDARD_COLUMNS, "is_control"} <= {*profiles.obs} or "kind" not in profiles.uns.get("cpvae", {}) or "scaled" not in profiles.layers:
+        raise ProfileError(f"{path}: lacks what a run keeps of its profiles; run again")
+    names = getattr(model, "feature_names_in_", profiles.var_names)
+    wrong = next((f"{found}, not {known}" for found, known in zip(profiles.var_names, names) if found != known), "")
+    if wrong or profiles.n_vars != model.n_features_in_:
+        which = f"first {wrong}" if wrong else f"{profiles.n_vars:,}, not {model.n_features_in_:,}"
+        raise ProfileError(f"{path}: its features are not those of model {name} ({which}); run again")
+    latents = profiles.obsm.get(f"X_{name}")
+    if np.ndim(latents) != 2 or not np.isfinite(profiles.layers["scaled"]).all():
+        raise ProfileError(f"{path}: lacks the latents of model {name}, or holds numbers that are none; run again")
+
+
 def open_run(
     run_dir: str | Path,  # a run folder
     model: str | None = None,  # a model of the run, by any name; None: as `choose_model` chooses
 ) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
-    "What a finished run keeps for questions. Raises ProfileError for an unknown model or folder."
-    name, _ = choose_model(run_dir, model)
+    "What a finished run keeps for questions. Raises ProfileError for an unknown model or folder, or a file that is damaged or was changed."
+    run_dir, record = Path(run_dir), read_record(run_dir, ["config"])
+    name, latents = choose_model(run_dir, model)[0], run_dir / "latents.h5ad"
+    check_files(run_dir, record, [f"models/{name}/config.json", f"models/{name}/weights.safetensors", latents.name])
     try:
-        transformer = load_model(Path(run_dir) / "models" / name)
+        transformer = load_model(run_dir / "models" / name)
     except ValueError as error:
-        raise ProfileError(str(error)) from error
-    return name, transformer, read_h5ad(Path(run_dir) / "latents.h5ad")
+        raise ProfileError(f"{run_dir}: {error}; run again") from error
+    _check_latents(profiles := read_anndata(latents), name, transformer, latents)
+    vars(transformer).pop("feature_names_in_", None)  # compared; it may now be given arrays
+    return name, transformer, profiles
 
 # %% ../nbs/09_pipeline.ipynb #b711936e
 @dataclass(frozen=True, eq=False)

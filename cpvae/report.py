@@ -27,10 +27,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .checks import ProfileError, choose, counted, run_folder, text_of
+from .checks import ProfileError, choose, counted, text_of
+from .containers import read_anndata
 from .data import annotated
 from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, best_model, display_name, findings, lsa_summary, model_called, number, pair_table, score_matrix, small_type, usual_order
 from .lsa import averaging_matrix, main_time
+from .records import check_files, read_record
 
 # %% ../nbs/08_report.ipynb #7bcd3e97
 AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "delta-Pearson (correlation of changes)", "mismatch_r": "own less other truths (correlation)"}  # score -> axis label with unit
@@ -527,18 +529,17 @@ def read_run(
     run_dir: str | Path,  # a run folder
     names: Iterable[str] | None = None,  # tables to read; None: all of `TABLES`
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read."
-    run_dir = run_folder(run_dir)
-    path, tables = run_dir / "run.json", {}
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        for name in TABLES if names is None else names:
-            for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
-                path = run_dir / "tables" / (name + suffix)
-                if path.is_file():
+    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed."
+    run, tables = read_record(run_dir), {}
+    for name in TABLES if names is None else names:
+        for file, read in ((f"tables/{name}.csv", pd.read_csv), (f"tables/{name}.parquet", pd.read_parquet)):
+            path = Path(run_dir) / file
+            if path.is_file() or file in run.get("files", {}):
+                check_files(run_dir, run, [file])
+                try:
                     tables[name] = read(path)
-    except (ValueError, OSError) as error:
-        raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
+                except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
+                    raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
     return run, tables
 
 # %% ../nbs/08_report.ipynb #a657b895
@@ -558,11 +559,11 @@ def choose_model(
     model: str | None = None,  # what a user calls a model of the run; None: `best_model` chooses
 ) -> tuple[str, str]:  # the model's name; why it is this one, in words
     "The model that answers a question. Raises ProfileError for an unknown model or a folder that is no run."
-    run, tables = read_run(run_dir, ("lsa", "reconstruction"))
-    names = list(run["config"]["models"])
-    if model is None:
-        return best_model(names, tables.get("lsa"), tables.get("reconstruction"))
-    return model_called(model, names), "as asked"
+    names = read_record(run_dir, ["config"])["config"]["models"]
+    if model is not None:
+        return model_called(model, names), "as asked"
+    _, tables = read_run(run_dir, ("lsa", "reconstruction"))
+    return best_model(names, tables.get("lsa"), tables.get("reconstruction"))
 
 # %% ../nbs/08_report.ipynb #ask10003
 def mechanisms_of(
@@ -580,11 +581,10 @@ def describe_run(
     run_dir: str | Path,  # a run folder
 ) -> dict[str, Any]:  # what to print, in order: texts, lists, and names with what is to be said of each
     "What a finished run holds and can be asked. Raises ProfileError for a folder that is no run."
-    from anndata import read_h5ad
-
-    run, tables = read_run(run_dir, ("lsa",))
     chosen, why = choose_model(run_dir)
-    profiles = annotated(read_h5ad(Path(run_dir) / "latents.h5ad"))
+    run, tables = read_run(run_dir, ("lsa",))
+    check_files(run_dir, run, ["latents.h5ad"])
+    profiles = annotated(read_anndata(Path(run_dir) / "latents.h5ad"))
     table, page = mechanisms_of(profiles), Path(run_dir) / "report.html"
     others = lambda n, word: f"{counted(n, 'compound')} {word}"
     more = lambda row: f", {row.more:,} more with others" if row.more else ""

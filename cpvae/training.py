@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'one_thread', 'batches', 'epochs_for', 'Plan', 'torch_device', 'device_name', 'optimizer_for',
            'Standing', 'DivergedError', 'train_epoch', 'evaluate', 'write_checkpoint', 'CheckpointError',
-           'read_checkpoint', 'differences', 'train', 'ended', 'one_epoch', 'shuffle_columns']
+           'read_checkpoint', 'drop_damaged', 'differences', 'train', 'ended', 'one_epoch', 'shuffle_columns']
 
 # %% ../nbs/02_training.ipynb #f320f7b1
+import hashlib
 import json
 import math
 import os
@@ -232,7 +233,14 @@ def evaluate(
 
 # %% ../nbs/02_training.ipynb #ac47e0f2
 # Format of checkpoints; raised when an older version could not read them.
-CHECKPOINT = 1
+CHECKPOINT = 2
+
+
+def _digest(tensors: dict[str, Tensor], record: str) -> str:  # of all that a checkpoint holds
+    found = hashlib.sha256(record.encode())
+    for name in sorted(tensors):
+        found.update(name.encode() + tensors[name].numpy().tobytes())
+    return found.hexdigest()
 
 
 def write_checkpoint(
@@ -249,7 +257,9 @@ def write_checkpoint(
     record |= dict(groups=state["param_groups"], scheduler=standing.scheduler.state_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata={"cpvae": json.dumps(record)}))
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    record["sha256"] = _digest(tensors, json.dumps(record))
+    part.write_bytes(save(tensors, metadata={"cpvae": json.dumps(record)}))
     os.replace(part, path)
 
 # %% ../nbs/02_training.ipynb #6357075b
@@ -257,6 +267,22 @@ class CheckpointError(ValueError):
     "Raised for a checkpoint that is damaged, foreign, or belongs to other settings or data."
 
 # %% ../nbs/02_training.ipynb #12894f9b
+_UNUSABLE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError)  # what reading a damaged checkpoint raises
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:  # record and tensors of a checkpoint, whole
+    with safe_open(path, "pt") as file:
+        about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
+    if "cpvae" not in about:
+        raise ValueError("it was not written by cpvae")
+    record = json.loads(about["cpvae"])
+    if record["format"] != CHECKPOINT:
+        raise ValueError(f"format {record['format']}; this version reads {CHECKPOINT}")
+    if record.pop("sha256") != _digest(tensors, json.dumps(record)):
+        raise ValueError("it is damaged")
+    return record, tensors
+
+
 def read_checkpoint(
     path: Path,  # written by `write_checkpoint`
     standing: Standing,  # before its first epoch; changed in place
@@ -264,17 +290,26 @@ def read_checkpoint(
 ) -> None:
     "Go back to where a training stood. Raises CheckpointError for a damaged or foreign file, or one of other settings or data."
     try:
-        with safe_open(path, "pt") as file:
-            if "cpvae" not in (file.metadata() or {}):
-                raise ValueError("it was not written by cpvae")
-            record, tensors = json.loads(file.metadata()["cpvae"]), {k: file.get_tensor(k) for k in file.keys()}
-        if record["format"] != CHECKPOINT:
-            raise ValueError(f"format {record['format']}; this version reads {CHECKPOINT}")
+        record, tensors = _load(path)
         if other := differences(record["about"], json.loads(json.dumps(about))):
             raise ValueError(f"it belongs to another training: {other}")
         _restore(standing, record, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"no usable checkpoint in {path.name}: {' '.join(str(error).split())[:200]}") from error
+    except _UNUSABLE as error:
+        raise CheckpointError(f"no usable checkpoint in {path.name}: {' '.join(str(error).split())[:200]}; delete it to start anew") from error
+
+# %% ../nbs/02_training.ipynb #7ce70376
+def drop_damaged(
+    folder: Path,  # of checkpoints; need not exist
+) -> list[str]:  # names of those that were removed
+    "Remove the checkpoints that nothing can go on from."
+    dropped = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            _load(path)
+        except _UNUSABLE:
+            path.unlink()
+            dropped.append(path.stem)
+    return dropped
 
 # %% ../nbs/02_training.ipynb #0d2683c1
 def differences(

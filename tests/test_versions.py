@@ -3,7 +3,6 @@
 import h5py
 import numpy as np
 import pandas as pd
-import pytest
 
 from cpvae.containers import to_frame, write_profiles
 from cpvae.data import read_profiles
