@@ -218,7 +218,7 @@ def _root(
 def read(
     profiles: list[str],  # file names, one folder, or the name of a dataset
     seed: int,  # of the simulation
-    quiet: bool = True,  # no progress bar while downloading
+    quiet: bool = True,  # do not tell how far a download is
     **options,  # of `read_profiles`
 ):  # AnnData `[N,G]`
     "Read profiles from files, simulate them, or load a dataset of the paper. Raises ProfileError."

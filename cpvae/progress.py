@@ -6,6 +6,7 @@
 __all__ = ['on_terminal', 'tell', 'duration', 'Stage']
 
 # %% ../nbs/00_progress.ipynb #prg00002
+import shutil
 import sys
 import threading
 import time
@@ -57,7 +58,7 @@ class Stage:
         self.start = time.perf_counter()
         if self.show and self.total is not None and on_terminal():
             how = dict(initial=self.begun, unit=self.unit, unit_scale=self.unit == "B", position=self.row)
-            self.bar = _bar(desc=self.what, total=self.total, **how)
+            self.bar = _bar(self.what, total=self.total, **how)
         elif self.show:
             tell(self.what)
         return self
@@ -86,9 +87,11 @@ class Stage:
             tell(f"done in {duration(time.perf_counter() - self.start)}")
 
 # %% ../nbs/00_progress.ipynb #prg00010
-def _bar(**how):  # tqdm's, imported only where it is shown, with a lock of threads and no watching thread
+def _bar(what, **how):  # tqdm's, imported only where it is shown, with a lock of threads and no watching thread
     from tqdm import tqdm
 
-    bar = type("Bar", (tqdm,), {"monitor_interval": 0})
+    bar, width = type("Bar", (tqdm,), {"monitor_interval": 0}), shutil.get_terminal_size().columns
     bar.set_lock(threading.RLock())
-    return bar(leave=False, dynamic_ncols=True, miniters=1, file=sys.stderr, **how)
+    room = max(20, width - 45)  # what is done may be cut, the time left may not
+    desc = what if len(what) <= room else f"{what[: room - 1]}…"
+    return bar(desc=desc, ncols=width, leave=False, miniters=1, file=sys.stderr, **how)

@@ -268,6 +268,12 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    "A window in which no name is cut."
+    monkeypatch.setenv("COLUMNS", "160")
+
+
 def told(screen, work):
     "What some work says on stderr; nothing on stdout."
     with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.StringIO()) as out, warnings.catch_warnings():
