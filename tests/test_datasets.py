@@ -7,13 +7,11 @@ import hashlib
 import io
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -338,6 +336,7 @@ def test_unpacking_takes_turns_too(server, register, tmp_path):
 def test_a_bar_on_a_terminal(server, register):
     register(server.url)
     server.script = [{"cut": 70_000}]
+    pty, termios = map(pytest.importorskip, ("pty", "termios"))  # not on Windows
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     code = "from cpvae.datasets import fetch_dataset; fetch_dataset('small', progress=True)"
@@ -349,6 +348,7 @@ def test_a_bar_on_a_terminal(server, register):
         os.close(end)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_a_process_that_is_killed_leaves_what_it_has(server, register):
     cache = register(server.url)
     server.script = [{"cut": 100_000, "stall": 30}]

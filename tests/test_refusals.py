@@ -12,7 +12,6 @@ import http.server
 import os
 import pickle
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -1011,6 +1010,8 @@ def without_privilege():
 
 def obeys_permissions(folder):
     "Options for a process that obeys permissions; skips where there is no way to have one."
+    if sys.platform == "win32":
+        pytest.skip("other permissions")
     (folder / "secret").touch(mode=0)
     options = {"preexec_fn": without_privilege} if os.geteuid() == 0 else {}
     try:
@@ -1054,6 +1055,8 @@ def test_results_where_nothing_may_be_written(tmp_path):
 def small_disk(limit):
     "Limit the size of every file the process writes, so that writing more fails as on a full disk."
     import signal
+
+    resource = pytest.importorskip("resource")  # not on Windows
 
     def limit_files():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 import csv
 
+import bounds
 import check_docs
 import check_links
 import checklist
@@ -13,7 +14,8 @@ import pytest
 import readme
 import site_pages
 import sync
-from project import ROOT, modules, notebooks
+from packaging.requirements import Requirement
+from project import ROOT, modules, notebooks, settings
 
 DOCUMENTED = '''
 LIMIT = 3  # most doses a compound can have
@@ -198,6 +200,16 @@ def test_readme_out_of_step_is_noticed(tmp_path):
 def test_the_site_has_its_settings():
     link = ROOT / "nbs" / "_quarto.yml"
     assert link.is_symlink() and link.resolve() == ROOT / "_quarto.yml"
+
+
+def test_both_ends_of_the_bounds():
+    required = {r.name: r for r in map(Requirement, settings()["requirements"].split())}
+    newest, oldest = (dict(line.split("==") for line in bounds.bounds(which)) for which in ("newest", "oldest"))
+    assert list(newest) == ["torch"] and newest["torch"] == oldest["torch"] and f"torch=={newest['torch']}\n" in (ROOT / "constraints.txt").read_text()
+    for name, requirement in required.items():
+        lowest = [part.version for part in requirement.specifier if part.operator == ">="]
+        assert len(lowest) == 1 and oldest[name] in (lowest if name != "torch" else [newest["torch"]]), name
+    assert {"pytest", "nbdev"} <= set(oldest)
 
 
 def test_a_table_made_anew_is_compared_by_numbers_and_words():
