@@ -352,6 +352,7 @@ def run(
 def demo(
     out: Out = Path("results/demo"),
     seed: Seed = 0,
+    device: Device = "auto",
     jobs: Jobs = -1,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -359,7 +360,7 @@ def demo(
     "The whole pipeline on simulated profiles whose truth is known, in about a minute."
     with refusing(debug):
         own_folder(out, "demo")
-        _run(read(["simulated"], seed), out, jobs, quiet, seed=seed, n_permutations=2000, vae=dict(steps=1200, hidden_layer_sizes=(250,)))
+        _run(read(["simulated"], seed), out, jobs, quiet, seed=seed, device=device, n_permutations=2000, vae=dict(steps=1200, hidden_layer_sizes=(250,)))
 
 # %% ../nbs/10_cli.ipynb #58bb5830
 def default_place(
