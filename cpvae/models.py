@@ -215,7 +215,7 @@ _CONSTRAINTS = {  # parameter of `VAE` to what it may be
 }
 
 
-def _agree(vae) -> None:  # what one parameter alone cannot tell
+def _agree(vae, validated: bool = True) -> None:  # what one parameter alone cannot tell; whether there are validation profiles
     sizes = vae.hidden_layer_sizes
     if not sizes or not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes):
         raise SettingError(f"The 'hidden_layer_sizes' parameter of VAE must be one or more whole numbers of units, such as (500, 250). Got {sizes!r} instead.")
@@ -223,6 +223,8 @@ def _agree(vae) -> None:  # what one parameter alone cannot tell
         raise SettingError(f"heads='chow2022' normalise over a batch, and batches of batch_size={vae.batch_size} can hold a single profile; it takes 3 or more.")
     if vae.patience and vae.monitor == "none":
         raise SettingError(f"patience={vae.patience} waits for a better validation value, and monitor='none' looks at none; take 'sse' or 'loss', or patience=None.")
+    if vae.patience and not validated:
+        raise SettingError(f"patience={vae.patience} waits for a better validation value, and there are no validation profiles; give `X_valid`, or patience=None.")
 
 # %% ../nbs/03_models.ipynb #38e16d93
 class _Trainable(nn.Module):
@@ -255,17 +257,17 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     schedule: Literal["onecycle", "constant"] = "onecycle"  # of the learning rate: "onecycle" or "constant"
     clip: float | None = 0.3  # longest gradient allowed, per feature; None: any
     monitor: Literal["sse", "loss", "none"] = "sse"  # validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
-    patience: int | None = None  # stop after so many epochs without a better validation value; None: never
+    patience: int | None = None  # stop after so many epochs without a better validation value, which takes `X_valid`; None: never
     random_state: Any = None  # seed, `RandomState` or None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # to train on; "auto": an accelerator if there is one
     progress: bool = False  # tell how far it is, see `Stage`
 
     _parameter_constraints = _CONSTRAINTS
 
-    def _validate_params(self) -> None:  # called by `fit`
+    def _validate_params(self, validated: bool = True) -> None:  # called by `fit`
         params = {k: v for k, v in self.get_params(deep=False).items() if k in self._parameter_constraints}
         check_settings(params, self._parameter_constraints, type(self).__name__)
-        _agree(self)
+        _agree(self, validated)
 
     @property
     def _n_features_out(self) -> int:
@@ -355,7 +357,7 @@ def fit_vae(
     after_epoch: Callable[[VAE], None] | None = None,  # called after each epoch with the VAE and its `history_` so far; what it raises ends the training
 ) -> VAE:  # the same, fitted
     "Train a VAE by its settings. Raises SettingError for one that cannot be used, ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite."
-    vae._validate_params()
+    vae._validate_params(X_valid is not None)
     X = validate_data(vae, X, dtype=np.float32, ensure_min_samples=2)
     X_valid = None if X_valid is None else validate_data(vae, X_valid, dtype=np.float32, reset=False)
     vae.seed_ = int(check_random_state(vae.random_state).randint(2**31 - 1))

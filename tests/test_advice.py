@@ -16,6 +16,7 @@ OPTION = re.compile(r"(?<![\w-])--(?:[a-z]|\{\})[a-z-]*(?:\{\}[a-z-]*)*")  # "--
 COMMAND = re.compile(r"`cpvae ([a-z]+(?:-[a-z]+)?)\b([^`]*)`")
 EVERYWHERE = {"--help", "--version"}
 NAMES = EVERYWHERE | {option.name for option in OPTIONS}
+CHOICES = {option.name: option.info.metavar.split("|") for option in OPTIONS if "|" in (option.info.metavar or "")}
 OF = {command: EVERYWHERE | {option.name for option in OPTIONS if option.command == command} for command in HERE}
 
 
@@ -32,18 +33,19 @@ def sentences(tree):
 
 
 def what_is_wrong(text):
-    "Options and commands in a text that are not there."
-    wrong = [f"no command has {asked}" for asked in OPTION.findall(text) if not any(re.fullmatch(asked.replace("{}", "[a-z]+"), name) for name in NAMES)]
+    "Options, words of options and commands in a text that are not there."
+    if "--" not in text and "`cpvae" not in text:
+        return []
+    there = lambda asked: any(re.fullmatch(asked.replace("{}", "[a-z]+"), name) for name in NAMES)
+    wrong = [f"no command has {asked}" for asked in OPTION.findall(text) if not there(asked)]
     for command, rest in COMMAND.findall(text):
-        if command not in OF:
-            wrong.append(f"there is no cpvae {command}")
-        else:
+        if command in OF:
             wrong += [f"cpvae {command} has no {asked}" for asked in OPTION.findall(rest) if asked not in OF[command]]
-    for option in OPTIONS:
-        if words := (option.info.metavar or "").split("|")[1:]:
-            known = {*words, option.info.metavar.split("|")[0]}
-            wrong += [f"{option.name} takes no {word}" for word in re.findall(rf"{option.name}[ =]([a-z][\w-]*)\b(?=[`);:,. ]|$)", text) if "_" in word and word not in known]
-    return sorted(set(wrong))
+        else:
+            wrong.append(f"there is no cpvae {command}")
+    for option, words in CHOICES.items():
+        wrong += [f"{option} takes no {word}" for word in re.findall(rf"{option}[ =]([a-z]+_[a-z_]+)", text) if word not in words]
+    return wrong
 
 
 def test_a_wrong_advice_would_be_seen():

@@ -148,7 +148,9 @@ def test_parameters_that_contradict_each_other():
         VAE(heads="chow2022", batch_size=2).fit(X[:5])
     VAE(heads="chow2022", batch_size=3, hidden_layer_sizes=(4,), epochs=1, n_latent=2).fit(X[:5])  # no batch of one profile
     with pytest.raises(SettingError, match="patience=3"):
-        VAE(patience=3, monitor="none").fit(X)
+        VAE(patience=3, monitor="none").fit(X, X_valid=X)
+    with pytest.raises(SettingError, match="patience=3 .* no validation profiles"):
+        VAE(patience=3).fit(X)
 
 
 # ---- a run
