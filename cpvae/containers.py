@@ -875,6 +875,8 @@ _PACKABLE = (*_SEPARATORS, ".gct")  # formats that may be compressed as a whole
 def _check_path(path):
     "Refuse what is no file, or no file of a known format."
     suffix, packed = _suffixes(path)
+    if str(path).encode("utf-8", "replace").decode() != str(path):
+        raise ProfileError(f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder")
     if not path.exists():
         raise ProfileError(f"{path}: no such file; check the name and the folder")
     if path.is_dir():

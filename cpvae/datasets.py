@@ -275,7 +275,7 @@ def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those 
         return DATASETS | {name: _dataset(entry) for name, entry in entries.items()}
     except OSError as error:
         raise ProfileError(f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ProfileError(f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each file `name`, `url` and `licence`") from error
 
 # %% ../nbs/00a_datasets.ipynb #c5bb2fe2
@@ -409,8 +409,8 @@ def _recorded(cache):
     "Hashes seen on first use, by file name."
     path = cache / "recorded_hashes.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
         raise ProfileError(f"{path}: is damaged ({error}); delete it, and hashes are recorded anew") from error
 
 
@@ -443,7 +443,7 @@ def _check_gctx(file, named, shape):
     try:
         with h5py.File(file) as gctx:
             found = gctx["0/DATA/0/matrix"].shape
-    except (OSError, KeyError) as error:
+    except Exception as error:  # whatever a damaged file makes h5py stumble over
         raise ProfileError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
     if found != shape:
         raise ProfileError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")

@@ -299,6 +299,8 @@ def check_destination(
 ) -> Path:  # the same, absolute
     "Refuse to write over anything but an earlier run. Raises ProfileError."
     out = Path(out).absolute()
+    if str(out).encode("utf-8", "replace").decode() != str(out):
+        raise ProfileError(f"{out}: a name that is not UTF-8 cannot be written down; choose another --out")
     out = out.resolve() if out.is_symlink() else out  # the folder is replaced, not the link to it
     parent = next(p for p in out.parents if p.exists())
     try:

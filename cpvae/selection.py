@@ -413,9 +413,9 @@ def open_study(
         study = _study(_storage(storage))
         if "about" not in study.user_attrs:
             study.set_user_attr("about", about)
-        theirs = study.user_attrs["about"]
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}") from error
+        theirs = dict(study.user_attrs["about"])
+    except Exception as error:  # whatever a damaged journal makes Optuna stumble over
+        raise ValueError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}; move it away, or name another") from error
     if other := ", ".join(f"{k} was {theirs.get(k)}, is {about.get(k)}" for k in {**theirs, **about} if theirs.get(k) != about.get(k)):
         raise ValueError(f"{Path(str(storage)).name} holds another search: {other}")
     return study
