@@ -38,7 +38,7 @@ from torch.cuda import OutOfMemoryError
 
 from .checks import ProfileError, choose
 from .containers import read_anndata, write_profiles
-from .data import STANDARD_COLUMNS, describe_profiles, pair_named
+from .data import describe_profiles, pair_named
 from .evaluation import reconstruction_table, umap_table
 from .fits import fit_many, quiet_workers
 from .interpretation import traversal_table
@@ -489,7 +489,7 @@ def run_pipeline(
 
 # %% ../nbs/09_pipeline.ipynb #c2da0d91
 def _check_latents(profiles: AnnData, name: str, model: VAE | PCA, path: Path) -> None:  # against the model they go with
-    if not {*STANDARD_COLUMNS, "is_control"} <= {*profiles.obs} or "kind" not in profiles.uns.get("cpvae", {}) or "scaled" not in profiles.layers:
+    if not {"compound", "is_control"} <= {*profiles.obs} or "kind" not in profiles.uns.get("cpvae", {}) or "scaled" not in profiles.layers:
         raise ProfileError(f"{path}: lacks what a run keeps of its profiles; run again")
     names = getattr(model, "feature_names_in_", profiles.var_names)
     wrong = next((f"{found}, not {known}" for found, known in zip(profiles.var_names, names) if found != known), "")

@@ -29,6 +29,7 @@ from cpvae.lsa import latent_groups, prepare
 from cpvae.models import make_vae
 from cpvae.pipeline import RunConfig, open_run, predict_from_run, prepare_profiles, run_pipeline, screen_run
 from cpvae.preprocessing import consensus_profiles, normalize_profiles
+from cpvae.records import write_record
 from cpvae.report import choose_model, write_report
 from cpvae.scoreboard import lsa_table
 from cpvae.screening import moved_features, predicted_state, screen, summarize_moves
@@ -91,6 +92,12 @@ def without(profiles, lacking):
     return profiles
 
 
+def sealed(run):
+    "The record of a run whose files were exchanged on purpose, made anew."
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    write_record(run, {key: value for key, value in record.items() if key not in ("files", "sha256")})
+
+
 @pytest.fixture(scope="module")
 def stored(finished):
     return read_h5ad(finished[0] / "latents.h5ad")
@@ -107,6 +114,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     association_table(model.transform(profiles.layers["scaled"]), profiles, 19)
     shutil.copytree(finished[0], run)
     write_profiles(without(stored, lacking), run / "latents.h5ad")
+    sealed(run)
     if no_mechanism:
         with pytest.raises(ProfileError, match="no compound has a mechanism"):
             lsa_table({"pca": model}, profiles, 100)
@@ -218,9 +226,11 @@ def test_predict_asks_the_model_that_came_nearest(finished, tmp_path):
     assert (choose_model(run)[0], open_run(run)[0], predict_from_run(run, A, B).state.name) == (best, best, best)
     for name, shown in {"vanilla": "vanilla VAE", "mmd": "MMD-VAE", "pca": "PCA"}.items():
         lsa.assign(l2=lsa.l2.where(lsa.model != name, 0.125)).to_csv(path, index=False)
+        sealed(run)
         assert re.fullmatch(rf"model: {shown}, nearest to the truth over 3 pairs of this run: mean L2 0\.1[23]; .+", asked(run))
         assert (open_run(run)[0], predict_from_run(run, A, B).state.name) == (name, name)
     path.unlink()
+    sealed(run)
     held = pd.read_csv(run / "tables" / "reconstruction.csv").query("split == 'test' and not shuffled and model != 'mean'").set_index("model").fvu
     assert choose_model(run)[0] == held.idxmin() and "no pair was scored, and it rebuilds held-out profiles best: FVU" in asked(run)
 
