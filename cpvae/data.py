@@ -429,8 +429,9 @@ def standard_obs(
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str)), notes + mended + torn
 
 # %% ../nbs/00_data.ipynb #ann00002
-# Annotations of profiles and of features that may be absent, and what stands where they are.
+# Annotations of profiles that may be absent, and what stands for them.
 OBS_BLANKS = {"moa": "", "dose": np.nan, "time": np.nan, "plate": "", "well": ""}
+# Annotations of features that may be absent, and what stands for them.
 VAR_BLANKS = {"compartment": "", "channel": "", "feature_group": "", "symbol": ""}
 
 
