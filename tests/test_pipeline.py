@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from anndata import read_h5ad
 
@@ -262,8 +263,8 @@ def write_small_world(path):
 SMALL_RUN = ["run", "small.h5ad", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 2, "--out"]
 
 
-def stopped(stop, folder):
-    "Start a run, stop it when a checkpoint is there; its exit status and what it said."
+def stopped(stop, folder, main_only=False):
+    "Start a run, stop it when a checkpoint is there; its exit status, what it said, and which of its workers live on."
     if sys.platform == "win32":
         pytest.skip("no such signals")
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test started in the background ignores it, and so would its children
@@ -271,10 +272,12 @@ def stopped(stop, folder):
         process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, SMALL_RUN), "cut"], cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
     signal.signal(signal.SIGINT, handler)
     wait_for(lambda: list(folder.glob(".cut.part/checkpoints/[!.]*")), process)
-    os.killpg(process.pid, stop)
-    status = process.wait()
+    workers = psutil.Process(process.pid).children(recursive=True)
+    (os.kill if main_only else os.killpg)(process.pid, stop)
+    status = process.wait(60)
+    _, alive = psutil.wait_procs(workers, timeout=0 if stop == signal.SIGKILL else 20)
     assert list(folder.glob(".cut.part/checkpoints/[!.]*")) and not (folder / "cut").exists()
-    return status, (folder / "stderr.txt").read_text().strip()
+    return status, (folder / "stderr.txt").read_text().strip(), alive
 
 
 def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_umap):
@@ -289,9 +292,12 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_u
     assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == ["cut"]
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path, quick_umap):
+@pytest.mark.parametrize("stop, main_only", [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["ctrl-c", "kill"])
+def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, main_only, tmp_path, quick_umap):
+    "Ctrl-C goes to every process in the terminal, `kill` and `timeout` to the main one alone."
     write_small_world(tmp_path / "small.h5ad")
-    assert stopped(signal.SIGINT, tmp_path) == (130, "cpvae: interrupted; the same command with --resume goes on where it stopped")
+    assert stopped(stop, tmp_path, main_only) == (128 + stop, "cpvae: interrupted; the same command with --resume goes on where it stopped", [])
+    assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == [".cut.part"]  # no lock is left
 
 
 def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap):
