@@ -260,7 +260,7 @@ def write_small_world(path):
     write_profiles(world, path)
 
 
-SMALL_RUN = ["run", "small.h5ad", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 2, "--out"]
+SMALL_RUN = ["run", "small.h5ad", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 2, "--quiet", "--out"]
 
 
 def stopped(stop, folder, main_only=False):
