@@ -628,7 +628,8 @@ def _dense(X):
     from anndata.io import read_elem
     if isinstance(X, h5py.Dataset):
         values = np.empty(X.shape, np.float32)
-        X.read_direct(values)
+        if values.size:
+            X.read_direct(values)
         return values
     stored = read_elem(X)
     stored.check_format()  # a place outside the matrix would be written to, whatever stands there
