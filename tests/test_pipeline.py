@@ -123,7 +123,7 @@ def test_a_refusal_is_one_quick_line_and_leaves_nothing(name, text, says, tmp_pa
     assert seconds < 5  # about half a second on a quiet machine; the heavy libraries alone take longer than this under load
 
 
-@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "--seed"), (["--models", "gan"], "gan"), (["--models", ","], "(none)")])
+@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "--seed"), (["--models", "gan"], "gan"), (["--models", ","], "unknown model ','")])
 def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
     done = cpvae("run", "simulated", "--out", "x", *options, cwd=tmp_path)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
