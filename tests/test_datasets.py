@@ -368,8 +368,8 @@ def test_a_process_that_is_killed_leaves_what_it_has(server, register):
 def test_an_unknown_name_and_its_neighbour(register):
     register()
     said = refusal("lincs_cp5")
-    assert all(name in said for name in DATASETS) and said.endswith("Did you mean lincs-cp5?")
-    assert "Did you mean" not in refusal("qqqq")
+    assert all(name in said for name in DATASETS) and "did you mean 'lincs-cp5'?" in said
+    assert "did you mean" not in refusal("qqqq")
 
 
 def test_a_registry_adds_and_replaces(register, monkeypatch, tmp_path):

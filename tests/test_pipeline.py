@@ -135,7 +135,7 @@ def test_a_refusal_is_one_line_loads_nothing_heavy_and_leaves_nothing(name, text
     assert done.stdout.split() == ["pandas"] * (text is not None)  # it is quick because it loads nothing that takes seconds
 
 
-@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "--seed"), (["--models", "gan"], "gan"), (["--models", ","], "(none)")])
+@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "--seed"), (["--models", "gan"], "gan"), (["--models", ","], "unknown model ','")])
 def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
     done = cpvae("run", "simulated", "--out", "x", *options, cwd=tmp_path)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
