@@ -14,7 +14,6 @@ import inspect
 import io
 import os
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
