@@ -120,7 +120,7 @@ def check_claims(
         return
     begun, _, found = said.decode("utf-8", "replace").partition("\n")
     if begun == "begun":
-        reason = json.loads(found) if found else "reading it does not come to an end"
+        reason = json.loads(found) if found else "is damaged (reading it does not come to an end); copy or export it again"
         if reason:
             raise ProfileError(f"{path.name}: {reason}")
 
