@@ -91,6 +91,10 @@ class Plan:
     seed: int = 0  # of order, noise and validation noise
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"  # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
 
+    def __post_init__(self):
+        choose(self.schedule, ("onecycle", "constant"), "schedule")
+        choose(self.device, ("auto", "cpu", "cuda", "mps"), "device")
+
     def batches(
         self,
         n: int,  # training profiles
@@ -137,7 +141,8 @@ def optimizer_for(
     schedule: Literal["onecycle", "constant"],  # "onecycle": rise, then fall to nearly zero; "constant"
     steps: int,  # optimiser steps in all
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:  # Adam and its schedule
-    "Adam and its learning-rate schedule."
+    "Adam and its learning-rate schedule. Raises ProfileError for an unknown one."
+    choose(schedule, ("onecycle", "constant"), "schedule")
     fused = next(module.parameters()).device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, eps=1e-7, fused=fused)
     if schedule == "constant":

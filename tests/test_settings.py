@@ -202,7 +202,7 @@ def cpvae_simulated():
 def public():
     "Every public class and function, by module."
     for module in pkgutil.iter_modules(cpvae.__path__):
-        if module.name.startswith("_") or module.name in ("cli", "training"):
+        if module.name.startswith("_") or module.name == "cli":
             continue
         home = importlib.import_module(f"cpvae.{module.name}")
         for name in home.__all__:
