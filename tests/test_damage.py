@@ -272,7 +272,7 @@ def test_parts_of_a_run_that_do_not_go_together(tiny, tmp_path):
     nan = lambda tensors: {k: v * float("nan") for k, v in tensors.items()}
     wrong = {
         "not those of model": latents(lambda t: t[:, ::-1].copy()), "first other, not": latents(lambda t: setattr(t, "var_names", ["other", *t.var_names[1:]])),
-        "39, not 40": latents(lambda t: t[:, :-1].copy()), "lacks the latents": latents(lambda t: t.obsm.pop("X_vanilla")[:0].sum() or None), "lacks what a run keeps": latents(lambda t: t.obs.drop(columns="moa", inplace=True)),
+        "39, not 40": latents(lambda t: t[:, :-1].copy()), "lacks the latents": latents(lambda t: t.obsm.pop("X_vanilla")[:0].sum() or None), "lacks what a run keeps": latents(lambda t: t.obs.drop(columns="compound", inplace=True)),
         "not finite": weights(nan), "no usable model": weights(lambda t: {k: v[:1] for k, v in t.items()}), "belong together": config(n_features=10**9), "vanilla": config(params={"n_latent": "many"}),
     }
     for says, change in wrong.items():
@@ -292,11 +292,11 @@ def test_a_run_that_may_not_be_written_to_can_be_asked(tiny):
 
 def test_resuming_what_is_damaged_or_not_there(tiny, tmp_path, monkeypatch, capsys):
     world, run = tiny
-    says = lambda *_, **how: (run_pipeline(world, tmp_path / "again", RunConfig(**TINY), jobs=1, progress=True, **how), capsys.readouterr().out)[1]
+    says = lambda *_, **how: (run_pipeline(world, tmp_path / "again", RunConfig(**TINY), jobs=1, progress=True, **how), capsys.readouterr().err)[1]
     monkeypatch.setattr(cpvae.pipeline, "write_report", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         says(resume=True)
-    assert "nothing is left of an earlier run to resume; starting anew" in capsys.readouterr().out
+    assert "nothing is left of an earlier run to resume; starting anew" in capsys.readouterr().err
     part = tmp_path / ".again.part"
     checkpoint = part / "checkpoints" / "vanilla-False.safetensors"
     assert checkpoint.exists() and (part / "tables").is_dir()
@@ -349,7 +349,7 @@ def test_the_package_is_a_command():
 
 
 def test_a_reader_that_leaves_loses_nothing(tiny, tmp_path):
-    with subprocess.Popen([sys.executable, "-m", "cpvae", "screen", str(tiny[1]), "--out", "all.csv"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-m", "cpvae", "screen", str(tiny[1]), "--out", "all.csv", "--quiet"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (b"", 0)
     assert len((tmp_path / "all.csv").read_text().splitlines()) > 30
