@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KNOWN_METADATA', 'READERS', 'WRITTEN_AS', 'Parts', 'parts_from_table', 'profile_files', 'read_table', 'read_parts',
-           'to_frame', 'write_profiles']
+           'read_anndata', 'to_frame', 'write_profiles']
 
 # %% ../nbs/00_containers.ipynb #c4747a08
 import csv
@@ -12,6 +12,7 @@ import gzip
 import io
 import os
 import re
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +20,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from traceback import walk_tb
 
 import numpy as np
 import pandas as pd
 
 from .checks import ProfileError, _short, counted, listed, with_plain_text
+from .claims import check_claims
 
 # %% ../nbs/00_containers.ipynb #6ca6d222
 @dataclass
@@ -246,19 +249,20 @@ def parts_from_table(
 # Suffix of a compressed file -> how it begins, and pyarrow's name of the compression.
 _COMPRESSED = {".gz": (b"\x1f\x8b", "gzip"), ".bz2": (b"BZh", "bz2"), ".zst": (b"\x28\xb5\x2f\xfd", "zstd")}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}  # suffix -> what stands between two cells
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # how every HDF5 file begins
 _KINDS = {  # how a file begins -> what it holds, and what to do if its suffix says otherwise
     b"": ("nothing", "copy or export it again"),
     b"\x1f\x8b": ("gzip", "rename it {name}.gz"),
     b"BZh": ("bzip2", "rename it {name}.bz2"),
     b"\x28\xb5\x2f\xfd": ("Zstandard", "rename it {name}.zst"),
     b"PAR1": ("parquet", "rename it {stem}.parquet"),
-    b"\x89HDF\r\n\x1a\n": ("HDF5", "rename it {stem}.h5ad or {stem}.gctx, whichever it is"),
+    _HDF5: ("HDF5", "rename it {stem}.h5ad or {stem}.gctx, whichever it is"),
     b"#1.": ("GCT", "rename it {stem}.gct"),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save the sheet as CSV"),
     b"\x80": ("a Python pickle", "open it in Python and save it as parquet"),
     b"PK\x03\x04": ("a zip archive or an Excel workbook", "unzip it, or save the sheet as CSV"),
 }
-_BEGINS = {".parquet": b"PAR1", ".h5ad": b"\x89HDF\r\n\x1a\n", ".gctx": b"\x89HDF\r\n\x1a\n", ".gct": b"#1."}  # suffix -> how it begins
+_BEGINS = {".parquet": b"PAR1", ".h5ad": _HDF5, ".gctx": _HDF5, ".gct": b"#1."}  # suffix -> how it begins
 
 
 def _suffixes(path):
@@ -314,17 +318,29 @@ def _different_lengths(name, reason, skip):
     return f"{name}: rows are of different lengths: row {row - skip} has {counted(got, 'cell')}, the header {expected}; mend it, or export the table again"
 
 
+def _is_ours(error):
+    "Whether a line of this module went wrong, not a library that it called."
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals is globals()
+
+
 @contextmanager
 def _explained(path):
-    "Turn what a parser says of a file into advice."
+    "Turn what a parser says of a file into advice; what it warns of is not for the user's eyes."
     name = Path(path).name
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ProfileError:
         raise
     except PermissionError as error:
         raise ProfileError(f"{name}: may not be opened; ask for permission to read it") from error
-    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+    except MemoryError as error:
+        raise ProfileError(f"{name}: does not fit into memory ({str(error) or 'there is no more'}); read fewer files or genes, or copy it again if it is small") from error
+    except Exception as error:
+        if _is_ours(error) and not isinstance(error, (OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError, zlib.error)):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:160]
         if "UTF8" in reason or isinstance(error, UnicodeDecodeError):
             raise ProfileError(f"{name}: is not UTF-8 text; save it again as UTF-8") from error
@@ -586,9 +602,13 @@ def _read_parquet(path, select=None):
     features, others, renamed, more = _split_names([name.strip() for name in names], lambda i: _parquet_kind(file, names[i]), path.name)
     chosen = [names[i] for i in features]
     values = np.empty((file.metadata.num_rows, len(chosen)), np.float32)
+    n = 0
     for batch, here, place in _parquet_blocks(file, chosen):
         block = [_parquet_numbers(batch.column(name), path.name, name, place[0].start) for name in here]
         values[place] = np.array(block).T
+        n = place[0].stop
+    if n != len(values):
+        raise ValueError(f"it says {counted(len(values), 'row')} but holds {n:,}")
     metadata = file.read([names[i] for i in others]).to_pandas(ignore_metadata=True)
     metadata = pd.DataFrame(dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(len(values)))
     return Parts([name.strip() for name in chosen], values, metadata, notes + more)
@@ -612,6 +632,7 @@ def _dense(X):
             X.read_direct(values)
         return values
     stored = read_elem(X)
+    stored.check_format()  # a place outside the matrix would be written to, whatever stands there
     values, by_row = np.empty(stored.shape, np.float32), stored.format == "csr"
     for start in range(0, stored.shape[0 if by_row else 1], 1000):
         block = np.s_[start : start + 1000] if by_row else np.s_[:, start : start + 1000]
@@ -650,6 +671,8 @@ def _read_h5ad(path, select=None):
             raise ProfileError(f"{path.name}: has no X; put the values to analyse into X and write it again")
         obs, var, values = read_elem(file["obs"]), read_elem(file["var"]), _dense(file["X"])
         about = _plain(read_elem(file["uns/cpvae"])) if "uns/cpvae" in file else None
+    if (len(obs), len(var)) != values.shape:
+        raise ValueError(f"X is {' x '.join(map(str, values.shape))}, but obs has {len(obs)} rows and var {len(var)}")
     if about is None:
         return _obs_parts(obs, var, values, path.name)
     return Parts(list(var.index), values, with_plain_text(obs), [], with_plain_text(var), about)
@@ -853,6 +876,8 @@ _PACKABLE = (*_SEPARATORS, ".gct")  # formats that may be compressed as a whole
 def _check_path(path):
     "Refuse what is no file, or no file of a known format."
     suffix, packed = _suffixes(path)
+    if str(path).encode("utf-8", "replace").decode() != str(path):
+        raise ProfileError(f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder")
     if not path.exists():
         raise ProfileError(f"{path}: no such file; check the name and the folder")
     if path.is_dir():
@@ -935,6 +960,8 @@ def _read_file(path, table, name, all_genes):
     select = _selector(table, name, path.name, all_genes)
     with _explained(path):
         _check_kind(path)
+        if _BEGINS.get(path.suffix.lower()) == _HDF5:
+            check_claims(path)
         parts = READERS[_suffixes(path)[0]](path, select)
         if not len(parts.values):
             raise ProfileError(f"{path.name}: has no rows; expected one row a profile below the header")
@@ -1011,6 +1038,18 @@ def read_parts(
     if about_rows is not None:
         _describe_profiles(whole, about_rows, names[0], paths[0].name)
     return replace(whole, metadata=_tidy(whole.metadata))
+
+# %% ../nbs/00_containers.ipynb #40127c46
+def read_anndata(
+    path: str | Path,  # an `.h5ad` file that cpvae wrote
+):  # AnnData, as it was written
+    "Read profiles with all that stands beside them. Raises `ProfileError` if the file is missing, damaged, or stands in several files."
+    _check_path(path := Path(path))
+    with _explained(path):
+        _check_kind(path)
+        check_claims(path)
+        import anndata
+        return anndata.read_h5ad(path)
 
 # %% ../nbs/00_containers.ipynb #278f49ac
 def _must_write(name, about, obs):

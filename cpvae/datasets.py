@@ -19,7 +19,6 @@ import time
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from http.client import HTTPException
 from itertools import combinations, product
 from pathlib import Path
@@ -27,9 +26,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted
+from .checks import ProfileError, choose, counted
 from .containers import read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
+from .progress import Stage
 
 # %% ../nbs/00a_datasets.ipynb #7e4570a1
 def hill(
@@ -262,11 +262,7 @@ def _dataset(entry):
 
 
 def _dataset_called(name):
-    known = known_datasets()
-    if name not in known:
-        near = get_close_matches(name.lower(), known, 1, 0.5)
-        raise ProfileError(f"{name}: no such dataset; there are {', '.join(known)}" + (f". Did you mean {near[0]}?" if near else ""))
-    return known[name]
+    return choose(name, known_datasets(), "dataset")
 
 # %% ../nbs/00a_datasets.ipynb #a6095004
 def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
@@ -279,7 +275,7 @@ def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those 
         return DATASETS | {name: _dataset(entry) for name, entry in entries.items()}
     except OSError as error:
         raise ProfileError(f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ProfileError(f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each file `name`, `url` and `licence`") from error
 
 # %% ../nbs/00a_datasets.ipynb #c5bb2fe2
@@ -323,8 +319,6 @@ def _check_room(folder, need, name):
 # %% ../nbs/00a_datasets.ipynb #3a6f2f7f
 def _receive(answer, part, file, progress):
     "Add what an answer brings to the part; False if it has to be asked for again from zero."
-    from tqdm import tqdm
-
     have = part.stat().st_size if part.exists() else 0
     start, total = _first_byte(answer, have, file)
     if start is None:
@@ -334,11 +328,11 @@ def _receive(answer, part, file, progress):
         raise ProfileError(f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is another file, try another address (--base-url)")
     total = total or file.size
     _check_room(part.parent, (total or 0) - start, file.name)
-    bar = tqdm(initial=start, total=total, unit="B", unit_scale=True, desc=file.name, leave=False, disable=None if progress else True)
-    with bar, open(part, "ab" if start else "wb") as out:
+    size = f" ({counted(total, 'byte')})" if total else ""
+    with Stage(f"downloading {file.name}{size}", total, progress, unit="B", begun=start) as stage, open(part, "ab" if start else "wb") as out:
         for block in answer.raw.stream(2**18, decode_content=False) if start != total else ():
             out.write(block)
-            bar.update(len(block))
+            stage.step(len(block))
     if total and (came := part.stat().st_size) != total:
         raise _Broken(f"{came:,} bytes came instead of {total:,}")
     return True
@@ -390,7 +384,7 @@ class Downloader:
     "How pooch brings a file: resumes, tries again, and refuses in words."
 
     file: DataFile  # what to bring
-    progress: bool = False  # show a bar, on a terminal
+    progress: bool = False  # tell how far it is
 
     def __call__(
         self,
@@ -415,8 +409,8 @@ def _recorded(cache):
     "Hashes seen on first use, by file name."
     path = cache / "recorded_hashes.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
         raise ProfileError(f"{path}: is damaged ({error}); delete it, and hashes are recorded anew") from error
 
 
@@ -449,7 +443,7 @@ def _check_gctx(file, named, shape):
     try:
         with h5py.File(file) as gctx:
             found = gctx["0/DATA/0/matrix"].shape
-    except (OSError, KeyError) as error:
+    except Exception as error:  # whatever a damaged file makes h5py stumble over
         raise ProfileError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
     if found != shape:
         raise ProfileError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")
@@ -457,16 +451,15 @@ def _check_gctx(file, named, shape):
 
 def _unpack(path, file, progress):
     "Unpack a `.gctx.gz` beside itself, and see that it holds what it should."
-    from tqdm import tqdm
-
     whole, part, need = path.with_suffix(""), path.with_suffix(".part"), 4 * math.prod(file.shape)
     if whole.exists():
         _check_gctx(whole, whole, file.shape)
         return whole
     _check_room(path.parent, need, whole.name)
     try:
-        with gzip.open(path) as packed, open(part, "wb") as out, tqdm.wrapattr(out, "write", total=need, desc=whole.name, leave=False, disable=None if progress else True) as told:
-            shutil.copyfileobj(packed, told, 2**20)
+        with gzip.open(path) as packed, open(part, "wb") as out, Stage(f"unpacking {path.name} ({counted(need, 'byte')})", need, progress, unit="B") as stage:
+            while block := packed.read(2**20):
+                stage.step(out.write(block))
         _check_gctx(part, path, file.shape)
         os.replace(part, whole)
     except (OSError, EOFError, KeyError, zlib.error) as error:
@@ -499,7 +492,7 @@ def fetch_dataset(
     name: str,  # of a dataset in `known_datasets()`
     base_url: str | None = None,  # a mirror: files are taken from here by their names, instead of where they are published
     cache: str | Path | None = None,  # folder to keep them in; None for `cache_folder()`
-    progress: bool = False,  # show a bar for each download, on a terminal
+    progress: bool = False,  # tell how far each download is
 ) -> dict[str, Path]:  # each file, by what `read_profiles` takes it as
     "Have a dataset's files in the cache, checked. Raises `ProfileError` if one cannot be had, or is not the right one."
     cache, paths = Path(cache or cache_folder()).expanduser().absolute(), {}
@@ -529,7 +522,7 @@ def load_dataset(
     name: str,  # of a dataset in `known_datasets()`
     *,
     cache: str | Path | None = None,  # folder of fetched files; None for `cache_folder()`
-    progress: bool = False,  # show a bar for each download, on a terminal
+    progress: bool = False,  # tell how far each download is
     **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
 ):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
     "Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read."

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .checks import counted, must_decode
+from .progress import Stage
 from .training import one_thread, shuffle_columns
 
 # %% ../nbs/07_evaluation.ipynb #4dd158e4
@@ -58,7 +60,8 @@ def reconstruct(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     x: np.ndarray,  # `[N,G]` profiles
 ) -> np.ndarray:  # `[N,G]` profiles after encoding and decoding
-    "A model's reconstruction of profiles. Raises ValueError if it holds NaN or infinite values."
+    "A model's reconstruction of profiles. Raises ProfileError for a model without an inverse, ValueError if it holds NaN or infinite values."
+    must_decode(model)
     with one_thread():
         x_hat = np.asarray(model.inverse_transform(model.transform(x)))
     if not np.isfinite(x_hat).all():
@@ -103,6 +106,7 @@ def umap_embedding(
     seed: int = 0,  # of the layout and of the choice of rows
     max_points: int = 1000,  # of a matrix at most so many rows, chosen at random; the same rows of matrices of one length
     n_neighbors: int = 15,  # size of a neighbourhood; fewer where there are fewer profiles
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # label, umap1, umap2: "original" first, then the others in order
     "Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises ValueError below four originals."
     if len(original) < 4:
@@ -110,11 +114,13 @@ def umap_embedding(
     from umap import UMAP  # half a minute of imports and compilation on a cold machine: only who draws pays
 
     original = _thin(original, max_points, seed)
-    with warnings.catch_warnings(), one_thread():
+    what, layout = f"drawing the map of {counted(len(original), 'profile')}", 20  # the layout takes as long as placing 20 matrices
+    with warnings.catch_warnings(), one_thread(), Stage(what, layout + len(others), progress, unit="part", row=1) as stage:
         warnings.simplefilter("ignore")
         reducer = UMAP(n_neighbors=min(n_neighbors, len(original) - 1), random_state=seed, n_jobs=1).fit(original)
+        stage.step(layout)
         placed = {"original": reducer.embedding_}
-        placed |= {label: reducer.transform(_thin(x, max_points, seed)) for label, x in others.items()}
+        placed |= {label: reducer.transform(_thin(x, max_points, seed)) for label, x in stage.each(others.items())}
     frames = [pd.DataFrame({"label": [label] * len(xy), "umap1": xy[:, 0], "umap2": xy[:, 1]}) for label, xy in placed.items()]
     return pd.concat(frames, ignore_index=True)
 
@@ -131,6 +137,7 @@ def umap_table(
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]`
     seed: int = 0,  # of layout, choice of rows and column shuffle
     max_points: int = 500,  # test profiles shown, at most
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # model ("data" for originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2; no row below four test profiles
     "Test profiles, what each model makes of them, and as many simulated ones, on one map."
     matrices = _split_matrices(profiles, seed)
@@ -143,6 +150,6 @@ def umap_table(
         others[name, shuffled, "reconstructed"] = reconstruct(model, shown[shuffled])
         if hasattr(model, "sample"):
             others[name, shuffled, "simulated"] = model.sample(len(shown[shuffled]))
-    table = umap_embedding(shown[False], others, seed, max_points)
+    table = umap_embedding(shown[False], others, seed, max_points, progress=progress)
     labels = [("data", False, "original") if label == "original" else label for label in table.label]
     return pd.concat([pd.DataFrame(labels, columns=columns), table.drop(columns="label")], axis=1)

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr, ttest_ind
 
-from .data import CHANNELS
+from .data import CHANNELS, VAR_BLANKS, with_blanks
 from .distances import sliced_wasserstein
 from .evaluation import reconstruct, reconstruction_table
 from .findings import COLOURS, display_name, small_type, usual_order
@@ -37,6 +37,7 @@ def feature_table(
     "How well each feature is reconstructed. Raises ValueError if shapes differ."
     if np.shape(x) != np.shape(x_hat) or np.shape(x)[1] != len(var):
         raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}, features {len(var)}: all must agree")
+    var = with_blanks(var, VAR_BLANKS)
     error, variance = np.subtract(x_hat, x, dtype=np.float64), np.var(x, axis=0, dtype=np.float64)
     mse = np.square(error).mean(axis=0)
     fvu = np.divide(mse, variance, out=np.full(len(mse), np.nan), where=variance > 0)

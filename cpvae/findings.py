@@ -6,15 +6,18 @@
 __all__ = ['NAMES', 'TRIVIAL', 'METRICS', 'MIN_PAIRS', 'COLOURS', 'example_run', 'small_type', 'display_name', 'number',
            'usual_order', 'score_matrix', 'arithmetic_models', 'advantages', 'lsa_summary', 'pair_table',
            'reconstruction_findings', 'shuffled_findings', 'baseline_findings', 'blind_findings',
-           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'findings']
+           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'findings',
+           'best_model', 'model_called']
 
 # %% ../nbs/07a_findings.ipynb #e6126978
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from .checks import choose, counted
 from .scoreboard import paired_difference
 
 # %% ../nbs/07a_findings.ipynb #22f7f774
@@ -171,7 +174,8 @@ def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
 ) -> pd.DataFrame:  # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other baselines
-    "One score of every predictor, a pair a row."
+    "One score of every predictor, a pair a row. Raises ProfileError for an unknown metric."
+    choose(metric, (*METRICS, "pearson", "rank"), "metric")
     blind = lsa.model == "mechanism_blind"
     wide = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).pivot(index="pair", columns="method", values=metric)
     order = [method for model in arithmetic_models(lsa) for method in (model, f"mechanism_blind/{model}")] + list(TRIVIAL)
@@ -190,6 +194,7 @@ def advantages(
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> pd.DataFrame:  # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below ten pairs), better (pairs)
     "Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA."
+    choose(metric, tuple(METRICS), "metric")
     matrix, models, rows = score_matrix(lsa, metric), arithmetic_models(lsa), []
     mechanisms = lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
     for method in models:
@@ -221,7 +226,8 @@ def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
-    "The pairs of one model beside the mechanism-blind prediction and the nearer parent."
+    "The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises ProfileError for a model that is not in the table."
+    choose(model, tuple(lsa.model.unique()), "model")
     l2 = score_matrix(lsa)
     table = lsa[lsa.model == model].set_index("pair")
     table["blind"] = l2.get(f"mechanism_blind/{model}")
@@ -298,9 +304,10 @@ def baseline_findings(
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> list[str]:  # one paragraph
     "The best arithmetic by one score against every trivial baseline, or why that score is undefined."
+    what = choose(metric, METRICS, "metric")
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
     if mean.isna().all():
-        return [f"By {METRICS[metric]} nothing can be said: it compares a pair with other pairs, and there are none."]
+        return [f"By {what} nothing can be said: it compares a pair with other pairs, and there are none."]
     best = mean.idxmin() if metric == "l2" else mean.idxmax()
     table = advantages(lsa, metric).query("method == @best")
     sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])
@@ -438,6 +445,37 @@ def findings(
     if reconstruction is not None and len(reconstruction):
         words = reconstruction_findings(reconstruction) + shuffled_findings(reconstruction)
     if lsa is None or not len(lsa):
-        return words + ["Arithmetic was not scored: it needs compounds annotated A alone, B alone and A|B, and no such pair was found."]
+        why = run.get("no_pair") or "It needs compounds annotated A alone, B alone and A|B, and no such pair was found."
+        return words + [f"Arithmetic was not scored. {why}"]
     *warning, limits = limit_findings(run, lsa)
     return [*words, *warning, *(p for metric in METRICS for p in baseline_findings(lsa, metric)), *blind_findings(lsa), *specificity_findings(lsa), *reference_findings(lsa), *significance_findings(lsa), limits]
+
+# %% ../nbs/07a_findings.ipynb #ask00002
+def best_model(
+    names: Sequence[str],  # models of a run
+    lsa: pd.DataFrame | None = None,  # lsa.csv, if there is one
+    reconstruction: pd.DataFrame | None = None,  # reconstruction.csv, if there is one
+) -> tuple[str, str]:  # one of them; why, in words
+    "The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out profiles."
+    if len(names) == 1:
+        return names[0], "the only model of this run"
+    if lsa is not None and (scored := [m for m in names if m in set(lsa.model)]):
+        mean = score_matrix(lsa)[scored].mean().sort_values(kind="stable")
+        return mean.index[0], f"nearest to the truth over {counted(lsa.pair.nunique(), 'pair')} of this run: mean L2 {_brief(mean.iloc[0])}; {_listing(mean.iloc[1:])}"
+    if reconstruction is not None:
+        real = reconstruction[~reconstruction.shuffled & reconstruction.model.isin(names)]
+        for split, rows in (("test", "held-out"), ("valid", "validation")):
+            if len(fvu := real[real.split == split].set_index("model").fvu.dropna().sort_values(kind="stable")):
+                return fvu.index[0], f"no pair was scored, and it rebuilds {rows} profiles best: FVU {_brief(fvu.iloc[0])}; {_listing(fvu.iloc[1:])}"
+    return names[0], "the first model of this run, in which none was scored"
+
+# %% ../nbs/07a_findings.ipynb #ask00005
+def model_called(
+    asked: str,  # what a user calls a model: "beta", "β-VAE", "Beta VAE", "pca"
+    names: Sequence[str],  # models of a run
+) -> str:  # one of them
+    "The model of a run that goes by a name. Raises ProfileError for a name that none has."
+    plain = lambda name: re.sub(r"[\s_-]+", "", str(name).casefold().replace("β", "beta"))
+    known = {name: name for name in names} | {display_name(name): name for name in names if plain(display_name(name)) != plain(name)}
+    spelled = {plain(name): name for name in known}
+    return choose(spelled.get(plain(asked), asked), known, "model")

@@ -10,37 +10,41 @@ import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
-from sklearn.decomposition import PCA
-from tqdm.auto import tqdm
 
+
+from .checks import ProfileError, counted
 from .models import VAE, CollapseWarning, collapse_note
+from .progress import Stage, on_terminal
 from .training import DivergedError, one_thread, shuffle_columns
 
 # %% ../nbs/03a_fits.ipynb #13c4668a
 def fit_one(
-    model: VAE | PCA,  # not fitted; stays so
+    model: Any,  # a VAE, or any other transformer; not fitted, and stays so
     X: np.ndarray,  # `[N,G]` scaled training profiles
-    X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles; PCA has no use for them
+    X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, perhaps none; only a VAE has use for them
     shuffle: int | None = None,  # seed that shuffles each feature over profiles first; None: real profiles
     checkpoint: Path | None = None,  # file for a VAE to go on from, if it exists, and to write; None: neither
     after_epoch: Callable[[VAE], None] | None = None,  # called with a VAE after each epoch; what it raises ends the fit
-) -> VAE | PCA:  # fitted
-    "Fit a copy of a model on one thread. Raises DivergedError if the loss is not finite."
+) -> Any:  # a fitted copy
+    "Fit a copy of a model on one thread. Raises ProfileError for what is no transformer, DivergedError if the loss is not finite."
+    if missing := [verb for verb in ("fit", "transform") if not hasattr(model, verb)]:
+        raise ProfileError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
+    X_valid = None if X_valid is None or not len(X_valid) else X_valid
     if shuffle is not None:
         X, X_valid = (x if x is None else shuffle_columns(x, shuffle) for x in (X, X_valid))
+    of_vae = dict(X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch) if isinstance(model, VAE) else {}
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
-        if isinstance(model, PCA):
-            return clone(model).fit(X)
-        return clone(model).fit(X, X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch)
+        return clone(model, safe=False).fit(X, **of_vae)
 
 # %% ../nbs/03a_fits.ipynb #5b636650
 def fit_many(
-    models: Mapping[Hashable, VAE | PCA],  # name, or tuple of names, to unfitted model
+    models: Mapping[Hashable, Any],  # name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles
     *,
@@ -48,16 +52,18 @@ def fit_many(
     seed: int = 0,  # of the shuffling
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write, one a VAE; None: none
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
-) -> dict[Hashable, VAE | PCA]:  # name to fitted model, in the order given
-    "Fit many models. The result does not depend on `jobs`. Raises DivergedError, naming the model; warns of collapsed ones."
+    progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
+) -> dict[Hashable, Any]:  # name to fitted model, in the order given
+    "Fit many models. The result does not depend on `jobs`. Raises ProfileError or DivergedError, naming the model; warns of collapsed ones."
+    epochs = progress and on_terminal() and effective_n_jobs(jobs) == 1
     tasks = (
-        delayed(_named_fit)(key, model, X, X_valid, seed if key in shuffled else None, checkpoints and checkpoints / f"{_file_name(key)}.safetensors")
+        delayed(_named_fit)(key, model, epochs, X, X_valid, seed if key in shuffled else None, checkpoints and checkpoints / f"{_file_name(key)}.safetensors")
         for key, model in models.items()
     )
-    with quiet_workers():
-        done = tqdm(Parallel(n_jobs=jobs, return_as="generator")(tasks), "fitting", len(models), leave=False, disable=None if progress else True)
-        fitted = dict(zip(models, done, strict=True))
+    controls = sum(key in shuffled for key in models)
+    what = counted(len(models) - controls, "model") + (f" and {counted(controls, 'shuffled control')}" if controls else "")
+    with quiet_workers(), Stage(f"fitting {what} ({counted(len(X), 'profile')})", len(models), progress, unit="fit") as stage:
+        fitted = dict(zip(models, stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)), strict=True))
     for key, model in fitted.items():
         if isinstance(model, VAE) and key not in shuffled and (note := collapse_note(model)):
             warnings.warn(f"{_file_name(key)}: {note}", CollapseWarning, stacklevel=2)
@@ -68,11 +74,13 @@ def _file_name(key: Hashable) -> str:
     return "-".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
 
 
-def _named_fit(key: Hashable, *arguments) -> VAE | PCA:  # `fit_one`, whose errors say which model
+def _named_fit(key: Hashable, model: Any, epochs: bool, *arguments) -> Any:  # `fit_one`, whose errors say which model; `epochs` are told of
+    epochs = epochs and isinstance(model, VAE)
     try:
-        return fit_one(*arguments)
-    except DivergedError as error:
-        raise DivergedError(f"model {_file_name(key)}: {error}") from error
+        fitted = fit_one(clone(model).set_params(progress=True) if epochs else model, *arguments)
+    except (DivergedError, ProfileError) as error:
+        raise type(error)(f"model {_file_name(key)}: {error}") from error
+    return fitted.set_params(progress=model.progress) if epochs else fitted
 
 
 @contextmanager

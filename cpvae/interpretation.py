@@ -20,8 +20,8 @@ from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, ortho_group
 from sklearn.decomposition import PCA
 
-from .checks import text_of
-from .data import dose_levels
+from .checks import choose, must_decode, text_of
+from .data import VAR_BLANKS, annotated, dose_levels, with_blanks
 from .models import VAE, posterior
 
 # %% ../nbs/05_interpretation.ipynb #16019db9
@@ -33,16 +33,11 @@ def latent_means(
     return np.asarray(posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float)
 
 # %% ../nbs/05_interpretation.ipynb #78def838
-def _must_decode(model):
-    if not hasattr(model, "inverse_transform"):
-        raise ValueError(f"{type(model).__name__} has no inverse_transform: what its codes stand for cannot be drawn")
-
-
 def prior_sd(
     model: Any,  # fitted: a `VAE`, or PCA
 ) -> np.ndarray:  # `[L]` standard deviation of each unit, whose mean is 0
     "The distribution of codes that a model assumes: unit normal for a VAE, normal with its scores' variances for PCA. Raises ValueError for another model, or one without an inverse."
-    _must_decode(model)
+    must_decode(model)
     if isinstance(model, VAE):
         return np.ones(model.n_latent)
     if not isinstance(model, PCA):
@@ -52,14 +47,13 @@ def prior_sd(
 
 def _standardisation(model, X, around):
     "Centre `[L]` and standard deviation `[L]` of the codes a model is asked about."
-    _must_decode(model)
+    choose(around, ("posterior", "prior"), "around")
+    must_decode(model)
     if around == "posterior":
         if X is None or np.ndim(X) != 2 or len(X) < 2:
             raise ValueError("around='posterior' needs scaled profiles X, a matrix of two rows or more: their codes say how far a unit goes")
         codes = latent_means(model, X)
         return codes.mean(axis=0), codes.std(axis=0)
-    if around != "prior":
-        raise ValueError(f"around is 'posterior' or 'prior', not {around!r}")
     sd = prior_sd(model)
     return np.zeros(len(sd)), sd
 
@@ -87,8 +81,8 @@ def feature_groups(
     by: Literal["compartment_channel", "feature_group"] = "compartment_channel",  # "compartment_channel" or "feature_group"
 ) -> pd.DataFrame:  # `[G,K]` bool: which groups each feature belongs to
     "Groups of CellProfiler features. Raises ValueError if there are none, as for genes, or for another `by`."
-    if by not in ("compartment_channel", "feature_group"):
-        raise ValueError(f"by is 'compartment_channel' or 'feature_group', not {by!r}")
+    choose(by, ("compartment_channel", "feature_group"), "by")
+    var = with_blanks(var, VAR_BLANKS)
     if by == "feature_group":
         names = [[group] if group else [] for group in var["feature_group"]]
     else:  # AreaShape, Neighbors and the like belong to no channel and stand for themselves
@@ -172,8 +166,7 @@ def plot_contributions(
     form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
 ) -> Figure:  # groups x latents, clustered both ways
     "Heat map of contributions (figures 3 and S7). Raises ValueError for another form."
-    if form not in ("paper", "ratio"):
-        raise ValueError(f"form is 'paper' or 'ratio', not {form!r}")
+    choose(form, ("paper", "ratio"), "form")
     import seaborn  # takes a second
     from matplotlib import pyplot
 
@@ -289,7 +282,7 @@ def association_table(
 ) -> pd.DataFrame:  # latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted), share (of the variance of all wells), p, q
     "What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows."
     found, whole = [], codes.var(axis=0, ddof=1)
-    for factor, rows, values, labels, within in _factors(codes, profiles):
+    for factor, rows, values, labels, within in _factors(codes, annotated(profiles)):
         strata = pd.factorize(np.zeros(len(values)) if within is None else within)[0]
         k, inside = len(set(labels)), pd.Series(labels).groupby(strata).nunique()
         if k in (1, len(values)) or inside.max() < 2:
@@ -370,7 +363,7 @@ def traversal_table(
     profiles: AnnData,  # `[N,G]` from `prepare_profiles`; those of the training part give each latent's mean and sd
 ) -> pd.DataFrame:  # model, latent, feature, compartment, channel, contribution (signed change from -3 to +3 sd, scaled feature value)
     "What every latent of every model moves: the table `traversal` of a run."
-    x, about = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()], profiles.var
+    x, about = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()], with_blanks(profiles.var, VAR_BLANKS)
     tables = []
     for name, model in models.items():
         changes = traverse(model, x)

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .checks import choose
+
 # %% ../nbs/01_losses.ipynb #d71ad387
 def sse(
     x: Tensor,  # `[B,G]` profiles
@@ -75,8 +77,8 @@ def bandwidth(
     n_latent: int,  # L, the number of latent units
     kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
 ) -> float:  # h, latent units
-    "Bandwidth of the MMD's kernel for a latent space of a given size."
-    return math.sqrt(n_latent) if kernel == "gaussian" else n_latent / math.sqrt(2)
+    "Bandwidth of the MMD's kernel for a latent space of a given size. Raises ProfileError for an unknown kernel."
+    return choose(kernel, {"gaussian": math.sqrt, "chow2022": lambda n: n / math.sqrt(2)}, "kernel")(n_latent)
 
 # %% ../nbs/01_losses.ipynb #d460d4a4
 def total_loss(

@@ -18,8 +18,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from .checks import ProfileError, text_of
-from .data import dose_levels, evaluable_pairs
+from .checks import ProfileError, choose, must_decode, text_of
+from .data import OBS_BLANKS, annotated, dose_levels, evaluable_pairs, with_blanks
 from .preprocessing import control_profile
 
 # %% ../nbs/06_lsa.ipynb #d3298ebe
@@ -29,6 +29,10 @@ class Protocol:
     steps: bool = True  # average in steps, one compound one vote; False: pool all wells of a label
     time: Literal["main", "all"] = "main"  # "main": the time point that covers most compounds, the earliest of equals; "all": pool them
     dose: Literal["all", "strongest"] = "all"  # "all": mean over doses; "strongest": of each compound the dose farthest from the control
+
+    def __post_init__(self):
+        choose(self.time, ("main", "all"), "time")
+        choose(self.dose, ("all", "strongest"), "dose")
 
 
 # The protocol of each preset.
@@ -41,7 +45,7 @@ def averaging_matrix(
     steps: bool = True,  # average in steps; False: every well is a compound of its own
 ) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses x times x cell lines)
     "Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero."
-    obs = profiles.obs.assign(row=np.arange(profiles.n_obs))
+    obs = with_blanks(profiles.obs, OBS_BLANKS).assign(row=np.arange(profiles.n_obs))
     obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy() & (True if rows is None else rows)]
     obs["dose"] = obs.groupby(text_of(obs["compound"]))["dose"].transform(dose_levels)
     by = ["compound", "dose", "time"] + ["cell"] * ("cell" in obs)
@@ -60,6 +64,7 @@ def control_weights(
     steps: bool = True,  # within plates, then over plates; False: pool all control wells
 ) -> np.ndarray:  # `[N]` weights summing to one; all zero where there are no control wells
     "Weights that turn control wells into the control state."
+    profiles = annotated(profiles)
     weight, rows = np.zeros(profiles.n_obs), np.flatnonzero(profiles.obs["is_control"].to_numpy(bool))
     if len(rows) and not profiles.uns["cpvae"]["zero_control"]:
         code, plates = pd.factorize(text_of(profiles.obs["plate"]).iloc[rows]) if steps else (np.zeros(len(rows), int), [""])
@@ -103,7 +108,7 @@ def main_time(
     profiles: AnnData,  # `[N,G]` profiles with `time` in `obs`
 ) -> np.ndarray:  # `[N]` bool: wells at the time that covers most compounds, the earliest of equals, and controls without a time; all where no time is known
     "Wells of the main time point, controls included."
-    obs = profiles.obs
+    obs = with_blanks(profiles.obs, OBS_BLANKS)
     covered = obs[~obs["is_control"].astype(bool)].groupby("time")["compound"].nunique()
     timeless = obs["is_control"].astype(bool) & obs["time"].isna()
     return ((obs["time"] == covered.idxmax()) | timeless).to_numpy() if len(covered) else np.ones(len(obs), bool)
@@ -115,7 +120,7 @@ def strongest_doses(
     control: np.ndarray,  # `[G]` control state
 ) -> np.ndarray:  # `[N]` bool: controls, and of each compound the wells at the dose whose mean is farthest from the control
     "Wells of each compound's strongest dose. Labels have no part in the choice."
-    obs, at = profiles.obs.reset_index(drop=True), np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
+    obs, at = with_blanks(profiles.obs, OBS_BLANKS).reset_index(drop=True), np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
     name = text_of(obs["compound"]).iloc[at]
     condition = pd.DataFrame({"compound": name, "dose": obs["dose"].iloc[at].groupby(name).transform(dose_levels).fillna(-1)})
     code = condition.groupby(["compound", "dose"]).ngroup().to_numpy()
@@ -151,6 +156,7 @@ def prepare(
     "Average wells to compounds and find the evaluable pairs. Raises ProfileError if the profiles were not scaled."
     if "scaled" not in profiles.layers:
         raise ProfileError("The profiles have no layer 'scaled'; scale them before the arithmetic.")
+    profiles = annotated(profiles)
     rows, control = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool), np.asarray(control_profile(profiles), dtype=float)
     controls = control_weights(profiles, protocol.steps) * rows
     if controls.any():
@@ -188,7 +194,8 @@ def latent_groups(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> Latents:  # encoded, then averaged
-    "Encode every well, then average. Without control wells the control is the encoded control state."
+    "Encode every well, then average. Without control wells the control is the encoded control state. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     wells = np.asarray(transformer.transform(profiles.layers["scaled"]))
     if arithmetic.control_weights.any():
         control = arithmetic.control_weights @ wells
@@ -202,7 +209,8 @@ def predict_states(
     arithmetic: Arithmetic,  # from `prepare`
     latents: Latents,  # from `latent_groups`, same transformer
 ) -> np.ndarray:  # `[P,G]` predicted state of each pair, scaled feature values
-    "Decoded A - D + B of every pair."
+    "Decoded A - D + B of every pair. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     mean = lambda mask: latents.compounds[mask].mean(0)
     z = np.stack([predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs])
     return np.asarray(transformer.inverse_transform(z.astype(latents.wells.dtype)), dtype=float)

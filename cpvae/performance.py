@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import bootstrap, kruskal, norm, pearsonr, rankdata, spearmanr
 
-from .checks import ProfileError
+from .checks import ProfileError, choose
 from .data import mend_moa
 from .findings import COLOURS, MIN_PAIRS, TRIVIAL, arithmetic_models, display_name, number, score_matrix, small_type
 from .scoreboard import paired_difference
@@ -40,10 +40,7 @@ def _panels(n: int, width: float = 6.4, height: float = 2.5, rows: int = 1, **ho
 # %% ../nbs/07b_performance.ipynb #2f9daad0
 def _rows(lsa: pd.DataFrame, model: str) -> pd.DataFrame:
     "The rows of one model, by pair."
-    rows = lsa[lsa.model == model]
-    if rows.empty:
-        raise ProfileError(f"No row of model {model!r}; there are: {', '.join(arithmetic_models(lsa))}.")
-    return rows.set_index("pair")
+    return lsa[lsa.model == choose(model, tuple(lsa.model.unique()), "model")].set_index("pair")
 
 
 def _mechanisms(lsa: pd.DataFrame, pairs: pd.Index) -> np.ndarray:
@@ -84,15 +81,16 @@ def correlation(
     seed: int = 0,  # of the bootstrap
 ) -> dict[str, float]:  # n pairs; r; low and high (95 %, NaN below ten pairs); p of no correlation. All NaN for fewer than three pairs or a constant
     "Correlation over pairs, with its bootstrap interval."
+    test, statistic = choose(kind, {"spearman": (spearmanr, _rho), "pearson": (pearsonr, _r)}, "kind")
     known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
     x, y = np.asarray(x, float)[known], np.asarray(y, float)[known]
     found = dict(n=len(x), r=np.nan, low=np.nan, high=np.nan, p=np.nan)
     if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
         return found
-    test = (spearmanr if kind == "spearman" else pearsonr)(x, y)
-    found |= dict(r=float(test.statistic), p=float(test.pvalue))
+    tested = test(x, y)
+    found |= dict(r=float(tested.statistic), p=float(tested.pvalue))
     if len(x) >= MIN_PAIRS:
-        drawn = bootstrap((x, y), _rho if kind == "spearman" else _r, paired=True, vectorized=True, n_resamples=n_draws, method="percentile", random_state=np.random.default_rng(seed))
+        drawn = bootstrap((x, y), statistic, paired=True, vectorized=True, n_resamples=n_draws, method="percentile", random_state=np.random.default_rng(seed))
         found["low"], found["high"] = map(float, np.nanquantile(drawn.bootstrap_distribution, [0.025, 0.975]))
     return found
 
@@ -192,6 +190,7 @@ def strength_table(
     to: Literal["global_mean", "control"] = "global_mean",  # from where strength is measured: "global_mean", the paper's, or "control"
 ) -> pd.DataFrame:  # by pair: strength (L2 of A|B from there, scaled units), minus_log_p, gain (fraction of that distance the arithmetic takes away), cell_count (a well), cells (in all A|B wells)
     "How performance goes with the strength of a phenotype. Raises ProfileError if the model is not in the table."
+    choose(to, ("global_mean", "control"), "to")
     own, strength = _rows(lsa, model), _rows(lsa, to).l2
     count = own["cell_count_ab"] if "cell_count_ab" in own else pd.Series(np.nan, own.index)
     found = {"strength": strength, "minus_log_p": pd.Series(minus_log_p(own.z10), own.index), "gain": 1 - own.l2 / strength}
@@ -344,6 +343,7 @@ def class_test(
 ) -> tuple[dict[str, np.ndarray], float, float]:  # class to scores of its pairs; H of Kruskal and Wallis; p. NaN for fewer than two classes of two
     "Scores by class of mechanism: a pair whose two mechanisms differ in class is `mixed`."
     rows = _rows(lsa, model)
+    choose(score, tuple(rows), "score")
     kinds = [x if x == y else "mixed" for x, y in zip(rows.a.map(mechanism_class), rows.b.map(mechanism_class))]
     groups = {k: v.dropna().to_numpy(float) for k, v in rows[score].groupby(np.array(kinds, object))}
     groups = {k: groups[k] for k in (*_CLASSES, "other", "mixed") if k in groups}
@@ -400,6 +400,7 @@ def leverage(
     seed: int = 0,  # of bootstrap and of the simulated scores
 ) -> pd.DataFrame:  # removed, n, r, low, high, p; expected, expected_low, expected_high: the same removal from normal scores of the same Pearson correlation (middle 95 % of 500)
     "How a correlation falls as the best joint pairs are removed, and how far it would fall if no pair were special."
+    statistic = choose(kind, {"spearman": _rho, "pearson": _r}, "kind")
     x, rng = joined[["first", "second"]].to_numpy(float), np.random.default_rng(seed)
     full = _r(*x.T) if len(x) > 2 else np.nan
     drawn = rng.standard_normal((500, len(x), 2))
@@ -407,7 +408,7 @@ def leverage(
     drawn = np.take_along_axis(drawn, drawn.sum(-1).argsort(axis=1)[..., None], axis=1)
     rows = []
     for k in range(min(most, len(x) - 3) + 1):
-        quantiles = np.quantile((_rho if kind == "spearman" else _r)(drawn[:, k:, 0], drawn[:, k:, 1]), [0.5, 0.025, 0.975])
+        quantiles = np.quantile(statistic(drawn[:, k:, 0], drawn[:, k:, 1]), [0.5, 0.025, 0.975])
         rows.append({"removed": k, **correlation(*x[k:].T, kind, seed=seed), **dict(zip(("expected", "expected_low", "expected_high"), quantiles))})
     return pd.DataFrame(rows)
 

@@ -13,8 +13,8 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, counted, listed, text_of
-from .data import dose_levels, row_digests, similar_mechanisms
+from .checks import ProfileError, choose, counted, listed, text_of
+from .data import OBS_BLANKS, annotated, dose_levels, row_digests, similar_mechanisms, with_blanks
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):
@@ -39,7 +39,7 @@ def drop_copies(
     about = kept.uns["cpvae"] = {**profiles.uns["cpvae"]}
     about["n_copies"] = int(about["n_copies"] + copies.sum())
     if copies.any():
-        moa, filled, torn = _copied_moa(profiles.obs, keys)
+        moa, filled, torn = _copied_moa(with_blanks(profiles.obs, OBS_BLANKS), keys)
         kept.obs["moa"] = moa[~copies]
         note = f"Left out as exact copies of an earlier row: {counted(int(copies.sum()), 'row')}"
         note += f"; annotated from a copy: {counted(filled, 'compound')}" if filled else ""
@@ -68,7 +68,7 @@ def _check_references(groups, reference, on):
         what = f"{'plate' if len(poor) == 1 else 'plates'} {listed(poor)}" if poor != [""] else "rows without a plate"
         raise ProfileError(
             f"{what} cannot be normalised: fewer than two {'control rows' if on == 'controls' else 'rows'}; "
-            "leave them out, or normalise on all rows or over the whole table"
+            "leave them out, or in Python normalise on all rows or over the whole table"
         )
 
 # %% ../nbs/00b_preprocessing.ipynb #7016f413
@@ -84,7 +84,7 @@ def _spreading(values, blocks, reference, method, by, on):
     "Features that spread among the reference rows of every block; refuses what no feature survives, and too few rows to spherize."
     defined = np.all([_SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0 for rows in blocks.values()], axis=0)
     if not defined.any():
-        raise ProfileError("every feature has spread 0 among the reference rows of some plate; use another method, or by='table'")
+        raise ProfileError("every feature has spread 0 among the reference rows of some plate; leave such plates out, or normalise by standardize, which asks least of them")
     fewest = min(int(reference[rows].sum()) for rows in blocks.values())
     if method == "spherize" and fewest <= defined.sum():
         instead = "use by='table', or mad_robustize" if by == "plate" else "use mad_robustize"
@@ -109,6 +109,9 @@ def normalize_profiles(
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
+    for value, known, what in ((method, tuple(_SPREADS), "method"), (by, ("plate", "table"), "by"), (on, ("controls", "all"), "on")):
+        choose(value, known, what)
+    profiles = annotated(profiles)
     by = "table" if (profiles.obs["plate"] == "").all() else by
     groups = text_of(profiles.obs["plate"]) if by == "plate" else pd.Series("", profiles.obs_names)
     reference = profiles.obs["is_control"].to_numpy(bool) if on == "controls" else np.ones(profiles.n_obs, bool)
@@ -155,8 +158,10 @@ def consensus_profiles(
     operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
 ):  # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells; metadata that differ within a treatment are left out
     "Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls."
+    choose(operation, ("modz", "median", "mean"), "operation")
     from anndata import AnnData
 
+    profiles = annotated(profiles)
     group = _treatments(profiles.obs)
     rows = group >= 0
     frame = pd.DataFrame(profiles.X[rows], columns=profiles.var_names).assign(Metadata_group=group[rows])
@@ -192,7 +197,7 @@ def _sizes(n, valid, test, thing, instead):
 
 def _fit_rows(profiles, fit_on, what):
     "Rows that a step may look at. Refuses if there is no split to tell."
-    if fit_on == "train" and "split" not in profiles.obs:
+    if choose(fit_on, ("train", "all"), "fit_on") == "train" and "split" not in profiles.obs:
         raise ProfileError(f"profiles have no split; call split_profiles first, or fit the {what} on all rows")
     return (profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)
 
@@ -292,15 +297,16 @@ def split_profiles(
     strict: bool = False,  # by="pair": test is all that has either mechanism
 ):  # the same AnnData, with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words
     "Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown."
-    if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
-        raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
-    obs, rng = profiles.obs, np.random.default_rng(seed)
-    profiles.obs["split"] = {
+    deal = choose(by, {
         "compound": lambda: _by_compound(obs, valid, test, rng),
         "rows": lambda: _by_rows(profiles, valid, test, seed),
         "plate": lambda: _by_plate(obs, valid, test, rng),
         "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
-    }[by]()
+    }, "by")
+    if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
+        raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
+    obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
+    profiles.obs["split"] = deal()
     profiles.uns["cpvae"]["split"] = f"by {' '.join([by, *('|'.join([each] if isinstance(each, str) else each) for each in pair)])}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
     return profiles
 
@@ -320,6 +326,7 @@ def select_features(
     **arguments,  # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults otherwise
 ):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
     "Drop features with pycytominer. Raises `ProfileError` if there is no split to fit on, or no feature is left."
+    choose(fit_on, ("train", "all"), "fit_on")
     about = {**profiles.uns["cpvae"]}
     features, report = list(profiles.var_names), []
     if about["kind"] == "cell_painting":
@@ -371,10 +378,10 @@ def scale_profiles(
     fit_on: Literal["train", "all"] = "train",  # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
 ):  # the same AnnData, with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`
     "Scale every feature by what the training rows show. Raises `ProfileError` if there is no split to fit on."
+    middle, spread = choose(method, {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)}, "method")
     rows = _fit_rows(profiles, fit_on, "scaling")
     center, scale = np.zeros(profiles.n_vars), np.ones(profiles.n_vars)
     for columns in _blocks(profiles.n_vars, profiles.n_obs) if method != "none" else ():
-        middle, spread = {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp)}[method]
         fit = profiles.X[:, columns][rows].astype(np.float64)
         varies = np.ptp(fit, axis=0) > 0  # constant on training rows: left in its own unit
         center[columns], scale[columns] = middle(fit, axis=0), np.where(varies, spread(fit, axis=0), 1.0)
@@ -401,6 +408,7 @@ def control_profile(
     "The state of the control: mean of control wells within plates, then over plates; or the scaled zero vector."
     if profiles.uns["cpvae"]["zero_control"]:
         return scale_values(np.zeros(profiles.n_vars), profiles)
+    profiles = annotated(profiles)
     control = profiles.obs["is_control"].to_numpy(bool)
     wells = pd.DataFrame(np.asarray(profiles.layers["scaled"][control], np.float64))
     return wells.groupby(text_of(profiles.obs["plate"]).to_numpy()[control]).mean().mean().to_numpy(np.float32)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['AXES', 'TABLES', 'plot_training', 'plot_reconstruction', 'plot_umap', 'plot_lsa', 'plot_advantages', 'plot_null',
            'null_quantiles', 'page_table', 'run_sections', 'units_summary', 'latent_summary', 'model_sections',
-           'arithmetic_sections', 'table_sections', 'render_report', 'draw_figures', 'read_run', 'write_report']
+           'arithmetic_sections', 'table_sections', 'render_report', 'draw_figures', 'read_run', 'write_report',
+           'choose_model', 'mechanisms_of', 'describe_run']
 
 # %% ../nbs/08_report.ipynb #e846f2b5
 import base64
@@ -13,20 +14,25 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from jinja2 import DictLoader, Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .checks import ProfileError, text_of
-from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, display_name, findings, lsa_summary, number, pair_table, score_matrix, small_type, usual_order
+from .checks import ProfileError, choose, counted, text_of
+from .containers import read_anndata
+from .data import annotated
+from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, best_model, display_name, findings, lsa_summary, model_called, number, pair_table, score_matrix, small_type, usual_order
+from .lsa import averaging_matrix, main_time
+from .records import check_files, read_record
 
 # %% ../nbs/08_report.ipynb #7bcd3e97
 AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "delta-Pearson (correlation of changes)", "mismatch_r": "own less other truths (correlation)"}  # score -> axis label with unit
@@ -151,7 +157,7 @@ def plot_null(
     model: str,  # whose arithmetic
     max_pairs: int = 60,  # of more pairs, so many are shown, evenly spaced from best to worst
 ) -> Figure:  # pairs down, sorted by cosine less its permuted median
-    "Each pair's score under its own labels and under permuted ones. Raises ValueError if the model has no permutations."
+    "Each pair's score under its own labels and under permuted ones. Raises ProfileError if the model has no permutations."
     table = null_quantiles(null, model)
     total = len(table)
     table = table.iloc[np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))]
@@ -177,10 +183,8 @@ def null_quantiles(
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
-    "Quantiles of the permuted scores, and the real one. Raises ValueError if the model has no permutations."
-    rows = null[null.model == model].astype({"pair": str})
-    if rows.empty:
-        raise ValueError(f"no permutations of model {model!r}; there are: {', '.join(map(str, null.model.unique()))}")
+    "Quantiles of the permuted scores, and the real one. Raises ProfileError if the model has no permutations."
+    rows = null[null.model == choose(model, tuple(null.model.unique()), "model")].astype({"pair": str})
     permuted = rows[rows.permutation > 0].groupby("pair", sort=False)[["cosine", "l2"]].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     real = rows[rows.permutation == 0].set_index("pair")[["cosine", "l2"]]
     table = permuted.join(pd.concat({(c, "real"): real[c] for c in real}, axis=1))
@@ -229,7 +233,7 @@ def run_sections(
     run: Mapping[str, Any],  # run.json
 ) -> list[dict[str, Any]]:  # what was run, and the data
     "Command, settings and data of a run."
-    facts = {k: run[k] for k in ("command", "created", "preset", "seed") if k in run}
+    facts = {k: run[k] for k in ("command", "created", "preset", "seed", "device") if k in run}
     facts |= {"time": f"{sum(run['seconds'].values()):,.0f} s"} if run.get("seconds") else {}
     folded = {"config": "settings", "stages": "stages", "seconds": "seconds a stage", "versions": "versions"}
     return [
@@ -298,7 +302,7 @@ def latent_summary(
     n: int = 4,  # features a unit
 ) -> pd.DataFrame:  # a row a unit, strongest first: latent, change (root mean square over features, scaled units), features (↑ rises, ↓ falls)
     "How far each latent unit of a model moves a profile, and which features most."
-    wide = traversal[traversal.model == model].pivot(index="latent", columns="feature", values="contribution")
+    wide = traversal[traversal.model == choose(model, tuple(traversal.model.unique()), "model")].pivot(index="latent", columns="feature", values="contribution")
     most = np.argsort(-wide.abs().to_numpy(), axis=1, kind="stable")[:, :n]
     named = [", ".join(f"{'↑' if row.iloc[k] > 0 else '↓'} {wide.columns[k]}" for k in top if row.iloc[k]) for (_, row), top in zip(wide.iterrows(), most)]
     table = pd.DataFrame({"latent": wide.index.astype(str), "change": np.sqrt((wide**2).mean(axis=1).to_numpy()), "features": named})
@@ -523,21 +527,19 @@ def _write(path: Path, content: bytes) -> Path:
 # %% ../nbs/08_report.ipynb #a7c7792b
 def read_run(
     run_dir: str | Path,  # a run folder
+    names: Iterable[str] | None = None,  # tables to read; None: all of `TABLES`
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read."
-    run_dir = Path(run_dir)
-    if not (run_dir / "run.json").is_file():
-        raise ProfileError(f"{run_dir} is no run folder: it has no run.json. Make one with `cpvae run PROFILES --out {run_dir}`.")
-    path, tables = run_dir / "run.json", {}
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        for name in TABLES:
-            for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
-                path = run_dir / "tables" / (name + suffix)
-                if path.is_file():
+    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed."
+    run, tables = read_record(run_dir), {}
+    for name in TABLES if names is None else names:
+        for file, read in ((f"tables/{name}.csv", pd.read_csv), (f"tables/{name}.parquet", pd.read_parquet)):
+            path = Path(run_dir) / file
+            if path.is_file() or file in run.get("files", {}):
+                check_files(run_dir, run, [file])
+                try:
                     tables[name] = read(path)
-    except (ValueError, OSError) as error:
-        raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
+                except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
+                    raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
     return run, tables
 
 # %% ../nbs/08_report.ipynb #a657b895
@@ -550,3 +552,49 @@ def write_report(
     for name, png in figures.items():
         _write(Path(run_dir) / "figures" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.png", png)
     return _write(Path(run_dir) / "report.html", render_report(run, tables, figures).encode("utf-8"))
+
+# %% ../nbs/08_report.ipynb #ask10002
+def choose_model(
+    run_dir: str | Path,  # a run folder
+    model: str | None = None,  # what a user calls a model of the run; None: `best_model` chooses
+) -> tuple[str, str]:  # the model's name; why it is this one, in words
+    "The model that answers a question. Raises ProfileError for an unknown model or a folder that is no run."
+    names = read_record(run_dir, ["config"])["config"]["models"]
+    if model is not None:
+        return model_called(model, names), "as asked"
+    _, tables = read_run(run_dir, ("lsa", "reconstruction"))
+    return best_model(names, tables.get("lsa"), tables.get("reconstruction"))
+
+# %% ../nbs/08_report.ipynb #ask10003
+def mechanisms_of(
+    profiles: AnnData,  # `[N,G]` profiles of a run
+) -> pd.DataFrame:  # mechanism, in order of name: `alone`, compounds that carry nothing else; `more`, those that carry others too
+    "How many compounds carry each mechanism, at the time that arithmetic looks at. Those that are never alone cannot be predicted with."
+    labels = averaging_matrix(profiles, main_time(profiles))[1]["moa"].str.split("|")
+    terms = labels.explode().loc[lambda m: m != ""]
+    alone = labels.map(len).reindex(terms.index).eq(1)
+    table = pd.DataFrame({"alone": alone.groupby(terms).sum(), "more": (~alone).groupby(terms).sum()}).astype(int)
+    return table.sort_index(key=lambda names: names.str.casefold()).rename_axis("mechanism")
+
+# %% ../nbs/08_report.ipynb #ask10004
+def describe_run(
+    run_dir: str | Path,  # a run folder
+) -> dict[str, Any]:  # what to print, in order: texts, lists, and names with what is to be said of each
+    "What a finished run holds and can be asked. Raises ProfileError for a folder that is no run."
+    chosen, why = choose_model(run_dir)
+    run, tables = read_run(run_dir, ("lsa",))
+    check_files(run_dir, run, ["latents.h5ad"])
+    profiles = annotated(read_anndata(Path(run_dir) / "latents.h5ad"))
+    table, page = mechanisms_of(profiles), Path(run_dir) / "report.html"
+    others = lambda n, word: f"{counted(n, 'compound')} {word}"
+    more = lambda row: f", {row.more:,} more with others" if row.more else ""
+    return {
+        "run": str(run_dir), "made by": f"{run.get('command', '')}, {run.get('created', '')}",
+        "table": f"{run.get('data', {}).get('source', '')}: {counted(profiles.n_obs, 'profile')}, {counted(profiles.n_vars, 'feature')}",
+        "report": str(page) if page.is_file() else "none",
+        "models": {display_name(m): f"--model {m}" + (f"; asked unless another is named, as {why}" if m == chosen else "") for m in run["config"]["models"]},
+        "mechanisms for --a and --b": {m: others(row.alone, "alone") + more(row) for m, row in table[table.alone > 0].iterrows()},
+        "mechanisms never alone": {m: others(row.more, "with others") for m, row in table[table.alone == 0].iterrows()},
+        "pairs scored": list(tables["lsa"].pair.unique()) if "lsa" in tables else [],
+        "notes": [run["no_pair"]] if run.get("no_pair") else [],
+    }

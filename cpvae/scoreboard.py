@@ -21,7 +21,8 @@ from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import FunctionTransformer
 
 from .checks import ProfileError, text_of
-from .lsa import PROTOCOLS, Arithmetic, Latents, Pair, Protocol, correlate, global_mean, global_means_without_two, latent_groups, leave_two_out, mechanism_blind, predict_states, prepare, trivial_baselines, unit
+from .data import OBS_BLANKS, why_no_pair, with_blanks
+from .lsa import PROTOCOLS, Arithmetic, Latents, Pair, Protocol, correlate, global_mean, global_means_without_two, latent_groups, leave_two_out, main_time, mechanism_blind, predict_states, prepare, trivial_baselines, unit
 from .nulls import bootstrap_cosine, common_path, of_pair, permutation_tests, shuffled_scores, specificity, zscore_10_shuffles
 
 # %% ../nbs/06b_scoreboard.ipynb #73a76730
@@ -115,10 +116,11 @@ def active_compounds(
     seed: int = 0,  # of the draws
 ) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are no control wells
     "Which compounds differ from control wells of their own plates (about 5 % of inactive ones pass)."
+    obs = with_blanks(profiles.obs, OBS_BLANKS)
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
     if not len(controls):
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
-    plate, x = text_of(profiles.obs["plate"]).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
+    plate, x = text_of(obs["plate"]).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
     near = {k: rows for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items() if len(rows) >= 4}
     for rows in near.values():  # a well's distance to the mean of n others varies more than a drawn one's to the mean it is part of
         x[rows] = x[rows].mean(axis=0) + (x[rows] - x[rows].mean(axis=0)) * np.sqrt((len(rows) + 1) / (len(rows) - 1))
@@ -284,15 +286,18 @@ def lsa_table(
     seed: int = 0,  # of shuffles, relabellings, bootstrap and control draws
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
     jobs: int | None = 1,  # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation, l2, cosine
     "Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises ProfileError if there is no evaluable pair."
     arithmetic, models = prepare(profiles, protocol), {**models, "additive_input": FunctionTransformer()}
     if not arithmetic.pairs:
-        raise ProfileError("No evaluable pair of mechanisms: arithmetic needs compounds annotated 'A' alone, 'B' alone, and 'A|B'.")
+        rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)
+        at = "" if rows.all() else f" at {profiles.obs['time'][rows].max():g} h, the time that covers most compounds"
+        raise ProfileError(why_no_pair(profiles[rows], at))
     predicted = {name: predict_all(model, arithmetic, profiles) for name, model in models.items()}
     latents = {name: codes for name, (_, _, codes) in predicted.items()}
     table = score_table({name: every for name, (_, every, _) in predicted.items()}, arithmetic)
-    tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs)
+    tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs, progress=progress)
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
     if not protocol.steps:  # each well was a vote, and wells of a compound are not exchangeable with others

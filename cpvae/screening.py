@@ -17,10 +17,11 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control, rankdata
 from sklearn.covariance import LedoitWolf
 
-from .checks import ProfileError, text_of
-from .data import similar_mechanisms
+from .checks import ProfileError, counted, must_decode, text_of
+from .data import VAR_BLANKS, similar_mechanisms, with_blanks
 from .lsa import Arithmetic, Latents, Pair, correlate, find_pair, predict_pair, unit
 from .nulls import draw_disjoint, reweighted, strength_strata
+from .progress import Stage
 
 # %% ../nbs/06d_screening.ipynb #b9e410a4
 def any_pair(
@@ -49,7 +50,8 @@ def predicted_state(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone."
+    "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone, or the transformer has no inverse."
+    must_decode(transformer)
     pair = any_pair(arithmetic, a, b)
     z = predict_pair(latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0))
     return np.asarray(transformer.inverse_transform(z[None].astype(latents.wells.dtype)), dtype=float)[0]
@@ -65,6 +67,7 @@ def predicted_draws(
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a single well
     "Bayesian bootstrap of a predicted state, over compounds and over wells. Raises ProfileError as `predicted_state` does."
+    must_decode(transformer)
     pair, rng = any_pair(arithmetic, a, b), np.random.default_rng(seed)
     if min(arithmetic.weights[np.flatnonzero(mask)].nnz for mask in (pair.in_a, pair.in_b)) < 2:
         return np.full((n, len(arithmetic.control)), np.nan)
@@ -97,7 +100,8 @@ def summarize_moves(
     "How far the features of each compartment and channel move."
     if "compartment" not in moved:
         return pd.DataFrame(columns=["compartment", "channel", "features", "mean_move", "share_up"])
-    rows = moved.assign(channel=moved["channel"].str.split("|")).explode("channel")
+    rows = with_blanks(moved, VAR_BLANKS)
+    rows = rows.assign(channel=rows["channel"].str.split("|")).explode("channel")
     found = rows.groupby(["compartment", "channel"], observed=True)["change"].agg(features="size", mean_move=lambda v: v.abs().mean(), share_up=lambda v: (v > 0).mean())
     return found.sort_values("mean_move", ascending=False).reset_index()
 
@@ -249,18 +253,21 @@ def relabelled_p(
     n_draws: int = 100_000,  # random groups for a pair that looks promising
     seed: int = 0,  # of the draws
     sharpness: float = 12.0,  # of the votes
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> np.ndarray:  # `[C,K]` one-sided p; NaN where no member may speak
     "p of every compound's votes for every mechanism against random groups of like strength."
     vote = np.where(allowed, np.exp(sharpness * (similarity - 1)), -np.inf).astype(np.float32)
     p, rng = np.full((len(vote), members.shape[1]), np.nan), np.random.default_rng(seed)
-    for k, one in enumerate(map(np.flatnonzero, np.asarray(members, bool).T)):
-        speak, which = np.unique(allowed[:, one], axis=0, return_inverse=True)
-        for number, pattern in enumerate(speak):  # all members, for most; all but itself, for a member
-            rows, group = np.flatnonzero(which.ravel() == number), one[pattern]
-            for n in (min(999, n_draws), n_draws) if len(group) else ():
-                real = vote[np.ix_(rows, group)].sum(1)
-                p[rows, k] = _tail(vote[rows], real, random_groups(group, strata, n, rng))
-                rows = rows[(p[rows, k] <= 0.02) & ~members[rows, k]]
+    what = f"comparing {counted(len(vote), 'compound')} with {counted(members.shape[1], 'mechanism')}"
+    with Stage(what, members.shape[1], progress, unit="mechanism") as stage:
+        for k, one in enumerate(stage.each(map(np.flatnonzero, np.asarray(members, bool).T))):
+            speak, which = np.unique(allowed[:, one], axis=0, return_inverse=True)
+            for number, pattern in enumerate(speak):  # all members, for most; all but itself, for a member
+                rows, group = np.flatnonzero(which.ravel() == number), one[pattern]
+                for n in (min(999, n_draws), n_draws) if len(group) else ():
+                    real = vote[np.ix_(rows, group)].sum(1)
+                    p[rows, k] = _tail(vote[rows], real, random_groups(group, strata, n, rng))
+                    rows = rows[(p[rows, k] <= 0.02) & ~members[rows, k]]
     return p
 
 # %% ../nbs/06d_screening.ipynb #588e80f6
@@ -268,7 +275,7 @@ def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:  # `[C
     members = mechanism_members(arithmetic.compounds["moa"])
     if not (members.sum() >= least).any():
         most = members.sum()
-        raise ProfileError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Ask for fewer with min_compounds.")
+        raise ProfileError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Join a fuller table of mechanisms with --moa, and run again.")
     return members.loc[:, members.sum() >= least]
 
 
@@ -286,6 +293,7 @@ def screen(
     min_compounds: int = 3,  # least compounds of a mechanism
     n_draws: int = 100_000,  # random groups behind a small p
     seed: int = 0,  # of the draws
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # compound, moa, mechanism, known, n_members (that may speak), score, rank (of the mechanism for the compound), nearest, similarity, p, q; least p first
     "Every compound against every mechanism. Raises ProfileError if no mechanism has enough compounds."
     members, compounds = _checked_members(arithmetic, min_compounds), arithmetic.compounds
@@ -293,7 +301,7 @@ def screen(
     similarity, allowed, m = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool), members.to_numpy()
     allowed &= True if barred is None else ~barred
     strata = strength_strata(compounds["strength"].to_numpy(), (compounds["moa"] != "").to_numpy())
-    score, p = votes(similarity, m, allowed), relabelled_p(similarity, m, allowed, strata, n_draws, seed)
+    score, p = votes(similarity, m, allowed), relabelled_p(similarity, m, allowed, strata, n_draws, seed, progress=progress)
     heard = np.where(allowed, similarity, -np.inf)
     best = np.stack([np.flatnonzero(one)[heard[:, one].argmax(1)] for one in m.T], axis=1)
     i, k = np.nonzero(np.isfinite(p))
@@ -313,7 +321,7 @@ def screen_pairs(
     rows = singles[singles["n_members"] >= min_compounds]
     p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
     if p.shape[1] < 2:
-        raise ProfileError(f"{p.shape[1]} mechanisms have {min_compounds} other compounds; a pair takes two. Ask for fewer with min_compounds.")
+        raise ProfileError(f"{p.shape[1]} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
     a, b = np.array(list(combinations(range(p.shape[1]), 2))).T
     both = np.fmax(np.where(p.isna(), np.inf, p)[:, a], np.where(p.isna(), np.inf, p)[:, b])
     i, j = np.nonzero(np.isfinite(both))

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PAPER_SWEEP', 'CRITERIA', 'SPACES', 'RUNGS', 'kept_epoch', 'loss_shares', 'elbo', 'held_out_scores', 'unsteadiness',
            'hausdorff_scores', 'simulation_scores', 'weighted_vae', 'curve_point', 'weight_curve', 'choose_weight',
-           'choices', 'curve_figure', 'latent_curve', 'space_of', 'vae_settings', 'stopping_bounds', 'trial_value',
-           'open_study', 'ask', 'tell', 'tune', 'trials_table', 'importances', 'parallel_coordinates']
+           'choices', 'curve_figure', 'Advice', 'weight_advice', 'latent_curve', 'space_of', 'vae_settings',
+           'stopping_bounds', 'trial_value', 'open_study', 'ask', 'tell', 'tune', 'trials_table', 'importances',
+           'fit_again', 'trials_advice', 'parallel_coordinates']
 
 # %% ../nbs/04_selection.ipynb #88220e05
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +27,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
+from scipy.stats import t as student
 from sklearn.decomposition import PCA
-from tqdm.auto import tqdm
 
+from .checks import choose, counted
 from .distances import fidelity, nearest_distances
 from .fits import fit_one, quiet_workers
-from .models import VAE, make_vae, plan_of
+from .models import PRESETS, VAE, loss_parts, make_vae, plan_of
+from .progress import Stage
 from .training import DivergedError, one_thread
 
 # %% ../nbs/04_selection.ipynb #d4d7ac2d
@@ -55,14 +59,16 @@ def loss_shares(
 
 # %% ../nbs/04_selection.ipynb #142e3b00
 def elbo(
-    vae: VAE,  # fitted with validation profiles
+    vae: VAE,  # fitted; without `X`, with validation profiles
+    X: np.ndarray | None = None,  # `[N,G]` scaled profiles; None: the validation profiles of the fit
+    y: None = None,  # ignored: so that scikit-learn can score by this function
 ) -> float:  # nats a profile, the larger the better
-    "Evidence lower bound of the validation profiles; under a squared error, that of a Gaussian with the one variance that suits them best."
-    kept, G = kept_epoch(vae), vae.n_features_in_
-    nll = kept.valid_reconstruction
+    "Evidence lower bound of profiles, whatever beta was paid; under a squared error, that of a Gaussian with the one variance that suits them best."
+    parts = kept_epoch(vae) if X is None else pd.Series(loss_parts(vae, X)).add_prefix("valid_")
+    G, nll = vae.n_features_in_, parts.valid_reconstruction
     if vae.likelihood == "squared_error":
-        nll = G / 2 * (np.log(2 * np.pi * kept.valid_sse / G) + 1)
-    return float(-nll - kept.valid_kl)
+        nll = G / 2 * (np.log(2 * np.pi * parts.valid_sse / G) + 1)
+    return float(-nll - parts.valid_kl)
 
 # %% ../nbs/04_selection.ipynb #bd2ec432
 def held_out_scores(
@@ -123,10 +129,8 @@ def weighted_vae(
     preset: str,  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     **settings: Any,  # parameters of `VAE` over these
 ) -> VAE:  # not fitted
-    "The model of one point of a curve. Raises ValueError for an unknown name."
-    variant = {"beta": "beta", "mmd_weight": "mmd"}.get(which)
-    if variant is None:
-        raise ValueError(f"no curve of {which!r}; there are 'beta' and 'mmd_weight'")
+    "The model of one point of a curve. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have."
+    variant = choose(which, {"beta": "beta", "mmd_weight": "mmd"}, "weight")
     return make_vae(variant, preset, **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings))
 
 # %% ../nbs/04_selection.ipynb #3288af44
@@ -153,10 +157,11 @@ def weight_curve(
     preset: str = "chow2022",  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     seeds: Sequence[int] = range(3),  # of weights, order, noise and draws
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_point`
-    "What each weight brings. The result does not depend on `jobs`. Raises ValueError for an unknown name or too few validation profiles."
+    "What each weight brings. The result does not depend on `jobs`. Raises ProfileError for an unknown name, ValueError for too few validation profiles."
+    choose(which, ("beta", "mmd_weight"), "weight")
     if len(X_valid) <= 5:
         raise ValueError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
     cells = [(float(weight), int(seed)) for weight in weights for seed in seeds]
@@ -166,9 +171,9 @@ def weight_curve(
 
 # %% ../nbs/04_selection.ipynb #c7f79537
 def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool) -> list:  # results, in order
-    with quiet_workers():
-        done = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)
-        return list(tqdm(done, "fitting", len(arguments), leave=False, disable=None if progress else True))
+    what = f"fitting {counted(len(arguments), 'model')} ({counted(len(arguments[0][1]), 'profile')})" if arguments else ""
+    with quiet_workers(), Stage(what, len(arguments), progress and bool(arguments), unit="fit") as stage:
+        return list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)))
 
 # %% ../nbs/04_selection.ipynb #30925922
 # Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer to "one".
@@ -182,11 +187,10 @@ def choose_weight(
     curve: pd.DataFrame,  # from `weight_curve`
     criterion: str = "elbo",  # one of `CRITERIA`
 ) -> float:  # the best on the mean over seeds; of equals, the smallest
-    "The weight a criterion picks. Weights with a fit that diverged are out. Raises ValueError for an unknown criterion, or if nothing is left."
-    if criterion not in CRITERIA:
-        raise ValueError(f"no criterion {criterion!r}; there are {', '.join(CRITERIA)}")
+    "The weight a criterion picks. Weights with a fit that diverged are out. Raises ProfileError for an unknown criterion, ValueError if nothing is left."
+    better = choose(criterion, CRITERIA, "criterion")
     values = curve.reindex(columns=[criterion])[criterion].where(~curve["diverged"].astype(bool))
-    badness = {"smaller": values, "larger": -values, "one": (values - 1).abs()}[CRITERIA[criterion]]
+    badness = {"smaller": values, "larger": -values, "one": (values - 1).abs()}[better]
     means = badness.groupby(curve["weight"]).agg(lambda v: v.mean(skipna=False)).dropna()
     if means.empty:
         raise ValueError(f"no weight has a {criterion} of every fit")
@@ -211,6 +215,7 @@ def curve_figure(
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied, for the axis
 ) -> Figure:  # means over seeds, each as a share of its largest; a large mark where a criterion would choose, a dotted line where the bound would
     "Draw what each weight brings."
+    letter = choose(which, {"beta": "β", "mmd_weight": "λ"}, "weight")
     fig, ax = plt.subplots(figsize=(6, 2.8), constrained_layout=True)
     weights = sorted(set(curve["weight"]))
     for criterion, (colour, marker) in {"hausdorff": ("#D55E00", "o"), "average_hausdorff": ("#009E73", "s"), "sliced_wasserstein": ("#CC79A7", "v"), "fvu": ("#0072B2", "^")}.items():
@@ -220,10 +225,59 @@ def curve_figure(
         ax.plot(picked, line.iloc[picked] / line.max(), marker, ms=9, color=colour)
     if curve["elbo"].notna().any():
         ax.axvline(weights.index(choose_weight(curve, "elbo")), color="black", ls=":", label="ELBO")
-    ax.set(xlabel="β" if which == "beta" else "λ", xticks=range(len(weights)), ylabel="mean, of its largest", ylim=(0, 1.08))
+    ax.set(xlabel=letter, xticks=range(len(weights)), ylabel="mean, of its largest", ylim=(0, 1.08))
     ax.set_xticklabels([f"{w:g}" for w in weights])
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
+
+# %% ../nbs/04_selection.ipynb #adv00002
+@dataclass(frozen=True)
+class Advice:
+    "What to do with the outcome of a search."
+
+    params: dict[str, dict[str, Any]]  # variant to parameters of `VAE`, as `RunConfig.vae` takes them
+    lines: tuple[str, ...]  # which, why, and how sure
+    gains: bool = True  # whether it pays to use them rather than the preset's own
+
+# %% ../nbs/04_selection.ipynb #adv00003
+def _not_told_apart(badness: pd.DataFrame, best: float) -> list[float]:  # weights that their seeds (columns) cannot tell from the best
+    behind = badness - badness.loc[best]  # seed by seed: the same seed starts alike at every weight
+    return [float(weight) for weight, row in behind.iterrows() if weight != best and row.mean() <= _margin(row)]
+
+
+def _margin(differences: pd.Series) -> float:  # half of the 95 % interval of their mean
+    n = len(differences)
+    return float(student.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+
+
+def _numbers(values) -> str:  # "0.3, 1 and 3"
+    *most, last = [f"{v:g}" for v in values]
+    return f"{', '.join(most)} and {last}" if most else last
+
+# %% ../nbs/04_selection.ipynb #adv00004
+def weight_advice(
+    curve: pd.DataFrame,  # from `weight_curve`
+    which: Literal["beta", "mmd_weight"] = "beta",  # what was varied
+) -> Advice:  # for a β-VAE or an MMD-VAE
+    "Which weight to take, why, and how sure that is. Raises ProfileError for an unknown weight, ValueError if every weight diverged."
+    letter, variant, criterion, why = choose(which, {
+        "beta": ("β", "beta", "elbo", "profiles of the validation part are described best, code and error together (evidence lower bound)"),
+        "mmd_weight": ("λ", "mmd", "sliced_wasserstein", "simulated profiles come nearest to those of the validation part (sliced Wasserstein distance)"),
+    }, "weight")
+    best, kept = choose_weight(curve, criterion), curve[~curve.groupby("weight").diverged.transform("any")]
+    badness = kept.pivot(index="weight", columns="seed", values=criterion) * (-1 if CRITERIA[criterion] == "larger" else 1)
+    picks, n, fvu = badness.idxmin(), badness.shape[1], kept.groupby("weight").fvu.mean()
+    level, tried = _not_told_apart(badness, best), sorted(set(curve.weight))
+    sure = "One seed cannot say how sure that is: ask for more with --seeds."
+    if n > 1:
+        apart = f"they cannot tell it from {letter} = {_numbers(level)}" if level else "they tell it from every other weight tried"
+        sure = f"{(picks == best).sum()} of {n} seeds would pick it alone; {apart} (95 % intervals of the differences)."
+    lines = [f"Take {letter} = {best:g}: under it {why}.", sure, f"It leaves {fvu[best]:.3f} of the variance unexplained; the least of any weight is {fvu.min():.3f}, at {letter} = {fvu.idxmin():g}."]
+    if best in (tried[0], tried[-1]) and best > 0:
+        lines.append(f"It is the {'largest' if best == tried[-1] else 'smallest'} weight tried, so the best may lie beyond: ask for a wider --grid.")
+    if lost := sorted(set(tried) - set(kept.weight)):
+        lines.append(f"Some fits diverged at {letter} = {_numbers(lost)}, which was left out.")
+    return Advice({variant: {which: best}}, tuple(lines))
 
 # %% ../nbs/04_selection.ipynb #01c55bd0
 def latent_curve(
@@ -235,10 +289,11 @@ def latent_curve(
     preset: str = "recommended",  # of `make_vae`
     seeds: Sequence[int] = range(3),  # of weights, order and noise
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a VAE the other `held_out_scores`
     "What a model of each size leaves unexplained of validation profiles, beside PCA. The result does not depend on `jobs`."
+    choose(variant, PRESETS["recommended"], "variant")
     cells = [(variant, int(size), int(seed)) for size in sizes for seed in seeds] + [("pca", int(size), 0) for size in sizes if size <= min(X.shape)]
     models = [PCA(size, svd_solver="full") if name == "pca" else make_vae(name, preset, **({"n_latent": size, "random_state": seed} | settings)) for name, size, seed in cells]
     rows = _in_parallel(_latent_point, [(m, X, X_valid) for m in models], jobs, progress)
@@ -280,7 +335,8 @@ def space_of(
     variant: str,  # "vanilla", "beta" or "mmd"
     settings: Collection[str] = (),  # parameters of `VAE` that are fixed
 ) -> dict[str, BaseDistribution]:  # name to distribution
-    "What a search varies. Beta only under the recommended preset, and there only for a β-VAE."
+    "What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises ProfileError for an unknown name."
+    choose(variant, choose(preset, PRESETS, "preset"), "variant")
     space = SPACES["recommended" if preset == "recommended" else "chow2022"]
     if (preset, variant) == ("recommended", "beta"):
         space = space | {"beta": FloatDistribution(0.1, 10, log=True)}
@@ -357,9 +413,9 @@ def open_study(
         study = _study(_storage(storage))
         if "about" not in study.user_attrs:
             study.set_user_attr("about", about)
-        theirs = study.user_attrs["about"]
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}") from error
+        theirs = dict(study.user_attrs["about"])
+    except Exception as error:  # whatever a damaged journal makes Optuna stumble over
+        raise ValueError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}; move it away, or name another") from error
     if other := ", ".join(f"{k} was {theirs.get(k)}, is {about.get(k)}" for k in {**theirs, **about} if theirs.get(k) != about.get(k)):
         raise ValueError(f"{Path(str(storage)).name} holds another search: {other}")
     return study
@@ -443,27 +499,26 @@ def tune(
     trials: int = 50,  # to add
     seed: int = 0,  # of the search
     jobs: int | None = None,  # trials at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
-    progress: bool = False,  # show a bar, on a terminal
+    progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's; one of the space is then not searched
 ) -> optuna.Study:  # all trials, earlier ones and those of others included
-    "Search the settings of a VAE by TPE. Raises ValueError for an unknown name, or a storage that holds another search."
+    "Search the settings of a VAE by TPE. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search."
     make = lambda **more: make_vae(variant, preset, **(settings | more))
     make()  # refuses unknown names before anything is written
     space = space_of(preset, variant, settings)
     study = open_study(storage, {"data": _digest(X, X_valid), "variant": variant, "preset": preset, "settings": {k: str(v) for k, v in settings.items()}})
-    with quiet_workers(), tqdm(total=trials, desc="trials", leave=False, disable=None if progress else True) as bar:
+    with quiet_workers(), Stage(f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})", trials, progress, unit="trial") as stage:
         for first in range(0, trials, width := effective_n_jobs(jobs)):
             asked = [ask(study, space, seed) for _ in range(min(width, trials - first))]
             models = [make(**vae_settings(t.params), random_state=_seed(seed, t.number, 1)) for t in asked]
             bounds = stopping_bounds(study)
-            _try_together(study, asked, [(m, X, X_valid, "beta" in space, bounds) for m in models], jobs)
-            bar.update(len(asked))
+            _try_together(study, asked, [(m, X, X_valid, "beta" in space, bounds) for m in models], jobs, stage)
     return study
 
 # %% ../nbs/04_selection.ipynb #909c6ce5
-def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None) -> None:  # fit, judge, report
+def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None, stage: Stage) -> None:  # fit, judge, report
     try:
-        done = Parallel(n_jobs=jobs)(delayed(trial_value)(*each) for each in arguments)
+        done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(trial_value)(*each) for each in arguments)))
     except BaseException:  # also an interrupt: nobody should wait for these trials
         for trial in asked:
             study.tell(trial, state=TrialState.FAIL)
@@ -494,6 +549,52 @@ def importances(
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     with _quiet_optuna():
         return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator), dtype=float).rename_axis("parameter")
+
+# %% ../nbs/04_selection.ipynb #adv0000b
+def fit_again(
+    study: optuna.Study,  # from `tune`, with a complete trial
+    X: np.ndarray,  # `[N,G]` scaled training profiles
+    X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
+    seeds: Sequence[int] = range(1000, 1005),  # of weights, order and noise
+    jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    progress: bool = False,  # show a bar, on a terminal
+    **settings: Any,  # those given to `tune`
+) -> pd.DataFrame:  # a row a seed: value to minimise of the best trial's settings, `found`, and of the preset's, `preset`; infinite where a fit diverged
+    "Fit the best trial's settings, and the preset's own, with other seeds."
+    about = study.user_attrs["about"]
+    make = lambda seed, found: make_vae(about["variant"], about["preset"], **(settings | found | {"random_state": seed}))
+    models = [make(seed, found) for seed in seeds for found in (vae_settings(study.best_params), {})]
+    told = _in_parallel(trial_value, [(m, X, X_valid, "beta" in study.best_params) for m in models], jobs, progress)
+    values = [np.inf if value is None else value for value, _, _ in told]
+    return pd.DataFrame({"found": values[::2], "preset": values[1::2]}, index=pd.Index(seeds, name="seed"))
+
+# %% ../nbs/04_selection.ipynb #adv0000c
+def _ends(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> list[str]:  # parameters at an end of where they were searched
+    ends = {name: (d.low, d.high) for name, d in space.items() if not isinstance(d, CategoricalDistribution) and d.high > d.low + (d.step or 0)}
+    ends |= {name: (min(d.choices), max(d.choices)) for name, d in space.items() if isinstance(d, CategoricalDistribution) and not isinstance(d.choices[0], str)}
+    return [name for name, (low, high) in ends.items() if not low * 1.05 < params[name] < high / 1.05]
+
+# %% ../nbs/04_selection.ipynb #adv0000d
+def trials_advice(
+    study: optuna.Study,  # from `tune`, with a complete trial
+    again: pd.DataFrame,  # from `fit_again`
+) -> Advice:  # for the search's variant
+    "Which settings to take, why, and how sure that is."
+    table, variant, best = trials_table(study), study.user_attrs["about"]["variant"], study.best_params
+    values, n, last = table.value.dropna(), len(table), study.best_trial
+    gains = again.preset - again.found
+    gain, margin = again.preset.mean() - again.found.mean(), _margin(gains) if np.isfinite(gains).all() else 0.0  # a fit that diverged says enough
+    verdict = "a gain that seeds do not explain" if gain > margin else "no gain that seeds would not explain: the preset's own will do" if gain >= -margin else "which is worse: keep the preset's own"
+    shown = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.items())
+    judged = "minus the evidence lower bound" if "beta" in best else "validation loss"
+    lines = [
+        f"Best of {counted(n, 'trial')}: {shown} (trial {last.number}, {judged} {last.value:.4g}).",
+        f"Fitted again with {len(again)} other seeds: {again.found.mean():.4g}; the preset's own settings with the same seeds: {again.preset.mean():.4g}; {verdict} (95 % interval ±{margin:.2g}).",
+        f"Within that of the best: {(values <= last.value + margin).sum()} of {counted(len(values), 'complete trial')}.",
+    ]
+    if far := _ends(best, space_of(study.user_attrs["about"]["preset"], variant, set(study.user_attrs["about"]["settings"]))):
+        lines.append(f"At an end of where it was searched: {', '.join(far)}.")
+    return Advice({variant: vae_settings(best)}, tuple(lines), bool(gain > margin))
 
 # %% ../nbs/04_selection.ipynb #cfcf15df
 def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:  # height of each value on its axis, 0 to 1; height and text of the axis' ends or kinds

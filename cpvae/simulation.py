@@ -19,7 +19,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .checks import ProfileError, text_of
+from .checks import ProfileError, choose, must_decode, text_of
+from .data import annotated
 from .distances import fidelity
 from .evaluation import reconstruct
 from .findings import COLOURS, display_name, small_type, usual_order
@@ -54,7 +55,8 @@ def simulate(
     density: GaussianMixture | None = None,  # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with its components' variances
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` simulated scaled profiles
-    "Decode codes drawn from a density or from the prior. Raises ValueError for a model whose prior is not known."
+    "Decode codes drawn from a density or from the prior. Raises ProfileError for a model without an inverse, ValueError for one whose prior is not known."
+    must_decode(model)
     if density is None:
         scale = prior_sd(model)
         codes = np.random.default_rng(seed).standard_normal((n, len(scale))) * scale
@@ -131,7 +133,8 @@ def fidelity_tables(
     "How real each model's profiles are, beside real ones. Raises ProfileError without validation profiles."
     x, split, rng = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), np.random.default_rng(seed)
     control = profiles.obs["is_control"].to_numpy(bool)
-    who = np.where(control, "control " + text_of(profiles.obs["plate"]), text_of(profiles.obs["compound"]))
+    obs = annotated(profiles).obs
+    who = np.where(control, "control " + text_of(obs["plate"]), text_of(obs["compound"]))
     rows = {part: np.flatnonzero(split == part) for part in ("train", "valid", "test")}
     chosen, n = rng.permutation(rows["test"])[:most], min(most, len(rows["test"]))
     other, test = rng.permutation(rows["train"])[:n], x[chosen]
@@ -178,6 +181,8 @@ def plot_fidelity(
     measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),  # columns, a panel each
 ) -> Figure:  # models down, a mark a kind of draws: mean over seeds, line from least to most; dashed and grey: real training profiles
     "Measures of fidelity beside their values for real profiles."
+    for measure in measures:
+        choose(measure, tuple(fidelity_df), "measure")
     models = [m for m in fidelity_df.model.unique() if m != "real"]
     fig = Figure(figsize=(1.45 * len(measures) + 0.6, 2.7), layout="constrained")
     for ax, measure in zip(fig.subplots(1, len(measures), sharey=True), measures):
@@ -211,7 +216,7 @@ def plot_spread(
             ax.plot(along.direction, along.ratio, label="real training profiles" if name == "real" else display_name(name), **style)
             ax.scatter(total.direction - 2, total.ratio, s=14, color=style["color"], marker="_" if name == "real" else "o", zorder=3)
         ax.axhline(1, color="black", lw=0.5)
-        ax.set(yscale="log", ylim=(3e-3, 4), title=_DRAWS[kind].replace(" + ", "\n+ ").replace("reconstructed test", "reconstructed\ntest"), xlabel="principal direction", xticks=[-2, 1, 10, 20], xticklabels=["all", 1, 10, 20])
+        ax.set(yscale="log", ylim=(3e-3, 4), title=choose(kind, _DRAWS, "kind of draws").replace(" + ", "\n+ ").replace("reconstructed test", "reconstructed\ntest"), xlabel="principal direction", xticks=[-2, 1, 10, 20], xticklabels=["all", 1, 10, 20])
         ax.yaxis.set_major_formatter("{x:g}")
     fig.axes[0].set_ylabel("variance over that of test profiles")
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=7)

@@ -17,6 +17,7 @@ from cpvae.data import (
     ProfileError,
     describe_profiles,
     dose_levels,
+    dose_unit_named,
     doses_in_micromolar,
     evaluable_pairs,
     finite_part,
@@ -128,10 +129,16 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "infinite dose": ("t.csv", with_cell("inf", column="Metadata_conc_uM"), {}, 'row 5 holds "inf"'),
     "dose in an unknown unit": ("t.csv", with_cell("3 stones", column="Metadata_conc_uM"), {}, 'row 5 holds "3 stones"'),
     "decimal comma in a dose": ("t.csv", with_cell("0,5", column="Metadata_conc_uM"), {}, 'row 5 holds "0,5"'),
-    "unknown unit asked for": ("t.csv", CSV, {"dose_unit": "pM"}, "unknown dose unit pM"),
     "text time": ("t.csv", TABLE.assign(Metadata_time_h="late").to_csv(index=False), {}, 'Metadata_time_h, row 1 holds "late"'),
     "long cell": ("t.csv", with_cell("x" * 10_000), {}, f"column {F0}, row 5"),
 }
+
+
+def test_an_unknown_unit_asked_for_is_refused_whatever_the_table(tmp_path):
+    (tmp_path / "t.csv").write_text(CSV)
+    with pytest.raises(ProfileError, match="^unknown dose unit 'pM'; did you mean 'M'[?] there are uM, M, mM, nM$"):
+        read_profiles(tmp_path / "t.csv", dose_unit="pM")
+    assert [dose_unit_named(text) for text in ("µM", "um", "MM", "nM")] == ["uM", "uM", "mM", "nM"]
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,10 +147,9 @@ def test_a_gz_file_announced_as_compressed_transport_stays_packed(server, regist
 def test_a_stalled_connection_is_given_up_and_resumed(server, register, monkeypatch):
     register(server.url)
     monkeypatch.setattr(datasets, "_TIMEOUT", (1, 0.2))
-    server.script = [{"cut": 70_000, "stall": 10}]
-    begun = time.monotonic()
+    server.script = [{"cut": 70_000, "stall": 120}]
     assert fetch_dataset("small")["profiles"].read_bytes() == CONTENT
-    assert len(server.asked) == 2 and time.monotonic() - begun < 5
+    assert (len(server.asked), server.sat_out) == (2, 0), "it did not wait for the server to go on"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -311,8 +311,10 @@ def test_two_processes_take_turns(server, register):
     server.block, server.pause = 20_000, 0.03
     code = "from cpvae.datasets import fetch_dataset; print(fetch_dataset('small', progress=True)['profiles'])"
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [run.communicate(timeout=30) for run in runs]
-    assert told == [(f"{cache / NAME}\n", "")] * 2, "no bar where no terminal is"
+    told = [run.communicate(timeout=120) for run in runs]
+    assert [out for out, _ in told] == [f"{cache / NAME}\n"] * 2
+    first, second = sorted((err for _, err in told), key=len, reverse=True)
+    assert re.fullmatch(rf"downloading {NAME} \(200,000 bytes\)\ndone in \d+ s\n", first) and second == "", "a line a stage where no terminal is; whoever waited has nothing to tell"
     assert (cache / NAME).read_bytes() == CONTENT
     assert (ranges(server), left(cache)) == ([None], [NAME])
 
@@ -327,7 +329,7 @@ def test_unpacking_takes_turns_too(server, register, tmp_path):
             second = pool.submit(fetch_dataset, "small")
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
-        assert second.result(timeout=10) == {"profiles": whole} and whole.exists()
+        assert second.result(timeout=120) == {"profiles": whole} and whole.exists()
     assert left(cache) == ["recorded_hashes.json", "x.gctx", "x.gctx.gz"]
 
 
@@ -338,7 +340,7 @@ def test_a_bar_on_a_terminal(server, register):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     code = "from cpvae.datasets import fetch_dataset; fetch_dataset('small', progress=True)"
-    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, timeout=120)
     os.set_blocking(ours, False)
     shown = os.read(ours, 100_000).decode()
     assert NAME in shown and "70.0k/200k" in shown, "the bar goes on from what is there"
@@ -352,11 +354,11 @@ def test_a_process_that_is_killed_leaves_what_it_has(server, register):
     server.script = [{"cut": 100_000, "stall": 30}]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # even where these tests run in the background\n"
     run = subprocess.Popen([sys.executable, "-c", code + "from cpvae.datasets import fetch_dataset; fetch_dataset('small')"])
-    part, until = cache / f"{NAME}.part", time.monotonic() + 20
+    part, until = cache / f"{NAME}.part", time.monotonic() + 120
     while not part.exists() and time.monotonic() < until:
         time.sleep(0.02)
     run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=10) != 0
+    assert run.wait(timeout=120) != 0
     assert left(cache) == [part.name]
     have = part.stat().st_size
     assert fetch_dataset("small")["profiles"].read_bytes() == CONTENT
@@ -366,8 +368,8 @@ def test_a_process_that_is_killed_leaves_what_it_has(server, register):
 def test_an_unknown_name_and_its_neighbour(register):
     register()
     said = refusal("lincs_cp5")
-    assert all(name in said for name in DATASETS) and said.endswith("Did you mean lincs-cp5?")
-    assert "Did you mean" not in refusal("qqqq")
+    assert all(name in said for name in DATASETS) and "did you mean 'lincs-cp5'?" in said
+    assert "did you mean" not in refusal("qqqq")
 
 
 def test_a_registry_adds_and_replaces(register, monkeypatch, tmp_path):

@@ -106,7 +106,7 @@ def test_models_that_cannot_be_traversed_are_refused():
         traverse(Normalizer().fit(x), x)
     with pytest.raises(ValueError, match="no prior"):
         traverse(FastICA(2, random_state=0).fit(x), around="prior")
-    with pytest.raises(ValueError, match="'posterior' or 'prior'"):
+    with pytest.raises(ValueError, match="unknown around 'middle'; there are posterior, prior"):
         traverse(PCA(2).fit(x), x, around="middle")
 
 

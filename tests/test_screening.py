@@ -289,7 +289,7 @@ def test_refusals():
                 predict(identity, arithmetic, latents, a, b)
     with pytest.raises(ProfileError, match="--moa"):
         mechanism_members(pd.Series(["", ""]))
-    with pytest.raises(ProfileError, match="min_compounds"):
+    with pytest.raises(ProfileError, match="--moa"):
         screen(arithmetic, min_compounds=100)
     with pytest.raises(ProfileError, match="compares compounds"):
         half_whiten(np.zeros((1, 4)))

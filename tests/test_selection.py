@@ -153,7 +153,7 @@ def test_a_weight_that_diverged_is_not_chosen():
     assert choose_weight(broken, "fvu") == 2.0
     with pytest.raises(ValueError, match="no weight has a fvu"):
         choose_weight(broken.assign(fvu=np.nan), "fvu")
-    with pytest.raises(ValueError, match="no criterion 'luck'; there are hausdorff"):
+    with pytest.raises(ValueError, match="unknown criterion 'luck'; there are hausdorff"):
         choose_weight(broken, "luck")
 
 
@@ -178,9 +178,9 @@ def test_a_curve_does_not_depend_on_jobs_and_survives_divergence():
 def test_curves_refuse_what_they_cannot_score():
     with pytest.raises(ValueError, match="5 validation profiles are too few"):
         weight_curve(X, VALID[:5], [1])
-    with pytest.raises(ValueError, match="no curve of 'gamma'"):
+    with pytest.raises(ValueError, match="unknown weight 'gamma'; there are beta, mmd_weight"):
         weight_curve(X, VALID, [1], "gamma")
-    with pytest.raises(ValueError, match="presets: recommended"):
+    with pytest.raises(ValueError, match="unknown preset 'best'; there are recommended"):
         weight_curve(X, VALID, [1], preset="best")
 
 
@@ -244,7 +244,7 @@ def test_a_foreign_search_is_refused(tmp_path):
     for data in ((X[1:], VALID), (X, VALID + 1e-3)):
         with pytest.raises(ValueError, match="search.journal holds another search: data was"):
             tune(*data, **ask)
-    with pytest.raises(ValueError, match="no variant 'gan'"):
+    with pytest.raises(ValueError, match="unknown variant 'gan'"):
         tune(X, VALID, **ask | dict(variant="gan"))
     assert path.read_bytes() == held
     path.unlink()

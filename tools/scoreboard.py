@@ -22,10 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
 from cpvae.data import evaluable_pairs, read_profiles
+from cpvae.fits import fit_one
 from cpvae.lsa import prepare
 from cpvae.models import make_vae
 from cpvae.nulls import permutation_tests
-from cpvae.prediction import fit_any, leave_pairs_out, predict_by, regressed_codes, scale_without, shrunk_codes
+from cpvae.prediction import leave_pairs_out, predict_by, regressed_codes, scale_without, shrunk_codes
 from cpvae.preprocessing import drop_copies
 from cpvae.scoreboard import describe_pairs, predict_all, score_table
 
@@ -53,7 +54,7 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     if way == "nothing":  # divided as before, and everything left out goes to training
         ready.obs["split"] = ready.obs["split"].replace("test", "train")
         x, valid = ready.layers["scaled"], (ready.obs["split"] == "valid").to_numpy()
-        fitted = dict(zip(asked, Parallel(n_jobs=-1)(delayed(fit_any)(m, x[~valid], x[valid]) for m in asked.values()), strict=True))
+        fitted = dict(zip(asked, Parallel(n_jobs=-1)(delayed(fit_one)(m, x[~valid], x[valid]) for m in asked.values()), strict=True))
     else:
         P = len(arithmetic.pairs)
         fitted = {name: own[0] for name, own in leave_pairs_out(asked, ready, arithmetic.pairs, [range(P)], way == "strict", jobs=-1).items()}

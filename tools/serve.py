@@ -41,7 +41,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(sent[i : i + server.block])
             time.sleep(server.pause)
         self.wfile.flush()
-        time.sleep(how.get("stall", 0))
+        if "stall" in how:
+            time.sleep(how["stall"])
+            server.sat_out += 1
 
     def head(self, status: int, headers: dict, body: bytes, length: bool = True) -> None:
         "Send the status line and headers; for 416 the body too."
@@ -74,6 +76,7 @@ class Server(ThreadingHTTPServer):
         self.block, self.pause = 2**20, 0.0  # bytes at a time, and seconds after them
         self.asked: list[tuple[str, str | None]] = []  # path and Range of each request
         self.encodings: set[str | None] = set()  # every Accept-Encoding that came
+        self.sat_out = 0  # stalls that came to their end
         # How to answer the next requests: `cut` after so many bytes, `status` instead of a file, `ranges` False to ignore
         # Range, `length` False to keep quiet about it, `stall` for seconds at the end, `headers` to add or replace.
         self.script: list[dict] = []

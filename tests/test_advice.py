@@ -1,0 +1,95 @@
+"""What a message, a note or a page tells the user to type is there to be typed: commands, their options, and the words these take."""
+
+import ast
+import inspect
+import re
+
+import nbformat
+import pytest
+from project import ROOT, modules, notebooks
+from sklearn.base import BaseEstimator
+from test_settings import HERE, OPTIONS, public
+
+from cpvae.models import VAESettings
+
+OPTION = re.compile(r"(?<![\w-])--(?:[a-z]|\{\})[a-z-]*(?:\{\}[a-z-]*)*")  # "--seed", "--{}-column"
+COMMAND = re.compile(r"`cpvae ([a-z]+(?:-[a-z]+)?)\b([^`]*)`")
+EVERYWHERE = {"--help", "--version"}
+NAMES = EVERYWHERE | {option.name for option in OPTIONS}
+CHOICES = {option.name: option.info.metavar.split("|") for option in OPTIONS if "|" in (option.info.metavar or "")}
+OF = {command: EVERYWHERE | {option.name for option in OPTIONS if option.command == command} for command in HERE}
+
+
+def sentences(tree):
+    "Every string of a module but docstrings, with {} for what is filled in."
+    said = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef)) and n.body and isinstance(n.body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            said |= {id(part) for part in node.values}
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield node.value
+
+
+def what_is_wrong(text):
+    "Options, words of options and commands in a text that are not there."
+    if "--" not in text and "`cpvae" not in text:
+        return []
+    there = lambda asked: any(re.fullmatch(asked.replace("{}", "[a-z]+"), name) for name in NAMES)
+    wrong = [f"no command has {asked}" for asked in OPTION.findall(text) if not there(asked)]
+    for command, rest in COMMAND.findall(text):
+        if command in OF:
+            wrong += [f"cpvae {command} has no {asked}" for asked in OPTION.findall(rest) if asked not in OF[command]]
+        else:
+            wrong.append(f"there is no cpvae {command}")
+    for option, words in CHOICES.items():
+        wrong += [f"{option} takes no {word}" for word in re.findall(rf"{option}[ =]([a-z]+_[a-z_]+)", text) if word not in words]
+    return wrong
+
+
+def test_a_wrong_advice_would_be_seen():
+    for wrong in ("ask for more with --sedes", "`cpvae tune x.csv --seeds 3`", "`cpvae tone x.csv`", "name it with --{}-colum", "say --normalize mad_robustise to do it"):
+        assert len(what_is_wrong(wrong)) == 1, wrong
+    for right in ("ask for more with --seeds", "`cpvae tune x.csv --trials 3`", "name it with --{}-column", "say --normalize mad_robustize to do it", "a--b", "--"):
+        assert what_is_wrong(right) == [], right
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+def test_messages_name_options_that_are_there(path):
+    found = [(text, wrong) for text in sentences(ast.parse(path.read_text(encoding="utf-8"))) if (wrong := what_is_wrong(text))]
+    assert found == []
+
+
+def test_pages_name_commands_and_options_that_are_there():
+    pages = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "nbs" / "llms.txt", ROOT / "nbs" / "gallery.qmd")}
+    pages |= {p.name: "\n\n".join(c.source for c in nbformat.read(p, as_version=4).cells if c.cell_type == "markdown") for p in notebooks()}
+    found, seen = [], 0
+    for name, text in pages.items():
+        for span in re.findall(r"(?<!`)`[^`\n]+`(?!`)|^ *(?:\$ )?cpvae .+$", text, re.MULTILINE):
+            span = span if span.startswith("`") else f"`{span.strip().removeprefix('$ ')}`"
+            if span.startswith(("`cpvae ", "`--")):
+                seen += 1
+                found += [(name, span, wrong) for wrong in what_is_wrong(re.sub(r"\s+#.*`$", "`", span))]
+    assert found == [] and seen > 30
+
+
+# What only a caller from Python can meet, and so may be told in Python's words.
+OF_PYTHON = ("n_latent is said twice", "spherize needs", "valid={} and test={} must")
+ARGUMENTS = {name for _, thing in public() if not (inspect.isclass(thing) and issubclass(thing, (BaseEstimator, Exception))) for name in inspect.signature(thing).parameters}
+ARGUMENTS -= set(inspect.signature(VAESettings).parameters)  # these are typed, in a file of settings
+
+
+def in_python(text):
+    "Arguments of functions that a text names as such."
+    named = re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text) + re.findall(r"\b(\w+)=(?=['\"\w{])", text)
+    return [] if text.startswith(OF_PYTHON) else [name for name in named if name in ARGUMENTS]
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+def test_a_user_of_the_command_line_is_not_told_to_pass_an_argument(path):
+    assert in_python("Ask for fewer with min_compounds.") and in_python("use another method, or by='table'") and not in_python("say --drop-na")
+    for function in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)):
+        for error in (n for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc and "ProfileError" in ast.unparse(n.exc)):
+            told = [text for text in sentences(error) if in_python(text)]
+            assert told == [], f"{function.name} of cpvae.{path.stem}, which raises ProfileError"
