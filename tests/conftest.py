@@ -12,17 +12,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # else scikit-learn skips one of its checks of an estimator
 
 
+def stand_in_for_umap(patch):
+    "Put a stand-in before UMAP in this process; the folder that holds it."
+    folder = str(Path(__file__).parent / "quick")
+    patch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
+        patch.delitem(sys.modules, name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick():
+    "Replace UMAP by a stand-in in this process, while the tests of a module run."
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_for_umap(patch)
+        yield
+        sys.modules.pop("umap", None)
+
+
 @pytest.fixture
 def quick_umap(monkeypatch):
     "Replace UMAP by a stand-in, here and in processes started from here."
     from joblib.externals.loky import get_reusable_executor
 
-    folder = str(Path(__file__).parent / "quick")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", folder)
+    monkeypatch.setenv("PYTHONPATH", stand_in_for_umap(monkeypatch))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
-        monkeypatch.delitem(sys.modules, name)
     get_reusable_executor().shutdown()
     yield
     sys.modules.pop("umap", None)

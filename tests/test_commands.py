@@ -6,9 +6,7 @@ import io
 import json
 import re
 import shutil
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,17 +53,6 @@ def little_world():
     world.obs = world.obs.assign(**told)
     world.var = world.var.assign(symbol=[f"S{i}" for i in range(world.n_vars)])
     return world
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    "A stand-in for UMAP while this module runs."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent / "quick"))
-        for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
-            patch.delitem(sys.modules, name)
-        yield
-        sys.modules.pop("umap", None)
 
 
 @pytest.fixture(scope="module")

@@ -178,15 +178,10 @@ def test_defects_of_our_own_stay_defects(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    "A small world and a finished run of it; UMAP is replaced by a stand-in."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent / "quick"))
-        for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
-            patch.delitem(sys.modules, name)
-        world = simulate_profiles(seed=3, n_mechanisms=6, n_pairs=3, n_features=40, n_maps=2)
-        yield world, run_pipeline(world, tmp_path_factory.mktemp("finished") / "run", RunConfig(**TINY), jobs=1)
-        sys.modules.pop("umap", None)
+def finished(tmp_path_factory, quick):
+    "A small world and a finished run of it."
+    world = simulate_profiles(seed=3, n_mechanisms=6, n_pairs=3, n_features=40, n_maps=2)
+    return world, run_pipeline(world, tmp_path_factory.mktemp("finished") / "run", RunConfig(**TINY), jobs=1)
 
 
 @pytest.fixture

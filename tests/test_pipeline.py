@@ -192,7 +192,7 @@ def test_screen_lists_candidates(demo, tmp_path):
     assert len(done.stdout.splitlines()) == 6 and "candidates" in done.stdout.splitlines()[0]
 
 
-def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path):
+def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, quick_umap):
     "Neither it nor its compounds train or validate, and models and scaling do not change if its profiles do."
     world = simulate_profiles(seed=7, n_mechanisms=6, n_pairs=4, n_features=60, n_maps=2)
     pair = next(m for m in world.obs.moa.unique() if "|" in m)
@@ -214,7 +214,7 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path):
             prepare_profiles(world, RunConfig(leave_out=(wrong,)))
 
 
-def test_the_papers_preset_runs_to_a_report(tmp_path):
+def test_the_papers_preset_runs_to_a_report(tmp_path, quick_umap):
     world = simulate_profiles(seed=6, n_mechanisms=6, n_pairs=3, n_features=60, n_maps=2)
     run = run_pipeline(world, tmp_path / "run", RunConfig(preset="chow2022", n_permutations=200, vae=dict(epochs=5)), jobs=1)
     config = json.loads((run / "models" / "mmd" / "config.json").read_text())["params"]
