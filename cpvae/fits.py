@@ -23,6 +23,10 @@ from .progress import Stage, on_terminal
 from .training import DivergedError, one_thread, shuffle_columns
 
 # %% ../nbs/03a_fits.ipynb #13c4668a
+def _aligned(x):  # a cluster hands arrays over at odd addresses, and older BLAS then round otherwise
+    return x.copy() if isinstance(x, np.ndarray) and x.ctypes.data % 16 else x
+
+
 def fit_one(
     model: Any,  # a VAE, or any other transformer; not fitted, and stays so
     X: np.ndarray,  # `[N,G]` scaled training profiles
@@ -34,7 +38,7 @@ def fit_one(
     "Fit a copy of a model on one thread. Raises ProfileError for what is no transformer, DivergedError if the loss is not finite."
     if missing := [verb for verb in ("fit", "transform") if not hasattr(model, verb)]:
         raise ProfileError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
-    X_valid = None if X_valid is None or not len(X_valid) else X_valid
+    X, X_valid = _aligned(X), None if X_valid is None or not len(X_valid) else _aligned(X_valid)
     if shuffle is not None:
         X, X_valid = (x if x is None else shuffle_columns(x, shuffle) for x in (X, X_valid))
     of_vae = dict(X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch) if isinstance(model, VAE) else {}

@@ -8,7 +8,7 @@ import pytest
 from distributed import Client, LocalCluster
 from sklearn.decomposition import PCA
 
-from cpvae.fits import fit_many
+from cpvae.fits import fit_many, fit_one
 from cpvae.models import make_vae
 
 
@@ -44,3 +44,17 @@ def test_the_cluster_did_the_work(cluster):
     with joblib.parallel_config("dask"):
         fitted = fit_many({i: Telling(2) for i in range(8)}, x)
     assert {model.pid_ for model in fitted.values()} <= set(cluster.run(os.getpid).values())
+
+
+def test_an_array_at_an_odd_address_is_fitted_like_any_other():
+    class Telling(PCA):  # a model that says where its data lay
+        def fit(self, X, y=None):
+            self.address_ = X.ctypes.data
+            return super().fit(X)
+
+    x = np.random.default_rng(0).standard_normal((300, 30)).astype("float32")
+    odd = np.empty(x.nbytes + 1, np.uint8)[1:].view("float32").reshape(x.shape)
+    odd[:] = x
+    assert odd.ctypes.data % 16
+    fitted = fit_one(Telling(5), odd)
+    assert fitted.address_ % 16 == 0 and fitted.transform(x).tobytes() == fit_one(Telling(5), x).transform(x).tobytes()
