@@ -20,8 +20,10 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
-from .checks import text_of
+from .checks import choose, counted, must_decode, text_of
+from .data import annotated
 from .lsa import Arithmetic, Latents, Pair, correlate, global_mean, latent_groups, predict_pair, predict_states, prepare, unit
+from .progress import Stage
 
 # %% ../nbs/06a_nulls.ipynb #a2505c56
 WORLDS = ("nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
@@ -48,7 +50,8 @@ def silent_world(
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
 ) -> AnnData:  # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they act
-    "Simulate pairs of mechanisms without any effect, whose compounds share something else."
+    "Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises ProfileError for an unknown world."
+    choose(shared, WORLDS, "world")
     rng = np.random.default_rng(seed)
     compounds, (ill, bend) = _silent_compounds(shared, n_pairs, rng), rng.normal(size=(2, n_features))
     homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * ("plates" in shared or shared == "scaffold")
@@ -76,6 +79,7 @@ def shuffled_groups(
     seed: int = 0,  # of the permutations
 ) -> list[csr_matrix]:  # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without wells has zero weights
     "Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells."
+    profiles = annotated(profiles)
     label, control = text_of(profiles.obs["moa"]).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
     rows, rng = np.flatnonzero(control | (label != "")), np.random.default_rng(seed)
     code = pd.Index(groups).get_indexer(np.where(control, "", label)[rows])
@@ -96,7 +100,8 @@ def shuffled_scores(
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and Pearson correlation with it; row 0: real labels
-    "The paper's null: labels permuted over wells, groups pooled over wells and doses."
+    "The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises ProfileError for a transformer without an inverse."
+    must_decode(transformer)
     pairs = arithmetic.pairs
     groups = sorted({m for p in pairs for m in (p.a, p.b, p.moa)} | {""})
     at = pd.Index(groups).get_indexer
@@ -145,13 +150,13 @@ def compound_blocks(
     smallest: int = 10,  # compounds; smaller blocks are joined to one
 ) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share, and for those without annotation
     "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
-    annotated = np.flatnonzero(arithmetic.compounds["moa"] != "")
-    wells, obs = arithmetic.weights[annotated], profiles.obs
+    known = np.flatnonzero(arithmetic.compounds["moa"] != "")
+    wells, obs = arithmetic.weights[known], annotated(profiles).obs
     recorded = [text_of(obs[c]).to_numpy() for c in ("time", "scaffold") if c in obs]
     exact = [np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded]
     plates = pd.get_dummies(text_of(obs["plate"])).to_numpy()
     stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
-    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(annotated), int), np.zeros(len(annotated), int)
+    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(known), int), np.zeros(len(known), int)
     for value in np.unique(code):
         rows = np.flatnonzero(code == value)
         sets, which = np.unique(stands[rows], axis=0, return_inverse=True)
@@ -163,7 +168,7 @@ def compound_blocks(
     share[code[:, None] != np.array([code[block == k][0] for k in large] or [-1])] = 0
     nearest = np.where(share.max(axis=1) >= 0.5, np.append(large, 0)[share.argmax(axis=1)], 0)
     found = np.zeros(len(arithmetic.compounds), int)
-    found[annotated] = np.where(np.isin(block, large), block, nearest)
+    found[known] = np.where(np.isin(block, large), block, nearest)
     return found
 
 # %% ../nbs/06a_nulls.ipynb #1ffc4f1f
@@ -336,12 +341,12 @@ def null_strata(
     pool: np.ndarray,  # `[C]` bool: compounds that take part
     blocks: np.ndarray,  # `[C]` from `compound_blocks`
 ) -> np.ndarray:  # `[C]` stratum within which labels are permuted; -1 outside the pool
-    "Who may be relabelled as whom. Raises KeyError for an unknown null."
-    return {
+    "Who may be relabelled as whom. Raises ProfileError for an unknown null."
+    return choose(null, {
         "anyone": lambda: np.where(pool, 0, -1),
         "strength": lambda: strength_strata(strength, pool),
         "matched": lambda: strength_strata(strength, pool, blocks),
-    }[null]()
+    }, "null")()
 
 # %% ../nbs/06a_nulls.ipynb #e8c36c1b
 def of_pair(
@@ -382,12 +387,18 @@ def permutation_tests(
     seed: int = 0,  # of the relabellings
     nulls: tuple[str, ...] = ("anyone", "matched"),  # of "anyone", "strength", "matched"; the last gives effect, floor and the null table
     jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
-    "Test every pair under every model against relabelled compounds."
+    "Test every pair under every model against relabelled compounds. Raises ProfileError for an unknown null, or a transformer without an inverse."
+    for null in nulls:
+        choose(null, ("anyone", "strength", "matched"), "null")
+    for model in (of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))):
+        must_decode(model)
     blocks = compound_blocks(arithmetic, profiles)
     own = lambda each, i: {name: of_pair(value, i) for name, value in each.items()}
     tasks = (delayed(_test_pair)(p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed) for i, p in enumerate(arithmetic.pairs))
-    done = Parallel(n_jobs=jobs)(tasks)
+    with Stage(f"testing {counted(len(arithmetic.pairs), 'pair')} against {n_permutations:,} relabellings each", len(arithmetic.pairs), progress, unit="pair") as stage:
+        done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)))
     return pd.DataFrame([row for rows, _ in done for row in rows]), null_table([one for _, kept in done for one in kept])
 
 # %% ../nbs/06a_nulls.ipynb #f81c004c
