@@ -94,6 +94,14 @@ def test_outputs_are_clean(name):
             assert "Warning:" not in text and not re.search(r"\d+%\|", text), f"a warning or a progress bar: {text[:200]}"
 
 
+@each_notebook
+def test_workers_do_not_outlive_their_notebook(name):
+    "Else the process that runs notebooks as tests waits five minutes for idle ones."
+    used = [i for i, source in enumerate(code(name)) if re.search(r"jobs=(-1|[2-9])|jobs in ", source)]
+    ended = [i for i, source in enumerate(code(name)) if "get_reusable_executor().shutdown()" in source]
+    assert not used or max(ended, default=-1) >= max(used)
+
+
 def imported_from_package(tree):
     "The modules of cpvae that a module imports, also as nbdev writes it: from .data import ..."
     used = set()
