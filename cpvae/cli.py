@@ -429,6 +429,8 @@ def run(
     with refusing(debug, RESUMABLE):
         chosen, out = tuple(split_names(models)), own_folder(out or default_place(profiles), "run")
         vae = settings_in(params, preset, chosen) if params else {}
+        if params and leave_out:
+            typer.echo("cpvae: the settings in --params were chosen on profiles that may hold the pair left out", err=True)
         table = read(profiles, seed, quiet, **how)
         _run(table, out, jobs, quiet, resume, preset=preset, models=chosen, normalize=normalize, consensus=consensus, seed=seed, n_permutations=permutations,
              leave_out=tuple(leave_out or ()), strict=strict, group_by=group_by, device=device, vae=vae)
@@ -715,7 +717,7 @@ def predict(
 
         found, short = predict_from_run(run, a, b, model, None), dict(index=False, float_format=lambda v: f"{v:.2f}")
         if out:
-            found.nearest.to_csv(out, index=False)
+            found.nearest.to_csv(out, index=False, lineterminator="\n")
         typer.echo(f"{a} + {b}: A - D + B; low and high: 95 % interval by resampling compounds and wells of A and B")
         typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
         typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{found.nearest.head(top).to_string(**short)}")
@@ -747,7 +749,7 @@ def screen_command(
 
         found = screen_run(run, pairs, seed, progress=not quiet)
         if out:
-            found.to_csv(out, index=False, float_format="%.6g")
+            found.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
         new = found[~found["known"].astype(bool)]
         typer.echo(f"{found['compound'].nunique():,} compounds; {len(new):,} candidates, {int((new['q'] < 0.05).sum())} of them with q < .05")
         typer.echo(new.head(top).to_string(index=False, float_format=lambda v: f"{v:.3g}"))

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checks import ProfileError, choose, counted
+from .checks import ProfileError, choose, counted, locked
 from .containers import read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
 from .progress import Stage
@@ -426,14 +426,9 @@ def _taking_turns(path):
     if path.exists():
         yield
         return
-    from filelock import FileLock
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock := f"{path}.lock"):
-        try:
-            yield
-        finally:
-            Path(lock).unlink(missing_ok=True)
+    with locked(f"{path}.lock"):
+        yield
 
 # %% ../nbs/00a_datasets.ipynb #023e62b0
 def _check_gctx(file, named, shape):

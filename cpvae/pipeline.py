@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,13 +30,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
-from .checks import ProfileError, choose
+from .checks import ProfileError, choose, locked
 from .containers import read_anndata, write_profiles
 from .data import describe_profiles, pair_named
 from .evaluation import reconstruction_table, umap_table
@@ -324,17 +324,12 @@ def run_plan(
 # %% ../nbs/09_pipeline.ipynb #0c2f682f
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:  # no other run writes there meanwhile; a lock goes with its process, however that ends
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ProfileError(f"{out.name}: another run is writing there; wait for it, or choose another --out") from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out.with_name(f".{out.name}.lock"), wait=False))
+        except Timeout:
+            raise ProfileError(f"{out.name}: another run is writing there; wait for it, or choose another --out") from None
         yield
-    finally:
-        with suppress(PermissionError):  # Windows refuses while the file is open, and removes it on release
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _left(out: Path) -> dict[str, Any] | None:  # the plan of a run that was stopped there; None: nothing to go on from
