@@ -40,6 +40,8 @@ def _in_a_line() -> Iterator[None]:  # a context in which a command line that ca
     except typer.BadParameter.__base__ as error:
         if "\n" in (text := error.format_message()):  # the help
             raise
+        if (given := getattr(error.__cause__, "errors", list)()) and isinstance(given[0]["input"], str):  # pydantic's
+            text += f"; {given[0]['input']!r} was given"
         typer.echo(f"cpvae: {text}", err=True)
         raise typer.Exit(2) from None
 
@@ -245,8 +247,8 @@ def split_weights(
 Profiles = Annotated[list[str], typer.Argument(help="Profiles: a file (.csv or .tsv, also compressed; .parquet, .h5ad, .gct, .gctx), several, or a folder of plates; or a name: simulated, lincs-cp5, lincs-cp4, lincs-l1000.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 Preset = Annotated[str, typer.Option(help="chow2022 is the paper's models, split and scaling.", **_one_of("preset", "recommended", "chow2022"))]
-Normalize = Annotated[str | None, typer.Option(help="First normalise each plate to its controls.", show_default=False, **_one_of("way to normalise", "mad_robustize", "standardize", "robustize"))]
-Consensus = Annotated[str | None, typer.Option(help="First average replicate wells of a compound and dose.", show_default=False, **_one_of("consensus", "modz", "median", "mean"))]
+Normalize = Annotated[str | None, typer.Option(help="First normalise each plate to its controls, by pycytominer's method of that name.", show_default=False, **_one_of("way to normalise", "mad_robustize", "standardize", "robustize"))]
+Consensus = Annotated[str | None, typer.Option(help="First average replicate wells of a compound and dose; modz weights wells by how well they agree.", show_default=False, **_one_of("consensus", "modz", "median", "mean"))]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")]
 Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at the same time; -1 is one a core. Changes no result.")]
 Device = Annotated[str, typer.Option(help="Where VAEs are trained: cuda is NVIDIA's, mps Apple's (untested), auto an accelerator if there is one. Another device gives another fit of the same quality.", **_one_of("device", "auto", "cpu", "cuda", "mps"))]
@@ -258,9 +260,9 @@ RESUMABLE = "the same command with --resume goes on where it stopped"  # said of
 # %% ../nbs/10_cli.ipynb #6fb1f184
 # How profiles are read: option of a command to the argument of `read_profiles` it becomes, and its type.
 READING = {
-    "moa": ("moa_table", Annotated[Path | None, typer.Option(help="Table of mechanisms, joined by Broad id, InChIKey or name; replaces the profiles' own.", show_default=False, callback=_checked_by(_is_there))]),
+    "moa": ("moa_table", Annotated[Path | None, typer.Option(help="Table of mechanisms (a column moa and one that names compounds), joined by Broad id, InChIKey or name; replaces the profiles' own.", show_default=False, callback=_checked_by(_is_there))]),
     "zero_control": ("zero_control", Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]),
-    "control": ("control", Annotated[str | None, typer.Option(help="Value that marks control rows.", show_default=False)]),
+    "control": ("control", Annotated[str | None, typer.Option(help="Value that marks control rows, such as DMSO.", show_default=False)]),
     "compound_column": ("compound", Annotated[str | None, typer.Option(help="Column that names the compound.", show_default=False)]),
     "dose_column": ("dose", Annotated[str | None, typer.Option(help="Column of the dose.", show_default=False)]),
     "dose_unit": ("dose_unit", Annotated[str | None, typer.Option(help="Unit of the dose: M, mM, uM or nM. Default: as the column says.", show_default=False, callback=_checked_by(_names_a_dose_unit))]),
@@ -359,7 +361,7 @@ def info(
     how: dict,  # options of `read_profiles`, see `READING`
     debug: Debug = False,
 ) -> None:
-    "What a table holds and what can be done with it; or what a finished run holds and can be asked."
+    "Say what a table holds, or what a finished run can be asked."
     with refusing(debug):
         if len(profiles) == 1 and Path(profiles[0], "run.json").is_file():
             from cpvae.report import describe_run
@@ -391,7 +393,7 @@ def describe_for_info(
     notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"]]
     flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in how else " (--moa-column)"}.get(name, f" (--{name}-column)")
     facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
-    return facts | {"notes": facts["notes"] + notes}
+    return facts | {"notes": notes + facts["notes"]}
 
 # %% ../nbs/10_cli.ipynb #8791dc19
 def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **settings) -> None:
@@ -408,8 +410,8 @@ def run(
     how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
-    models: Annotated[str, typer.Option(help="Models to fit, joined by commas.", callback=_checked_by(_names_models))] = "vanilla,beta,mmd,pca",
-    params: Annotated[list[Path] | None, typer.Option(help="Settings of models, as `tune` and `select-beta` leave them; may be repeated.", show_default=False, callback=_checked_by(_is_there))] = None,
+    models: Annotated[str, typer.Option(help="Models to fit, joined by commas: any of vanilla, beta, mmd, pca.", callback=_checked_by(_names_models))] = "vanilla,beta,mmd,pca",
+    params: Annotated[list[Path] | None, typer.Option(help="JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may be repeated.", show_default=False, callback=_checked_by(_is_there))] = None,
     normalize: Normalize = None,
     consensus: Consensus = None,
     permutations: Annotated[int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")] = 10_000,
@@ -423,7 +425,7 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "The whole pipeline on a table of profiles: three VAEs and PCA, evaluation, arithmetic, report."
+    "Run the whole pipeline on a table of profiles. Three VAEs and PCA, evaluation, arithmetic, report."
     if strict and not leave_out:
         raise typer.BadParameter("it says how much --leave-out takes with it, and nothing is left out; name a pair with --leave-out 'A|B'", param_hint="--strict")
     with refusing(debug, RESUMABLE):
@@ -446,7 +448,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "The whole pipeline on simulated profiles whose truth is known, in about a minute."
+    "Run the whole pipeline on simulated profiles. Their truth is known; it takes about a minute."
     with refusing(debug, RESUMABLE):
         own_folder(out, "demo")
         _run(read(["simulated"], seed), out, jobs, quiet, resume, seed=seed, device=device, n_permutations=2000, vae=dict(steps=1200, hidden_layer_sizes=(250,)))
@@ -619,7 +621,7 @@ def select_beta(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "How beta (or lambda) changes a model, which to take, and how sure that is; and what the paper's criterion and others would choose."
+    "Choose beta (or lambda) from how it changes a model. Which to take, how sure that is, and what the paper's criterion and others would choose."
     which, values = {"beta": "beta", "lambda": "mmd_weight"}[weight], split_weights(grid or GRIDS[weight])
     with refusing(debug):
         choice = own_places(out := out or default_place(profiles, f"-select-{weight}.csv"), "--out", "select-beta", "weight,seed,diverged")
@@ -656,7 +658,7 @@ def tune(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Search the models' settings (Bayesian, Optuna), judged on validation profiles; which to take, and how sure that is."
+    "Search the models' settings (Bayesian, with Optuna). Judged on validation profiles; which to take, and how sure that is."
     with refusing(debug, "the same command goes on with the trials so far"):
         storage = own_file(storage or default_place(profiles, f"-tune-{variant}.log"), "--storage", '{"op_code"')
         choice = own_places(storage.with_suffix(".csv"), "--storage", "tune", "number,state,value")
@@ -687,7 +689,7 @@ def fetch(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Download a dataset of the paper into the cache (CPVAE_CACHE), checked and resumable."
+    "Download a dataset of the paper, checked and resumable. It is kept in the cache (CPVAE_CACHE)."
     with refusing(debug, "the same command goes on where it stopped"):
         from cpvae.datasets import fetch_dataset
 
@@ -697,15 +699,15 @@ def fetch(
 # %% ../nbs/10_cli.ipynb #d62ae63a
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
-    a: Annotated[str, typer.Option(help="First mechanism, as annotated.", show_default=False)],
-    b: Annotated[str, typer.Option(help="Second mechanism.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
+    a: Annotated[str, typer.Option(help="First mechanism, as `cpvae info RUN` lists it, such as 'mTOR inhibitor'.", show_default=False)],
+    b: Annotated[str, typer.Option(help="Second mechanism, likewise.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
     debug: Debug = False,
 ) -> None:
-    "The predicted state of two mechanisms together, and the real compounds nearest to it."
+    "Predict two mechanisms together; name the nearest compounds."
     with refusing(debug):
         from cpvae.checks import run_folder
 
@@ -730,7 +732,7 @@ def predict(
 # %% ../nbs/10_cli.ipynb #db2af30c
 @app.command(name="screen")
 def screen_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
     pairs: Annotated[bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write every compound and mechanism to this CSV.", show_default=False)] = None,
@@ -738,7 +740,7 @@ def screen_command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Each compound against each mechanism: candidates for unknown or second mechanisms, with q-values."
+    "Find compounds that look like a mechanism. Each against each: candidates for unknown or second mechanisms, with q-values."
     with refusing(debug):
         from cpvae.checks import run_folder
 

@@ -168,7 +168,7 @@ def _refuse_cell(where, name, row, cell, second_header=False):
         hint = "so write them with decimal points"
     elif str(cell) == name or second_header:
         hint = "so remove that row if it is a second header"
-    raise ProfileError(f'{where}: column {_short(name)}, row {row + 1} holds "{str(cell)[:40]}"; features must be numbers, {hint}')
+    raise ProfileError(f'{where}: column {_short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
 
 
 def _checked_numbers(cells, where, name, start=0):
@@ -315,7 +315,7 @@ def _different_lengths(name, reason, skip):
     row, expected, got = map(int, re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", reason).groups())
     if got > expected and row - skip == 1:
         return f"{name}: rows are of different lengths: the first has more cells than the header ({got}, not {expected}); give every column a name"
-    return f"{name}: rows are of different lengths: row {row - skip} has {counted(got, 'cell')}, the header {expected}; mend it, or export the table again"
+    return f"{name}: rows are of different lengths: row {row - skip} below the header has {counted(got, 'cell')}, the header {expected}; mend it, or export the table again"
 
 
 def _is_ours(error):

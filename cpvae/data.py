@@ -152,7 +152,7 @@ def finite_part(
         empty = [features[i] for i in np.flatnonzero(~finite.any(axis=0))]
         what = f"column {listed(empty)} has no number in any row" if empty else (
             f"missing or infinite: {counted((~finite).sum(), 'feature cell')} in {counted((~finite.all(axis=1)).sum(), 'row')}, "
-            f"the first in column {features[column]}, row {row + 1}")
+            f"the first in column {features[column]}, row {row + 1} below the header")
         raise ProfileError(f"{where}: {what}; fill in what is missing, or leave it out with --drop-na")
     columns = (len(values) - finite.sum(axis=0)) / len(values) <= na_cutoff
     rows = finite.all(axis=1, where=columns)
@@ -251,7 +251,7 @@ def _amounts(metadata, column, scale, where, rows, given=""):
     if bad.any():
         row, units = np.flatnonzero(bad)[0], ", ".join(scale).replace("u", "µ")
         held = " ".join(dict.fromkeys([text.iloc[row], *([unit.iloc[row]] if beside else [])])).strip()[:40]
-        raise ProfileError(f'{where}: column {column}, row {metadata.index[row] + 1} holds "{held}"; expected a number, not negative, perhaps with its unit ({units})')
+        raise ProfileError(f'{where}: column {column}, row {metadata.index[row] + 1} below the header holds "{held}"; expected a number, not negative, perhaps with its unit ({units})')
     return number, unit
 
 

@@ -61,7 +61,7 @@ def read_record(
         if len(rest) < len(record) and hashlib.sha256(_as_text(rest).encode()).hexdigest() != record["sha256"]:
             raise ValueError("it was changed after the run")
     except (ValueError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:160]
         raise ProfileError(f"{path}: cannot be used ({reason}); copy the run again, or run again") from error
     return record
 

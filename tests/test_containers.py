@@ -183,10 +183,10 @@ def test_blocks_make_no_difference(tmp_path, monkeypatch):
     text = table.astype({"Cells_F1": object, "Cells_F3": object})
     text.loc[500, "Cells_F3"], text.loc[570, "Cells_F1"] = "high", "low"
     write(text, tmp_path / "bad.csv")
-    with pytest.raises(ProfileError, match='column Cells_F1, row 571 holds "low"'):
+    with pytest.raises(ProfileError, match='column Cells_F1, row 571 below the header holds "low"'):
         read_parts(tmp_path / "bad.csv")
     (tmp_path / "ragged.csv").write_text(table.drop(columns="Metadata_compound").to_csv(index=False) + "1,2\n")
-    with pytest.raises(ProfileError, match="row 601 has 2 cells, the header 17"):
+    with pytest.raises(ProfileError, match="row 601 below the header has 2 cells, the header 17"):
         read_parts(tmp_path / "ragged.csv")
 
 
@@ -195,7 +195,7 @@ def test_the_first_rows_may_mislead(tmp_path, monkeypatch):
     monkeypatch.setattr(pc, "ReadOptions", lambda **options: original(**options | dict(block_size=200)))
     n = 100
     table = pd.DataFrame({"compound": "c", "TP53": 0.5, "later_text": ["1"] * 10 + ["x"] * 90, "MYC": ["n"] * 10 + ["2"] * 90})
-    with pytest.raises(ProfileError, match='column MYC, row 1 holds "n"'):
+    with pytest.raises(ProfileError, match='column MYC, row 1 below the header holds "n"'):
         read_parts(write(table, tmp_path / "t.csv"))
     parts = read_parts(write(table.assign(MYC=[None] * 50 + [1.5] * 50), tmp_path / "t.csv"))
     assert parts.features == ["TP53", "MYC"] and list(parts.metadata) == ["Metadata_compound", "Metadata_later_text"]
@@ -212,7 +212,7 @@ def test_cells_that_are_numbers(cell, value, tmp_path):
 @pytest.mark.parametrize("cell", ["high", "0x10", "1,5", "1_000", "True", "--1", "2020-01-01", "é"])
 def test_cells_that_are_none(cell, tmp_path):
     (tmp_path / "t.tsv").write_text(f"Metadata_compound\tCells_A\nx\t0\ny\t{cell}\n", encoding="utf-8")
-    with pytest.raises(ProfileError, match=f'column Cells_A, row 2 holds "{cell}"'):
+    with pytest.raises(ProfileError, match=f'column Cells_A, row 2 below the header holds "{cell}"'):
         read_parts(tmp_path / "t.tsv")
 
 
@@ -366,7 +366,7 @@ WRONG = {  # name: (file, content, what the message must say)
     "tabs in a csv": ("t.csv.gz", gzip.compress(CSV.replace(",", "\t").encode()), "rename it t.tsv.gz"),
     "commas in a tsv": ("t.tsv", CSV, "rename it t.csv"),
     "decimal commas": ("t.tsv", 'Metadata_compound\tCells_A\nx\t"1,5"\n', "decimal point"),
-    "same header twice": ("t.csv", CSV.splitlines()[0] + "\n" + CSV, "row 1 holds"),
+    "same header twice": ("t.csv", CSV.splitlines()[0] + "\n" + CSV, "row 1 below the header holds"),
     "second header": ("t.csv", "Metadata_compound,Cells_A,Cells_B\ntext,um,um2\nx,1,2\ny,1,3\n", "second header"),
     "no header": ("t.csv", "c1,p1,.5,1.5,\nc2,p1,1.0,2.5,\n", "header row"),
     "cut in a row": ("t.csv", CSV[:-20], "different lengths"),
@@ -442,7 +442,7 @@ def test_lists_instead_of_columns(tmp_path):
 
 def test_text_in_a_parquet_feature(tmp_path):
     write(TABLE.astype({"Cells_F1": object}).assign(Cells_F1=["1"] * 30 + ["high"] * 10), tmp_path / "t.parquet")
-    with pytest.raises(ProfileError, match='column Cells_F1, row 31 holds "high"'):
+    with pytest.raises(ProfileError, match='column Cells_F1, row 31 below the header holds "high"'):
         read_parts(tmp_path / "t.parquet")
 
 

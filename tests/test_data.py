@@ -101,9 +101,9 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "repeated metadata": ("t.csv", CSV.replace("Metadata_Well", "Metadata_Plate", 1), {}, "Metadata_Plate appears twice"),
     "prefix clash": ("t.csv", TABLE.assign(Plate="x").to_csv(index=False), {}, "Metadata_Plate"),
     "nameless column": ("t.csv", TABLE.assign(**{"": 1}).to_csv(index=False), {}, "has no name"),
-    "text cell": ("t.csv", with_cell("high"), {}, f'column {F0}, row 5 holds "high"'),
+    "text cell": ("t.csv", with_cell("high"), {}, f'column {F0}, row 5 below the header holds "high"'),
     "commas in a tsv": ("t.tsv", CSV, {}, "separated by commas"),
-    "decimal comma": ("t.tsv", TABLE.astype({F0: object}).assign(**{F0: "1,5"}).to_csv(index=False, sep="\t"), {}, 'row 1 holds "1,5"'),
+    "decimal comma": ("t.tsv", TABLE.astype({F0: object}).assign(**{F0: "1,5"}).to_csv(index=False, sep="\t"), {}, 'row 1 below the header holds "1,5"'),
     "text gene": ("t.csv", GENES.astype({"G0": object}).assign(G0=["x"] + [1] * (len(GENES) - 1)).to_csv(index=False), {}, "column G0, row 1"),
     "dates": ("t.parquet", parquet(TABLE.assign(**{F0: pd.Timestamp("2020-01-01")})), {}, f"column {F0}, row 1"),
     "nan": ("t.csv", with_cell(None), {}, f"column {F0}, row 5"),
@@ -124,12 +124,12 @@ BAD = {  # name: (file name, content, options, what the message must say)
     "no compound column": ("t.csv", TABLE.drop(columns="Metadata_compound").to_csv(index=False), {}, "--compound-column"),
     "absent override": ("t.csv", CSV, {"plate": "Metadata_Barcode"}, "no column Metadata_Barcode"),
     "absent control": ("t.csv", CSV, {"control": "water"}, 'no row says "water"'),
-    "text dose": ("t.csv", with_cell("high", column="Metadata_conc_uM"), {}, 'row 5 holds "high"'),
-    "negative dose": ("t.csv", with_cell(-1.5, column="Metadata_conc_uM"), {}, 'row 5 holds "-1.5"'),
-    "infinite dose": ("t.csv", with_cell("inf", column="Metadata_conc_uM"), {}, 'row 5 holds "inf"'),
-    "dose in an unknown unit": ("t.csv", with_cell("3 stones", column="Metadata_conc_uM"), {}, 'row 5 holds "3 stones"'),
-    "decimal comma in a dose": ("t.csv", with_cell("0,5", column="Metadata_conc_uM"), {}, 'row 5 holds "0,5"'),
-    "text time": ("t.csv", TABLE.assign(Metadata_time_h="late").to_csv(index=False), {}, 'Metadata_time_h, row 1 holds "late"'),
+    "text dose": ("t.csv", with_cell("high", column="Metadata_conc_uM"), {}, 'row 5 below the header holds "high"'),
+    "negative dose": ("t.csv", with_cell(-1.5, column="Metadata_conc_uM"), {}, 'row 5 below the header holds "-1.5"'),
+    "infinite dose": ("t.csv", with_cell("inf", column="Metadata_conc_uM"), {}, 'row 5 below the header holds "inf"'),
+    "dose in an unknown unit": ("t.csv", with_cell("3 stones", column="Metadata_conc_uM"), {}, 'row 5 below the header holds "3 stones"'),
+    "decimal comma in a dose": ("t.csv", with_cell("0,5", column="Metadata_conc_uM"), {}, 'row 5 below the header holds "0,5"'),
+    "text time": ("t.csv", TABLE.assign(Metadata_time_h="late").to_csv(index=False), {}, 'Metadata_time_h, row 1 below the header holds "late"'),
     "long cell": ("t.csv", with_cell("x" * 10_000), {}, f"column {F0}, row 5"),
 }
 
@@ -330,7 +330,7 @@ def test_words_under_a_name_without_unit_are_no_amounts(column, cells, standard)
     table = TABLE.drop(columns="Metadata_conc_uM").assign(**{f"Metadata_{column}": cells})
     read = profiles_from_table(table, "t")
     assert read.uns["cpvae"]["columns"][standard] == "" and read.obs[standard].isna().all()
-    with pytest.raises(ProfileError, match=f'row 5 holds "{cells}"' if standard == "dose" else f'row 1 holds "{cells}"'):
+    with pytest.raises(ProfileError, match=f'row 5 below the header holds "{cells}"' if standard == "dose" else f'row 1 below the header holds "{cells}"'):
         profiles_from_table(table, "t", **{standard: column})
 
 
