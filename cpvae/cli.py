@@ -273,6 +273,8 @@ READING = {
     "drop_na": ("drop_na", Annotated[bool, typer.Option("--drop-na", help="Leave out features missing in more than 5 % of rows, then rows that still miss something.")]),
     "profile_info": ("profile_info", Annotated[Path | None, typer.Option(help="Table that describes the profiles by their id, such as GEO's sig_info.", show_default=False, callback=_checked_by(_is_there))]),
     "feature_info": ("feature_info", Annotated[Path | None, typer.Option(help="Table that describes the features by their id, such as GEO's gene_info.", show_default=False, callback=_checked_by(_is_there))]),
+    "features": ("features", Annotated[list[str] | None, typer.Option(help="Features are the number columns that match this shell pattern, such as 'emb_*'; may be repeated.", show_default=False)]),
+    "not_features": ("not_features", Annotated[list[str] | None, typer.Option(help="Number columns that match this shell pattern are no features; may be repeated.", show_default=False)]),
     "all_genes": ("all_genes", Annotated[bool, typer.Option("--all-genes", help="Read inferred genes too, not only landmark genes.")]),
 }
 

@@ -45,7 +45,7 @@ from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import PRESETS, VAE, CollapseWarning, check_settings, collapse_note, load_model, make_vae, save_model
 from .progress import Stage, on_terminal, tell
-from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles
+from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles, with_set_aside
 from .records import check_files, read_record, write_record
 from .report import choose_model, write_report
 from .scoreboard import by_target, lsa_table
@@ -146,7 +146,7 @@ def prepare_profiles(
     config: RunConfig,  # its preset decides
 ) -> AnnData:  # copies removed, `obs["split"]`, features selected, `layers["scaled"]`
     "Remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done."
-    how, profiles = PREPARATION[config.preset], drop_copies(profiles)
+    how, profiles = PREPARATION[config.preset], drop_copies(with_set_aside(profiles) if config.preset == "chow2022" else profiles)
     if config.normalize:
         profiles = normalize_profiles(profiles, config.normalize)
     if config.consensus:

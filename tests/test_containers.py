@@ -222,7 +222,7 @@ def test_header_extras(tmp_path):
     parts = read_parts(tmp_path / "t.csv")
     assert (parts.features, parts.metadata["Metadata_Plate"].tolist(), parts.values.ravel().tolist()) == (["Cells_A"], ["007", "008"], [1, 2])
     (tmp_path / "t.csv").write_text(",Plate,Cells_A\n0,7,1\n")
-    assert list(read_parts(tmp_path / "t.csv").metadata) == ["Metadata_Plate"] and "row index" in read_parts(tmp_path / "t.csv").notes[0]
+    assert list(read_parts(tmp_path / "t.csv").metadata) == ["Metadata_Plate"] and read_parts(tmp_path / "t.csv").aside == {"an index of rows": ["(no name)"]}
 
 
 ABOVE = {  # what else may stand in a text file, and what is noted of it
@@ -276,16 +276,16 @@ def test_the_prefix_in_any_case(tmp_path):
         parts_from_table(pd.DataFrame([[1, 2, 3.0]], columns=["Metadata_dose", "metadata_dose", "Cells_A"]))
 
 
-def test_numbers_unlike_genes_are_told():
-    genes = pd.DataFrame(np.ones((2, 8)), columns=["TP53", "C1orf43", "5594", "1007_s_at", "HLA-A", "Trp53", "ENSG00000141510.18", "MYC"]).assign(compound=["a", "b"])
-    note = "Number columns taken as features though unlike the others: passage, age; call them Metadata_… if they describe the profile."
-    assert parts_from_table(genes.assign(passage=1, age=2)).notes[-1] == note
-    assert len(parts_from_table(genes).notes) == len(parts_from_table(genes.assign(cell_count=3)).notes) == 1
-    assert len(parts_from_table(genes[["TP53", "MYC", "compound"]].assign(passage=1)).notes) == 1  # too few to tell what is usual
+def test_numbers_unlike_genes_are_no_genes():
+    genes = pd.DataFrame(np.ones((2, 8)), columns=["TP53", "C1orf43", "5594", "1007_s_at", "HLA-A", "PTEN", "ENSG00000141510.18", "MYC"]).assign(compound=["a", "b"])
+    parts = parts_from_table(genes.assign(purity=1.5, lane=2))
+    assert parts.features == list(genes.columns[:8]) and {"Metadata_purity", "Metadata_lane"} < set(parts.metadata)
+    assert parts.notes == ["Number columns taken as metadata, since 8 of 10 are called like TP53: purity, lane; --features decides otherwise."]
+    assert parts_from_table(genes).notes == parts_from_table(genes.assign(cell_count=3, passage=1)).notes == []
     others = genes.drop(columns="compound")
-    assert parts_from_table(others.add_prefix("f_").assign(passage=1)).notes == []  # the others are like it
-    parts = parts_from_table(others.add_prefix("Cells_").assign(passage=1))
-    assert "passage" not in parts.features and not any("unlike" in note for note in parts.notes)
+    for prefix in ("f_", "Cells_"):
+        parts = parts_from_table(others.add_prefix(prefix).assign(lane=1))
+        assert "lane" not in parts.features and len(parts.features) == 8 and len(parts.notes) == 1
 
 
 def test_upright_tables_are_not_taken_for_transposed(tmp_path):
