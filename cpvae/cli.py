@@ -244,7 +244,7 @@ def split_weights(
     return values
 
 # %% ../nbs/10_cli.ipynb #5c514aff
-Profiles = Annotated[list[str], typer.Argument(help="Profiles: a file (.csv or .tsv, also compressed; .parquet, .h5ad, .gct, .gctx), several, or a folder of plates; or a name: simulated, lincs-cp5, lincs-cp4, lincs-l1000.", show_default=False)]
+Profiles = Annotated[list[str], typer.Argument(help="Profiles: a file (.csv or .tsv, also compressed; .parquet, .feather, .h5ad, .zarr, .gct, .gctx), several, a folder of plates, or an https address; or a name: simulated, lincs-cp5, lincs-cp4, lincs-l1000.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
 Preset = Annotated[str, typer.Option(help="chow2022 is the paper's models, split and scaling.", **_one_of("preset", "recommended", "chow2022"))]
 Normalize = Annotated[str | None, typer.Option(help="First normalise each plate to its controls, by pycytominer's method of that name.", show_default=False, **_one_of("way to normalise", "mad_robustize", "standardize", "robustize"))]
@@ -273,6 +273,8 @@ READING = {
     "drop_na": ("drop_na", Annotated[bool, typer.Option("--drop-na", help="Leave out features missing in more than 5 % of rows, then rows that still miss something.")]),
     "profile_info": ("profile_info", Annotated[Path | None, typer.Option(help="Table that describes the profiles by their id, such as GEO's sig_info.", show_default=False, callback=_checked_by(_is_there))]),
     "feature_info": ("feature_info", Annotated[Path | None, typer.Option(help="Table that describes the features by their id, such as GEO's gene_info.", show_default=False, callback=_checked_by(_is_there))]),
+    "layer": ("layer", Annotated[str | None, typer.Option(help="Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X.", show_default=False)]),
+    "obsm": ("obsm", Annotated[str | None, typer.Option(help="Of an AnnData: the part of obsm that holds the values, such as an embedding, instead of X.", show_default=False)]),
     "features": ("features", Annotated[list[str] | None, typer.Option(help="Features are the number columns that match this shell pattern, such as 'emb_*'; may be repeated.", show_default=False)]),
     "not_features": ("not_features", Annotated[list[str] | None, typer.Option(help="Number columns that match this shell pattern are no features; may be repeated.", show_default=False)]),
     "all_genes": ("all_genes", Annotated[bool, typer.Option("--all-genes", help="Read inferred genes too, not only landmark genes.")]),
@@ -313,13 +315,17 @@ def _root(
 
 # %% ../nbs/10_cli.ipynb #2682fd8c
 def read(
-    profiles: list[str],  # file names, one folder, or the name of a dataset
+    profiles: list[str],  # file names or https addresses, one folder, or the name of a dataset
     seed: int,  # of the simulation
     quiet: bool = True,  # do not tell how far a download is
     **options,  # of `read_profiles`
 ):  # AnnData `[N,G]`
     "Read profiles from files, simulate them, or load a dataset of the paper. Raises ProfileError."
-    missing = [name for name in profiles if not Path(name).exists()]
+    if any(name.startswith(("https://", "http://")) for name in profiles):
+        from cpvae.datasets import fetch_address
+
+        profiles = [str(fetch_address(name, progress=not quiet)) if name.startswith("http") else name for name in profiles]
+    missing = [name for name in profiles if not Path(name).exists() and "://" not in name]
     if len(profiles) == 1 and missing and not Path(profiles[0]).suffix:
         from cpvae.datasets import known_datasets, load_dataset, simulate_profiles
 

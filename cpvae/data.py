@@ -8,7 +8,7 @@ __all__ = ['CHANNELS', 'CONTROL_VALUES', 'NO_COMPOUND', 'MICROMOLAR', 'HOURS', '
            'doses_in_micromolar', 'mend_moa', 'standard_obs', 'with_blanks', 'annotated', 'join_mechanisms',
            'profiles_from_parts', 'profiles_from_table', 'read_profiles', 'dose_levels', 'mechanism_groups',
            'evaluable_pairs', 'incomplete_pairs', 'lacks', 'why_no_pair', 'similar_mechanisms', 'pair_named',
-           'row_digests', 'describe_profiles']
+           'row_digests', 'copy_groups', 'describe_profiles']
 
 # %% ../nbs/00_data.ipynb #ad4b7f32
 import hashlib
@@ -22,7 +22,7 @@ import pandas as pd
 
 from .checks import ProfileError, choose, counted, listed, text_of, with_plain_text
 from .columns import ALSO_READ, COMPARTMENTS, DOSE_UNITS, STANDARD_COLUMNS, Named, Wanted, bare, bookkeeping, is_cellprofiler, plain
-from .containers import Parts, parts_from_table, profile_files, read_parts, read_table
+from .containers import Parts, parts_from_anndata, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
 def _exact(table, name):
@@ -753,30 +753,54 @@ def profiles_from_table(
     return profiles_from_parts(parts_from_table(table, source, wanted), source, **options)
 
 
+def _bytes_of(path):
+    "The files that make up what is read: one, or all that a Zarr store holds."
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
 def _sha256(files):
     "Fingerprint of one file, or of a list of files in any order."
     lines, code = [], ""
-    for path in files:
+    for path in [each for file in files for each in _bytes_of(file)]:
         with open(path, "rb") as file:
             code = hashlib.file_digest(file, "sha256").hexdigest()
         lines.append(f"{path.name} {code}\n")
-    return code if len(files) == 1 else hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return code if len(lines) == 1 else hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _on_this_machine(path):
+    "A path, where it is an address of the web that of its copy in the cache."
+    if not str(path).startswith(("https://", "http://")):
+        return path
+    from .datasets import fetch_address
+
+    return fetch_address(str(path))
 
 
 def read_profiles(
-    path: str | Path | list[str | Path],  # a file of any format that `read_parts` knows, several, or a folder of them
+    path,  # a file of any format that `read_parts` knows, several, a folder of them, an https address, a DataFrame, or an AnnData
     *,
     profile_info: str | Path | None = None,  # table that describes the profiles by their id, such as GEO's sig_info
     feature_info: str | Path | None = None,  # table that describes the features by their id, such as GEO's gene_info
     all_genes: bool = False,  # inferred genes too, where a file tells them from landmark genes
+    layer: str | None = None,  # of an AnnData, the layer that holds the values; None: X
+    obsm: str | None = None,  # of an AnnData, the part of `obsm` that holds the values; None: X
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     **options,  # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`, `drop_na`, …
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
     "Read, check and annotate profiles. Raises `ProfileError` if they cannot be used as they are."
-    parts = read_parts(path, profile_info=profile_info, feature_info=feature_info, all_genes=all_genes, features=features, not_features=not_features)
-    files = profile_files(path)
-    source = Path(path).name if isinstance(path, (str, Path)) else listed([file.name for file in files], 1)
+    wanted = dict(features=features, not_features=not_features)
+    if isinstance(path, pd.DataFrame):
+        return profiles_from_table(path, "table", **wanted, **options)
+    stored = dict(layer=layer, obsm=obsm)
+    if hasattr(path, "obs_names"):
+        return profiles_from_parts(parts_from_anndata(path, **stored, **wanted), "AnnData", **options)
+    single = isinstance(path, (str, Path))
+    path = _on_this_machine(path) if single else [_on_this_machine(each) for each in path]
+    info = dict(profile_info=profile_info, feature_info=feature_info, all_genes=all_genes)
+    parts, files = read_parts(path, **info, **stored, **wanted), profile_files(path)
+    source = Path(path).name if single else listed([file.name for file in files], 1)
     profiles = profiles_from_parts(parts, source, **options)
     if parts.about is None:
         profiles.uns["cpvae"]["sha256"] = _sha256(files)
@@ -884,6 +908,37 @@ def row_digests(
         digests += [hashlib.blake2b(row, digest_size=16).digest() for row in block]
     return pd.Series(digests, dtype=object)
 
+
+def _told_apart(values, groups):  # `[N,G]`, `[N]` numbers of equal rows
+    "Whether a row is not all 0, and holds a value that no unequal row holds."
+    sizes, open_ = np.bincount(groups), np.ones(groups.max(initial=-1) + 1, bool)
+    open_[sizes == 1] = False
+    told = ~open_
+    for column in values.T:
+        if not open_.any():
+            break
+        codes = pd.factorize(column + np.float32(0))[0]
+        alone = np.bincount(codes)[codes] == sizes[groups]
+        told[groups[alone]], open_[groups[alone]] = True, False
+    return told[groups] & values.any(axis=1)
+
+
+def copy_groups(
+    profiles,  # AnnData `[N,G]`
+) -> np.ndarray:  # `[N]` int: rows with one number are copies of each other
+    "Which rows are one profile written more than once."
+    places = ["plate", "well", "dose", "time", "cell"]
+    obs = with_blanks(profiles.obs, OBS_BLANKS | {"cell": ""})[places].apply(text_of)
+    obs.index = range(len(obs))
+    equal = pd.factorize(row_digests(profiles.X))[0]
+    known = ((obs["plate"] != "") & (obs["well"] != "")).to_numpy()
+    sure = known | _told_apart(np.asarray(profiles.X), equal)
+    obs.loc[known, ["dose", "time", "cell"]] = ""
+    own = np.where(sure, -1, np.arange(len(obs)))
+    return pd.factorize(
+        pd.MultiIndex.from_arrays([equal, *(obs[name].to_numpy() for name in places), own])
+    )[0]
+
 # %% ../nbs/00_data.ipynb #5990d325
 def describe_profiles(
     profiles,  # AnnData from `read_profiles`
@@ -893,7 +948,7 @@ def describe_profiles(
     obs, about = profiles.obs, profiles.uns["cpvae"]
     treated = obs[~obs["is_control"].astype(bool)]
     groups, pairs = mechanism_groups(profiles), evaluable_pairs(profiles)
-    copies = int(row_digests(profiles.X).duplicated().sum())
+    copies = int(pd.Series(copy_groups(profiles)).duplicated().sum())
     return {
         "source": about["source"],
         "kind": about["kind"],

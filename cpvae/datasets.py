@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATASETS', 'hill', 'cellprofiler_features', 'StateToFeatures', 'random_map', 'simulated_compounds', 'plate_layout',
            'hidden_states', 'simulate_profiles', 'simulated_metadata', 'DataFile', 'Dataset', 'known_datasets',
-           'cache_folder', 'Downloader', 'fetch_dataset', 'load_dataset']
+           'cache_folder', 'Downloader', 'fetch_dataset', 'fetch_address', 'load_dataset']
 
 # %% ../nbs/00a_datasets.ipynb #7fbc7e2f
 import gzip
@@ -21,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from itertools import combinations, product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
 
 from .checks import ProfileError, choose, counted, locked
-from .containers import read_parts
+from .containers import _COMPRESSED, READERS, read_parts
 from .data import CHANNELS, COMPARTMENTS, profiles_from_parts, profiles_from_table
 from .progress import Stage
 
@@ -169,7 +170,7 @@ def simulate_profiles(
     x += 0.4 * rng.standard_normal(x.shape)
     profiles = profiles_from_table(pd.concat([simulated_metadata(compounds, layout), pd.DataFrame(x.astype("float32"), columns=features)], axis=1), "simulated")
     profiles.obsm["state"] = state
-    profiles.uns["truth"] = {"effect": effect, "interaction": interaction, "seed": seed, "compounds": compounds, "directions": directions}
+    profiles.uns["truth"] = {"effect": effect, "interaction": interaction, "seed": seed, "compounds": compounds, "directions": directions.add_prefix("state ")}
     return profiles
 
 # %% ../nbs/00a_datasets.ipynb #6ea60a17
@@ -500,6 +501,32 @@ def fetch_dataset(
             raise ProfileError(f"{cache}: cannot keep files there ({_reason(error)}); name another folder in CPVAE_CACHE") from error
     return paths
 
+# %% ../nbs/00a_datasets.ipynb #frm0adr2
+def fetch_address(
+    url: str,  # https address of a file of profiles, which ends in a suffix that is read
+    cache: str | Path | None = None,  # folder to keep it in; None for `cache_folder()`
+    progress: bool = False,  # tell how far the download is
+) -> Path:  # the file in the cache
+    "Have a file of the web in the cache, once and for all. Raises `ProfileError` if it cannot be had."
+    name = unquote(PurePosixPath(urlsplit(url).path).name)
+    kinds = [f"{kind}{packed}" for kind in READERS for packed in ("", *_COMPRESSED)]
+    if not name.lower().endswith(tuple(kinds)) or name.lower().endswith(".zarr"):
+        raise ProfileError(
+            f"{url}: does not end in the name of a file of profiles ({', '.join(READERS)}); "
+            "download it by hand, and give the file by a name that does"
+        )
+    folder = Path(cache or cache_folder()).expanduser().absolute() / "web"
+    folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
+    try:
+        with _taking_turns(folder / name):
+            return _fetch_file(DataFile(name, url, licence=""), url, folder, progress)
+    except ProfileError as error:
+        raise ProfileError(str(error).replace(" (--base-url)", "")) from error
+    except OSError as error:
+        advice = "name another folder in CPVAE_CACHE"
+        raise ProfileError(f"{folder}: cannot keep files there ({_reason(error)}); {advice}") from error
+
+
 # %% ../nbs/00a_datasets.ipynb #9eff3895
 def _without(parts, rows, where):
     "Leave out the rows in which a metadata column holds a value, and say so."
@@ -527,7 +554,7 @@ def load_dataset(
     files = fetch_dataset(name, cache=cache, progress=progress)
     path = files.pop("profiles")
     options = files | dataset.options | {option: value for option, value in options.items() if value is not None and value is not False}
-    ways = {option: options.pop(option) for option in ("profile_info", "feature_info", "all_genes") if option in options}
+    ways = {option: options.pop(option) for option in ("profile_info", "feature_info", "all_genes", "layer", "obsm") if option in options}
     parts = read_parts(path, **ways)
     if dataset.n_features not in (None, len(parts.features)) and not ways.get("all_genes"):
         raise ProfileError(f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected {dataset.n_features:,}; is it the right file?")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .checks import ProfileError, choose, counted, listed, text_of
 from .columns import prefixed
-from .data import OBS_BLANKS, annotated, dose_levels, parse_feature, row_digests, similar_mechanisms, with_blanks
+from .data import OBS_BLANKS, annotated, copy_groups, dose_levels, parse_feature, similar_mechanisms, with_blanks
 
 # %% ../nbs/00b_preprocessing.ipynb #98e7cff6
 def _copied_moa(obs, keys):
@@ -33,8 +33,8 @@ def _copied_moa(obs, keys):
 def drop_copies(
     profiles,  # AnnData `[N,G]`
 ):  # AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
-    "Keep the first of all rows whose features are exactly equal, with the mechanism that its copies agree on."
-    keys = row_digests(profiles.X)
+    "Keep the first of all rows that are copies of each other (see `copy_groups`), with the mechanism that they agree on."
+    keys = pd.Series(copy_groups(profiles))
     copies = keys.duplicated().to_numpy()
     kept = profiles[~copies].copy()
     about = kept.uns["cpvae"] = {**profiles.uns["cpvae"]}

@@ -640,7 +640,9 @@ def test_digests_tell_rows_apart_as_their_values_do(seed):
 
 
 def test_copies_are_counted_and_said(profiles):
-    profiles.X[5], profiles.X[6] = 0.0, -0.0
+    profiles.obs[["plate", "well", "dose", "time", "cell"]] = ["p", "", 1.0, 24.0, "c"]
+    profiles.X[5], profiles.X[6] = profiles.X[7], profiles.X[7]
+    profiles.X[5:8, 0] = 0.0, -0.0, 1.0
     holds = describe_profiles(profiles)
     assert (holds["profiles"], holds["exact copies"], holds["distinct profiles"]) == (48, 1, 47)
 

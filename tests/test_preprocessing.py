@@ -297,8 +297,10 @@ def test_metadata_from_h5ad_is_categorical():
 
 
 def test_copies_are_found_whatever_their_zero_sign():
-    profiles = make()
-    profiles.X[5], profiles.X[6] = 0.0, -0.0
+    profiles = make(dose=1.0)
+    profiles.obs["plate"] = "p"
+    profiles.X[5] = profiles.X[6]
+    profiles.X[5:7, 0] = 0.0, -0.0
     profiles.X[9] = profiles.X[20]
     once = drop_copies(profiles)
     assert once.n_obs == profiles.n_obs - 2 and once.uns["cpvae"]["n_copies"] == 2
