@@ -262,14 +262,15 @@ RESUMABLE = "the same command with --resume goes on where it stopped"  # said of
 READING = {
     "moa": ("moa_table", Annotated[Path | None, typer.Option(help="Table of mechanisms (a column moa and one that names compounds), joined by Broad id, InChIKey or name; replaces the profiles' own.", show_default=False, callback=_checked_by(_is_there))]),
     "zero_control": ("zero_control", Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]),
-    "control": ("control", Annotated[str | None, typer.Option(help="Value that marks control rows, such as DMSO.", show_default=False)]),
-    "compound_column": ("compound", Annotated[str | None, typer.Option(help="Column that names the compound.", show_default=False)]),
+    "control": ("control", Annotated[list[str] | None, typer.Option(help="What marks control rows: a value, such as DMSO, or COLUMN=VALUE; * stands for anything; may be repeated.", show_default=False)]),
+    "compound_column": ("compound", Annotated[str | None, typer.Option(help="Column that names the compound; several joined by '+' where a well got several.", show_default=False)]),
     "dose_column": ("dose", Annotated[str | None, typer.Option(help="Column of the dose.", show_default=False)]),
-    "dose_unit": ("dose_unit", Annotated[str | None, typer.Option(help="Unit of the dose: M, mM, uM or nM. Default: as the column says.", show_default=False, callback=_checked_by(_names_a_dose_unit))]),
+    "dose_unit": ("dose_unit", Annotated[str | None, typer.Option(help="Unit of the dose: M, mM, uM or nM; log10M or log10uM for logarithms. Default: as the column says.", show_default=False, callback=_checked_by(_names_a_dose_unit))]),
     "time_column": ("time", Annotated[str | None, typer.Option(help="Column of the time, h.", show_default=False)]),
     "cell_column": ("cell", Annotated[str | None, typer.Option(help="Column of the cell line.", show_default=False)]),
     "plate_column": ("plate", Annotated[str | None, typer.Option(help="Column of the plate.", show_default=False)]),
     "moa_column": ("moa", Annotated[str | None, typer.Option(help="Column of mechanisms of action, joined by '|'.", show_default=False)]),
+    "moa_separator": ("moa_separator", Annotated[str | None, typer.Option(help="Mark that joins mechanisms beside '|', such as ';'.", show_default=False)]),
     "drop_na": ("drop_na", Annotated[bool, typer.Option("--drop-na", help="Leave out features missing in more than 5 % of rows, then rows that still miss something.")]),
     "profile_info": ("profile_info", Annotated[Path | None, typer.Option(help="Table that describes the profiles by their id, such as GEO's sig_info.", show_default=False, callback=_checked_by(_is_there))]),
     "feature_info": ("feature_info", Annotated[Path | None, typer.Option(help="Table that describes the features by their id, such as GEO's gene_info.", show_default=False, callback=_checked_by(_is_there))]),
@@ -396,8 +397,11 @@ def describe_for_info(
             raise
         table, notes = read(profiles, 0, zero_control=True, **how), [f"`cpvae run` will refuse: {error}"]
         table.uns["cpvae"]["zero_control"] = False
+        said = table.uns["cpvae"]["notes"]  # less what the refusal says already
+        table.uns["cpvae"]["notes"] = [note for note in said if not note.startswith("Counted as compounds though")]
     facts = describe_profiles(table)
     facts["incomplete pairs"] = {pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()}
+    facts["measured pairs"] = f"{facts['measured pairs']} of {len(facts['evaluable pairs'])}"
     notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"]]
     flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in how else " (--moa-column)"}.get(name, f" (--{name}-column)")
     facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
@@ -425,7 +429,7 @@ def run(
     permutations: Annotated[int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")] = 10_000,
     leave_out: Annotated[list[str] | None, typer.Option(help="A pair 'A|B' whose compounds no model, scaler or selection may see; may be repeated.", show_default=False, callback=_checked_by(_names_a_pair))] = None,
     strict: Annotated[bool, typer.Option("--strict", help="With --leave-out: compounds with A or B alone are not seen either, as in the paper.")] = False,
-    group_by: Annotated[str, typer.Option(help="What A and B are: mechanisms, or annotated targets.", **_one_of("group", "moa", "target"))] = "moa",
+    group_by: Annotated[str, typer.Option(help="What A and B are: mechanisms, annotated targets, or treatments, of which A|B is the measured combination.", **_one_of("group", "moa", "target", "treatment"))] = "moa",
     resume: Resume = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -606,6 +610,9 @@ def next_run(
     words = ["cpvae", "run", *ctx.params["profiles"]]
     for p in shared:
         value = ctx.params[p.name]
+        if isinstance(value, (list, tuple)):
+            words += [word for one in value for word in (p.opts[0], str(one))]
+            continue
         words += [] if value in (None, False, p.default) else [p.opts[0]] if value is True else [p.opts[0], str(value)]
     chosen = f"next: {shlex.join([*words, '--params', str(choice)])}"
     return [chosen] if gains else [f"next: {shlex.join(words)}", f"or, with what was found: {chosen.removeprefix('next: ')}"]

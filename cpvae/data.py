@@ -7,11 +7,12 @@ __all__ = ['CHANNELS', 'CONTROL_VALUES', 'NO_COMPOUND', 'MICROMOLAR', 'HOURS', '
            'MOA_KEYS', 'guess_columns', 'parse_feature', 'finite_part', 'find_controls', 'dose_unit_named',
            'doses_in_micromolar', 'mend_moa', 'standard_obs', 'with_blanks', 'annotated', 'join_mechanisms',
            'profiles_from_parts', 'profiles_from_table', 'read_profiles', 'dose_levels', 'mechanism_groups',
-           'evaluable_pairs', 'incomplete_pairs', 'lacks', 'why_no_pair', 'similar_mechanisms', 'pair_named',
-           'row_digests', 'copy_groups', 'describe_profiles']
+           'evaluable_pairs', 'measured_pairs', 'incomplete_pairs', 'lacks', 'why_no_pair', 'similar_mechanisms',
+           'pair_named', 'row_digests', 'copy_groups', 'describe_profiles']
 
 # %% ../nbs/00_data.ipynb #ad4b7f32
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ import pandas as pd
 
 from .checks import ProfileError, choose, counted, listed, text_of, with_plain_text
 from .columns import ALSO_READ, COMPARTMENTS, DOSE_UNITS, STANDARD_COLUMNS, Named, Wanted, bare, bookkeeping, is_cellprofiler, plain
+from .compounds import is_control_name, is_dmso, measured_combinations, plain_text, says_nothing
+from .compounds import single_treatments, without_controls
 from .containers import Parts, parts_from_anndata, parts_from_table, profile_files, read_parts, read_table
 
 # %% ../nbs/00_data.ipynb #a2d69f95
@@ -146,7 +149,8 @@ def finite_part(
         row, column = np.argwhere(~finite)[0]
         empty = [features[i] for i in np.flatnonzero(~finite.any(axis=0))]
         what = f"column {listed(empty)} has no number in any row" if empty else (
-            f"missing or infinite: {counted((~finite).sum(), 'feature cell')} in {counted((~finite.all(axis=1)).sum(), 'row')}, "
+            f"missing or infinite: {counted((~finite).sum(), 'feature cell')} in "
+            f"{counted((~finite.all(axis=1)).sum(), 'row')}, "
             f"the first in column {features[column]}, row {row + 1} below the header")
         raise ProfileError(f"{where}: {what}; fill in what is missing, or leave it out with --drop-na")
     columns = (len(values) - finite.sum(axis=0)) / len(values) <= na_cutoff
@@ -167,7 +171,10 @@ CONTROL_VALUES = (  # (source column, value): a row with any of these is a negat
     ("pert_type", "ctl_vehicle"),
     ("pert_type", "ctl_vehicle.cns"),
     ("JCP2022", "JCP2022_033924"),
+    *(("JCP2022", f"JCP2022_{number}") for number in (800001, 800002)),  # guides without a target
+    *(("JCP2022", f"JCP2022_{number}") for number in range(915128, 915132)),  # foreign genes
     ("is_control", "True"),
+    ("is_control", "1"),
 )
 NO_COMPOUND = (  # (source column, value): a row with any of these that is no control got nothing we can name
     *((column, "empty") for column in ("broad_sample", "compound", "pert_iname", "pert_type", "control_type")),
@@ -176,35 +183,212 @@ NO_COMPOUND = (  # (source column, value): a row with any of these that is no co
 )
 
 
+def _holds(text, value):
+    "Rows whose text, in small letters, is a value; numbers however written, * for anything."
+    if "*" in value:
+        return text.str.fullmatch(re.escape(value.casefold()).replace(r"\*", ".*")).to_numpy(bool)
+    same = text == value.casefold()
+    if re.fullmatch(r"-?\d+(\.\d+)?", value):
+        same |= pd.to_numeric(text, errors="coerce") == float(value)
+    return same.to_numpy(bool)
+
+# %% ../nbs/00_data.ipynb #5b58f0n1
 def _matching(metadata, rules):
-    "Rows in which a column holds the value of a rule, and the rules that told a row of their own."
+    "Rows in which a column holds the value of a rule; the rules that told a row of their own."
     present, found, told = Named(metadata), np.zeros(len(metadata), bool), []
-    texts = {name: _text(metadata[present[name]]).str.casefold() for name in {column.lower() for column, _ in rules} if name in present}
+    names = {column.lower() for column, _ in rules if column.lower() in present}
+    texts = {name: _text(metadata[present[name]]).str.casefold() for name in names}
     for column, value in rules:
         if column.lower() in texts:
-            hits = (texts[column.lower()] == value.casefold()).to_numpy() & ~found
+            hits = _holds(texts[column.lower()], value) & ~found
             if hits.any():
                 found |= hits
-                told.append(f"{present[column.lower()]} = {value}")
-    return found, " or ".join(told)
+                told.append((present[column.lower()], value))
+    return found, told
+
+
+def _in_words(told):
+    "Rules as a reader says them."
+    words = [f"{column} = {value}" for column, value in told]
+    return " or ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 # %% ../nbs/00_data.ipynb #87546454
 def find_controls(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
     where: str = "table",  # name of the file, for messages
-    control: str | None = None,  # the value that marks a control, in the compound column or another known one; None to guess
+    control: str | list[str] | None = None,  # a value that marks controls, "column=value", or several; None to guess
 ) -> tuple[np.ndarray, str]:  # `[N]` bool, and the rule in words ("" if no row is a control)
     "Which rows are negative controls. Raises `ProfileError` if `control` is given and found nowhere."
+    found, told = _control_rows(metadata, columns, where, control)
+    return found, _in_words(told)
+
+
+def _dmso_rules(metadata, compound):
+    "A rule for each spelling of DMSO in the columns that name compounds."
+    present, known = Named(metadata), [compound, *map(str.lower, STANDARD_COLUMNS["compound"])]
+    columns = [name for name in dict.fromkeys(known) if name in present]
+    return [
+        (name, value)
+        for name in columns
+        for value in sorted(set(_text(metadata[present[name]])))
+        if is_dmso(value)
+    ]
+
+
+def _chosen_rules(metadata, compound, control):
+    "The rules that a choice makes: of one column, or of all that may name a control."
+    column, mark, value = (part.strip() for part in control.partition("="))
+    if mark and (name := _exact(metadata, column) or Named(metadata).get(bare(column))):
+        return [(bare(name), value)]
+    return [
+        (name, control) for name in dict.fromkeys([compound, *(name for name, _ in CONTROL_VALUES)])
+    ]
+
+# %% ../nbs/00_data.ipynb #546454n1
+def _control_rows(metadata, columns, where, control):
+    "Rows that are negative controls, and the columns and values that tell them."
     compound = bare(columns["compound"])
-    rules = [*CONTROL_VALUES, (compound, "DMSO")]
-    if control:
-        rules = [(column, control) for column in dict.fromkeys([compound, *(c for c, _ in CONTROL_VALUES)])]
-    found, told = _matching(metadata, rules)
-    if control and not told:
-        some = listed(sorted(set(_text(metadata[columns["compound"]])) - {""}))
-        raise ProfileError(f'{where}: no row says "{control}" (--control); {columns["compound"]} holds {some}')
+    if not control:
+        return _matching(
+            metadata, [*CONTROL_VALUES, (compound, "DMSO"), *_dmso_rules(metadata, compound)]
+        )
+    found, told = np.zeros(len(metadata), bool), []
+    for one in [control] if isinstance(control, str) else control:
+        rules = _chosen_rules(metadata, compound, one)
+        rows, more = _matching(metadata, rules)
+        if not more:
+            column = Named(metadata)[rules[0][0]]
+            some = listed(sorted(set(_text(metadata[column])) - {""}))
+            raise ProfileError(
+                f'{where}: no row says "{one}" (--control); {column} holds {some or "nothing"}'
+            )
+        found, told = found | rows, [*told, *(rule for rule in more if rule not in told)]
     return found, told
+
+# %% ../nbs/00_data.ipynb #nam0ctl2
+_NAMING = (
+    "compound",
+    "pert_iname",
+    "cmap_name",
+    "name",
+    "symbol",
+    "gene",
+    "gene_symbol",
+    "treatment",
+    "perturbation",
+    "condition",
+)
+
+
+def _like_controls(metadata, columns, rows, controls=()):
+    "Columns and values that are called like controls among some rows, each row told once."
+    told, left = [], rows.copy()
+    for column in columns:
+        text = _text(metadata[column])
+        flag = re.fullmatch(r"(is_?)?(neg\w*_?)?(control|ctrl|negcon)", bare(column)) is not None
+        yes = (
+            {"1", "true", "yes"}
+            if flag and set(text.str.casefold()) <= {"", "0", "1", "true", "false", "yes", "no"}
+            else ()
+        )
+        values = [
+            value
+            for value in sorted(set(text[left]))
+            if value.casefold() in yes or is_control_name(without_controls(value, controls))
+        ]
+        told += [(column, value) for value in values]
+        left &= ~text.isin(values).to_numpy()
+    return told
+
+# %% ../nbs/00_data.ipynb #m0ctl2n1
+def _zero_doses(metadata, columns, rows):
+    "The dose column and how it writes 0 among some rows; nothing where no dose is 0."
+    if not columns["dose"]:
+        return []
+    zero = {
+        value
+        for value in set(_text(metadata[columns["dose"]])[rows])
+        if re.fullmatch(r"0+([.,]0*)?\s*[^\d.,]*", value)
+    }
+    return [
+        (columns["dose"], value)
+        for value in sorted({re.sub(r"^0+([.,]0*)?$", "0", value) for value in zero})
+    ]
+
+
+def _as_options(told, compound):
+    "Rules as the options that choose them; many values of a column by what they begin with."
+    words = []
+    for column in dict.fromkeys(column for column, _ in told):
+        values = [value for name, value in told if name == column]
+        start = os.path.commonprefix(values)
+        for value in [f"{start}*"] if len(values) > 3 and len(start) > 1 else values[:4]:
+            text = value if column == compound and "=" not in value else f"{column}={value}"
+            words.append(
+                f'--control "{text}"' if re.search(r"[^\w.=%+:-]", text) else f"--control {text}"
+            )
+    return " ".join(words)
+
+# %% ../nbs/00_data.ipynb #nam0ctl3
+def _check_controls(metadata, columns, is_control, zero_control, where):
+    "Refuse a table without a control, with what to type if something is called like one."
+    if is_control.any() or zero_control:
+        return
+    compound, present = columns["compound"], Named(metadata)
+    named = [compound, *filter(None, map(present.get, _NAMING))]
+    aside = {columns[name] for name in ("dose", "time", "cell", "plate", "well", "moa")}
+    rest = [
+        name
+        for name in metadata
+        if name not in aside and not re.search("vehicle|solvent|medi(a|um)|buffer", name.lower())
+    ]
+    rest = [name for name in rest if not pd.api.types.is_float_dtype(metadata[name])]
+    everyone = np.ones(len(metadata), bool)
+    told = _like_controls(metadata, dict.fromkeys([*named, *rest]), everyone) or _zero_doses(
+        metadata, columns, everyone
+    )
+    hint = (
+        f"perhaps with {_as_options(told, compound)}"
+        if told
+        else f"with --control VALUE, as written in {compound}, or --control COLUMN=VALUE"
+    )
+    raise ProfileError(
+        f"{where}: no control wells found; mark them, {hint}, or, if the values are relative to "
+        "control as z-scores are, "
+        "declare the zero vector the control with --zero-control"
+    )
+
+# %% ../nbs/00_data.ipynb #m0ctl3n1
+def _doubtful_controls(metadata, columns, compound, is_control, told):
+    "Notes on compounds that are called like controls, and on doses of 0."
+    source, present, treated = (
+        columns["compound"],
+        Named(metadata),
+        ~is_control & (compound != "").to_numpy(),
+    )
+    named = dict.fromkeys([source, *filter(None, map(present.get, _NAMING))])
+    notes, zero = [], _zero_doses(metadata, columns, treated)
+    if like := _like_controls(metadata, named, treated, set(_text(metadata[source])[is_control])):
+        rows = treated & np.logical_or.reduce(
+            [(_text(metadata[column]) == value).to_numpy() for column, value in like]
+        )
+        notes.append(
+            "Counted as compounds though called like controls: "
+            f"{listed([value for _, value in like])} ({counted(rows.sum(), 'row')}); "
+            f"if they are controls, say {_as_options([*told, *like], source)}."
+        )
+    if zero:
+        text = _text(metadata[columns["dose"]])
+        rows = treated & np.logical_or.reduce(
+            [_holds(text.str.casefold(), value) for _, value in zero]
+        )
+        notes.append(
+            f"Dose 0 in {counted(rows.sum(), 'row')} of "
+            f"{counted(compound[rows].nunique(), 'compound')}; if that is their vehicle, say "
+            f"{_as_options([*told, *zero], source)}."
+        )
+    return notes
 
 # %% ../nbs/00_data.ipynb #0b1ba889
 MICROMOLAR = {"uM": 1.0, "M": 1e6, "mM": 1e3, "nM": 1e-3}  # how many µM one of each unit is
@@ -339,31 +523,61 @@ def doses_in_micromolar(
 _PIPED_TERMS = {"nuclear factor erythroid derived|like (NRF2) activator": "nuclear factor erythroid derived like (NRF2) activator"}
 
 
-def _terms(text):
-    "Mended terms of an annotation in its own order, each once."
-    if not isinstance(text, str):
-        return []
+def _decoded(text):
+    "Text in plain letters; UTF-8 that was read as Latin-1 is read again."
     for codec in ("latin-1", "cp1252"):
         try:
             text = text.encode(codec).decode("utf-8")
             break
         except UnicodeError:
             continue
+    return plain_text(text)
+
+
+def _pieces(text, separator=""):
+    "Cut an annotation at pipes and at another mark; a mark of letters only where it is a word."
+    mark = (
+        rf"\s+{re.escape(separator.strip())}\s+"
+        if separator.strip().isalpha()
+        else re.escape(separator)
+    )
+    return [
+        piece.strip()
+        for piece in re.split(rf"\||{mark}" if separator else r"\|", text, flags=re.IGNORECASE)
+    ]
+
+
+def _terms(text, separator=""):
+    "Mended terms of an annotation in its own order, each once."
+    if not isinstance(text, str):
+        return []
+    while text != (text := _decoded(text)):
+        pass
     for broken, whole in _PIPED_TERMS.items():
         text = text.replace(broken, whole)
-    return list(dict.fromkeys(" ".join(term.split()) for term in text.split("|") if term.strip()))
+    return [term for term in dict.fromkeys(_pieces(text, separator)) if not says_nothing(term)]
 
-
+# %% ../nbs/00_data.ipynb #6575b6n1
 def _targets(texts):
-    "Target genes of several cells, which join them by a pipe or by comma and space: sorted, each once."
-    return "|".join(sorted({term.strip() for text in texts for term in re.split(r"\||, ", text) if term.strip()}))
+    "Target genes of cells that join them by pipe, semicolon, or comma and space: sorted, each once."
+    return "|".join(
+        sorted(
+            {
+                term.strip()
+                for text in texts
+                for term in re.split(r"\||, |;", text)
+                if not says_nothing(term)
+            }
+        )
+    )
 
 
 def mend_moa(
     text: str | None,  # mechanisms of action joined by "|"; None or NaN where unknown
+    separator: str = "",  # another mark that joins them
 ) -> str:  # terms mended, sorted, each once, joined by "|"; "" unknown
     "Bring a mechanism annotation into its one standard form."
-    return "|".join(sorted(_terms(text)))
+    return "|".join(sorted(_terms(text, separator)))
 
 # %% ../nbs/00_data.ipynb #ab167a1d
 def _one_moa(compound, moa):
@@ -376,39 +590,298 @@ def _one_moa(compound, moa):
     return text_of(compound.map(per_compound).where(compound != "", moa)), notes
 
 
-def _mended(raw):
-    "Mended annotations of a column, and a note where more than the order of terms had to be mended."
-    mended = {text: mend_moa(text) for text in raw.dropna().unique()}
-    bent = sum(set(mended[text].split("|")) != {part.strip() for part in text.split("|")} for text in mended if isinstance(text, str))
-    notes = [f"Mended for wrong letters, a pipe inside a name or an empty term: {counted(bent, 'mechanism annotation')}."] if bent else []
-    for mark in (";", ", ", " / ") if not any("|" in str(text) for text in mended) else ():
-        split = sum(mark in str(text) for text in mended)
-        if 0 < len(mended) <= 20 * split:
-            notes.append(f"Mechanisms hold '{mark.strip()}' but no '|' ({counted(split, 'annotation')}): 'a{mark}b' counts as one mechanism; join terms with '|'.")
-    terms = pd.Series(sorted({term for text in mended.values() for term in text.split("|")}), dtype=object)
-    twins = terms[terms.str.casefold().duplicated(keep=False)]
-    if len(twins):
-        notes.append(f"Mechanisms that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
-    return text_of(raw.map(mended)), notes
+def _joined_otherwise(terms, piped):
+    "Notes on marks other than the pipe that join terms which stand alone elsewhere, or many terms."
+    known, notes = {term.casefold() for term in terms}, []
+    for mark in (";", ",", "/", "+", "&", "and"):
+        loose = {";": ";", ",": ", ", "/": " / "}.get(mark)
+        cut = [term for term in terms if len(_pieces(term, mark)) > 1]
+        sure = [
+            term
+            for term in cut
+            if all(part.casefold() in known or says_nothing(part) for part in _pieces(term, mark))
+        ]
+        many = [term for term in cut if loose and loose in term] if not piped else []
+        if found := sure or (many if len(terms) <= 20 * len(many) else []):
+            notes.append(
+                f"Mechanisms hold '{mark}' ({counted(len(found), 'annotation')}): '{found[0]}' "
+                "counts as one mechanism; "
+                f"join terms with '|', or split them with --moa-separator '{mark}'."
+            )
+    return notes
+
+# %% ../nbs/00_data.ipynb #167a1dn1
+def _alike(terms):
+    "A note on mechanisms that are the same but for case, plural and punctuation."
+    key = terms.map(lambda term: "".join(filter(str.isalnum, re.sub(r"s\b", "", term.casefold()))))
+    twins = terms[key.duplicated(keep=False) & (key != "")]
+    if twins.empty:
+        return []
+    what = (
+        "case"
+        if twins.str.casefold().nunique() == key[twins.index].nunique()
+        else "case, plural or punctuation"
+    )
+    return [
+        f"Mechanisms that only {what} tells apart: {listed(list(twins.groupby(key[twins.index]).agg('/'.join)), 3)}."
+    ]
+
+# %% ../nbs/00_data.ipynb #167a1dn2
+def _mended(raw, separator=""):
+    "Mended annotations of a column; notes where more than the order of terms was, or seems, wrong."
+    raw = raw.map(lambda text: text if isinstance(text, str) else None)
+    mended = {text: mend_moa(text, separator) for text in raw.dropna().unique()}
+    if separator and not any(len(_pieces(text, separator)) > len(_pieces(text)) for text in mended):
+        raise ProfileError(
+            f"no mechanism holds {separator!r} (--moa-separator); the first is "
+            f"{next(iter(mended), 'missing')!r}"
+        )
+    pieces = {
+        text: [
+            piece for piece in _pieces(text, separator) if piece == "" or not says_nothing(piece)
+        ]
+        for text in mended
+    }
+    bent = sum(
+        bool(kept) and set(mended[text].split("|")) != set(kept) for text, kept in pieces.items()
+    )
+    notes = (
+        [
+            f"Mended for wrong letters, a pipe inside a name or an empty term: {counted(bent, 'mechanism annotation')}."
+        ]
+        if bent
+        else []
+    )
+    if empty := sorted(
+        {
+            piece
+            for text in mended
+            for piece in _pieces(text, separator)
+            if piece and says_nothing(piece)
+        }
+    ):
+        notes.append(f"Counted as no mechanism: {listed(empty)}.")
+    whole = sorted({text for text in mended.values() if text})
+    terms = pd.Series(sorted({term for text in whole for term in text.split("|")}), dtype=object)
+    joined = any("|" in text for text in whole)
+    return text_of(raw.map(mended)), notes + _joined_otherwise(list(terms), joined) + _alike(terms)
 
 # %% ../nbs/00_data.ipynb #118119a6
+_BROAD_BATCH = re.compile(r"(BRD-[A-Z]\d{8})-[^|+;,_&\s]*")
+_IDENTITIES = (  # what a key looks like -> columns that hold it
+    (re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"), ("inchikey", "inchi_key")),
+    (re.compile(r"BRD-[A-Z]\d{8}"), ("broad_sample", "broad_id", "pert_id")),
+)
+# No names, but numbers of a registry, which keeps them apart.
+_REGISTERED = ("broad_sample", "broad_id", "pert_id", "jcp2022", "drugbank_id", "inchikey")
+
+
+def _keys_of(metadata, names):
+    "InChIKey and Broad id of each name that has just one; no kind of key that the names are."
+    present, keys = (
+        Named(metadata),
+        pd.DataFrame(index=pd.Index(sorted(set(names)), name="name")),
+    )
+    for form, sources in _IDENTITIES:
+        columns = [] if names.str.fullmatch(form).any() else filter(None, dict.fromkeys(map(present.get, sources)))
+        for column in columns:
+            found = _text(metadata[column])[names.index].str.extract(f"^({form.pattern})")[0]
+            pairs = pd.DataFrame({"name": names, column: found}).dropna().drop_duplicates()
+            keys = keys.join(pairs[~pairs["name"].duplicated(keep=False)].set_index("name"))
+    return keys
+
+# %% ../nbs/00_data.ipynb #8119a6n1
+def _one_name(metadata, names):
+    "Name -> the shortest of those that share a key with it and contradict it in no other; notes."
+    keys, same, notes = _keys_of(metadata, names), {}, []
+    for column in keys:
+        shared = keys[keys[column].duplicated(keep=False) & keys[column].notna()].groupby(column)
+        groups = [group.index for _, group in shared if group.nunique().le(1).all()]
+        twins = [sorted(group, key=lambda name: (len(name), name)) for group in groups]
+        twins = [group for group in twins if not set(group) & set(same)]
+        same |= {name: group[0] for group in twins for name in group}
+        if twins:
+            notes.append(
+                f"One compound under several names, by {column}: "
+                f"{listed(sorted(map(' = '.join, twins)), 3)}."
+            )
+    return same, notes
+
+
+def _half_joined(names, stands_for):
+    "Names that look like a combination of which only a part is known."
+    known = {name for name, parts in stands_for.items() if parts == [name]}
+    cut = {
+        name: [part.strip() for part in re.split(r"[|+]", name)]
+        for name in known
+        if re.search(r"\w\s*[|+]\s*\w", name)
+    }
+    return sorted(name for name, parts in cut.items() if any(part in known for part in parts))
+
+# %% ../nbs/00_data.ipynb #8119a6n2
+def _as_treatments(metadata, column, names, treated):
+    "Names of treated rows as their single treatments joined by a bar; notes."
+    stands_for = single_treatments(names[treated], set(names[~treated]))
+    alone = (
+        names[treated]
+        .map(lambda name: stands_for[name][0] if len(stands_for[name]) == 1 else None)
+        .dropna()
+    )
+    same, notes = ({}, []) if bare(column) in _REGISTERED else _one_name(metadata, alone)
+    joined = {
+        name: "|".join(sorted({same.get(part, part) for part in parts}))
+        for name, parts in stands_for.items()
+    }
+    several = sorted(name for name, parts in stands_for.items() if len(parts) > 1)
+    beside = sorted(
+        name for name, parts in stands_for.items() if len(parts) == 1 and parts != [name]
+    )
+    if beside:
+        notes.append(
+            "Read as single treatments, without the control that stands beside them: "
+            f"{counted(len(beside), 'name')}, such as {beside[0]}."
+        )
+    if several:
+        notes.append(
+            "Read as combinations of treatments that the table has alone: "
+            f"{counted(len(several), 'compound')}, such as {several[0]}."
+        )
+    if half := _half_joined(names, stands_for):
+        notes.append(
+            f"Not read as combinations, since a part of them never stands alone: {listed(half, 3)}."
+        )
+    return names.mask(treated, names.map(joined)), notes
+
+# %% ../nbs/00_data.ipynb #8119a6n3
 def _compounds(metadata, column, is_control):
-    "Names of the compounds: salts and batches as one, wells without any compound nameless; notes."
+    "Names of the compounds: batches as one, combinations as their parts, empty wells \"\"; notes."
     names, notes = _text(metadata[column]), []
-    short = names.map({name: re.sub(r"^(BRD-[A-Z]\d{8})-.*$", r"\1", name) for name in names.unique()})
-    if (short != names).any():
-        notes.append("Broad ids are cut to their first 13 characters: the rest names salt and batch of the same compound.")
+    short = names.map({name: _BROAD_BATCH.sub(r"\1", plain_text(name)) for name in names.unique()})
+    if short.str.len().lt(names.str.len()).any() and names.str.contains("BRD-").any():
+        notes.append(
+            "Broad ids are cut to their first 13 characters: the rest names salt and batch of "
+            "the same compound."
+        )
     nothing, rule = _matching(metadata, [*NO_COMPOUND, (bare(column), "empty")])
     nothing &= ~is_control
     if nothing.any():
-        notes.append(f"Neither control nor compound, so used in training only: {counted(nothing.sum(), 'row')} ({rule}).")
-    if unknown := int((names == "").to_numpy()[~is_control & ~nothing].sum()):
-        notes.append(f"Without a compound name, so used in training only: {counted(unknown, 'treated row')}.")
-    treated = pd.Series(sorted(set(short[~is_control & ~nothing])), dtype=object)
-    twins = treated[treated.str.casefold().duplicated(keep=False)]
+        notes.append(
+            "Neither control nor compound, so used in training only: "
+            f"{counted(nothing.sum(), 'row')} ({_in_words(rule)})."
+        )
+    void = (
+        ~is_control
+        & ~nothing
+        & short.map({name: says_nothing(name) for name in short.unique()}).to_numpy(bool)
+    )
+    if void.any():
+        called = sorted(set(short[void]) - {""})
+        notes.append(
+            f"Without a compound name{f' ({listed(called)})' if called else ''}, so used in "
+            f"training only: {counted(void.sum(), 'treated row')}."
+        )
+    short = short.mask(nothing | void, "")
+    treated = ~is_control & (short != "").to_numpy()
+    short, more = _as_treatments(metadata, column, short, treated)
+    named = pd.Series(sorted(set(short[treated])), dtype=object)
+    twins = named[named.str.casefold().duplicated(keep=False)]
     if len(twins):
-        notes.append(f"Compounds that only case tells apart: {listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}.")
-    return short.mask(nothing, ""), notes
+        more.append(
+            "Compounds that only case tells apart: "
+            f"{listed(list(twins.groupby(twins.str.casefold()).agg('/'.join)), 3)}."
+        )
+    return short, notes + more
+
+# %% ../nbs/00_data.ipynb #nam0cmb1
+_SOME = "(drug|compound|cpd|pert(urba(tion|gen))?|treatment|agent|inhibitor|gene|guide|s[gi]rna|ligand)"
+_SECOND = re.compile(
+    rf"(second|2nd|partner|combo|combination){_SOME}(i?name|id)?|{_SOME}(i?name|id)?(2|b|ii|two)(i?name|id)?")
+
+
+def _is_second(name):
+    "Whether a column seems to name a second treatment."
+    return _SECOND.fullmatch("".join(filter(str.isalnum, bare(name)))) is not None
+
+
+def _aside(text, controls=()):
+    "Whether a cell beside a treatment names no further one."
+    return says_nothing(text) or is_control_name(text) or text.casefold() in controls
+
+# %% ../nbs/00_data.ipynb #m0cmb1n1
+def _check_second(metadata, column, compound, is_control, where):
+    "Refuse a table whose second compounds would be averaged into the first."
+    controls = set(_text(metadata[column])[is_control].str.casefold())
+    for name in filter(_is_second, metadata.columns.difference([column])):
+        other, source = _text(metadata[name]), _text(metadata[column])
+        other = other.mask(
+            other.map({text: _aside(text, controls) for text in other.unique()}).to_numpy(bool), ""
+        )
+        pairs = pd.DataFrame({"name": compound, "source": source, "other": other})[
+            ~is_control & (compound != "").to_numpy()
+        ]
+        told = pairs.drop_duplicates()
+        known = [
+            each.other in {each.source, *each.name.split("|"), *re.split(r"[|+;,_&/]", each.source)}
+            for each in told.itertuples()
+        ]
+        told = told.assign(other=told["other"].mask(known, ""))
+        torn = told.groupby("name")["other"].nunique().gt(1).any() or set(told["other"]) - {
+            ""
+        } & set(source)
+        if torn and (told["other"] != "").any():
+            rows = pairs["other"].isin(set(told["other"]) - {""}).sum()
+            raise ProfileError(
+                f"{where}: {name} names a second compound in {counted(rows, 'row')}, which would "
+                "count as the first alone; "
+                f"read both with --compound-column {column}+{name}, or remove {name} if it is none"
+            )
+
+# %% ../nbs/00_data.ipynb #m0cmb1n2
+def _joined_columns(metadata, compound, control, where):
+    "Metadata with one column for the treatments that several columns name, and its name."
+    if (
+        not compound
+        or "+" not in compound
+        or _exact(metadata, compound)
+        or bare(compound) in Named(metadata)
+    ):
+        return metadata, compound
+    words = [word.strip() for word in compound.split("+")]
+    columns = [_exact(metadata, word) or Named(metadata).get(bare(word)) for word in words]
+    if None in columns:
+        raise ProfileError(
+            f"{where}: has no column {words[columns.index(None)]} (--compound-column); it has "
+            f"{listed(list(metadata.columns), 8)}"
+        )
+    controls = {
+        one.casefold() for one in ([control] if isinstance(control, str) else control or ())
+    }
+
+    def together(cells):
+        treatments = sorted({cell for cell in cells if not _aside(cell, controls)})
+        return "|".join(treatments) or next(filter(None, cells), "")
+
+    cells = list(zip(*(_text(metadata[column]) for column in columns)))
+    known = {each: together(each) for each in set(cells)}
+    return metadata.assign(**{"+".join(columns): [known[each] for each in cells]}), "+".join(
+        columns
+    )
+
+# %% ../nbs/00_data.ipynb #m0cmb1n3
+def _moa_of_combinations(moa):
+    "Mechanisms or targets where combinations without their own have their parts'; and which these are."
+    moa, filled = moa.copy(), []
+    for name, parts in measured_combinations(moa.index).items():
+        each = [moa[part] for part in parts]
+        if moa[name] in ("", *each):  # its own says nothing, or is that of one part
+            whole = (
+                "|".join(sorted({term for text in each for term in text.split("|")}))
+                if all(each)
+                else ""
+            )
+            filled += [name] * (whole != moa[name])
+            moa[name] = whole
+    return moa, filled
 
 # %% ../nbs/00_data.ipynb #2ead7164
 def _also_recorded(metadata, is_control):
@@ -423,12 +896,45 @@ def _also_recorded(metadata, is_control):
     return found
 
 # %% ../nbs/00_data.ipynb #6771af4c
+def _of_parts(obs, name):
+    "A column of mechanisms or targets with those of combinations filled in; which these are."
+    treated = ~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()
+    whole, filled = _moa_of_combinations(
+        obs[name][treated].groupby(text_of(obs["compound"])[treated]).first()
+    )
+    return obs[name].mask(treated, obs["compound"].map(whole)), filled
+
+
+def _mechanisms(metadata, columns, compound, is_control, separator):
+    "Mechanism of each row, and notes; the treatment itself if one column tells both."
+    if not columns["moa"]:
+        return pd.Series("", metadata.index), []
+    moa, source = (_text(metadata[columns[name]])[~is_control] for name in ("moa", "compound"))
+    if moa.equals(source.set_axis(moa.index)) and not separator:
+        return compound.mask(is_control, ""), []
+    moa, notes = _mended(metadata[columns["moa"]].mask(is_control, None), separator)
+    known, torn = _one_moa(compound, moa.mask(is_control, ""))
+    obs = pd.DataFrame(
+        {"compound": compound, "is_control": is_control, "moa": known.mask(is_control, "")}
+    )
+    moa, filled = _of_parts(obs, "moa")
+    notes += torn + (
+        [
+            f"Mechanisms of combinations are those of their parts: {counted(len(filled), 'compound')}."
+        ]
+        if filled
+        else []
+    )
+    return moa, notes
+
+# %% ../nbs/00_data.ipynb #71af4cn1
 def standard_obs(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
     is_control: np.ndarray,  # `[N]` bool, from `find_controls`
     where: str = "table",  # name of the file, for messages
     dose_unit: str | None = None,  # unit of doses that stand without one; None to tell it from the columns
+    moa_separator: str = "",  # a mark that joins mechanisms, beside the pipe
 ) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too where the table has them; notes
     "Bring metadata into standard form. Raises `ProfileError` if a treated row's dose, or a time, is no number."
     obs, everyone = metadata.copy(deep=False), np.ones(len(metadata), bool)
@@ -444,12 +950,12 @@ def standard_obs(
     notes += _unread(metadata, columns)
     for name in ("cell", "plate", "well"):
         obs[name] = _text(metadata[columns[name]]) if columns[name] else ""
-    moa, mended = _mended(metadata[columns["moa"]]) if columns["moa"] else (pd.Series("", metadata.index), [])
-    known, torn = _one_moa(obs["compound"], moa.mask(is_control, ""))
-    obs["moa"] = known.mask(is_control, "")
     obs["is_control"] = is_control
+    obs["moa"], more = _mechanisms(metadata, columns, obs["compound"], is_control, moa_separator)
     obs = obs.assign(**_also_recorded(metadata, is_control))
-    return obs.set_axis(pd.RangeIndex(len(obs)).astype(str)), notes + mended + torn
+    if "target" in obs:
+        obs["target"], _ = _of_parts(obs, "target")
+    return obs.set_axis(pd.RangeIndex(len(obs)).astype(str)), notes + more
 
 # %% ../nbs/00_data.ipynb #ann00002
 # Annotations of profiles that may be absent, and what stands for them.
@@ -504,29 +1010,76 @@ def _identities(table, who, also):
     return long[long["value"] != ""].drop_duplicates()
 
 # %% ../nbs/00_data.ipynb #397b987e
-def _annotations(table, where, compound):
-    "Every key of an annotation table with its mechanism and target; notes."
+def _united(keys):
+    "Keys of a map with a row for each mechanism, united, and a note; of any other map as they are."
+    same = (
+        (keys["key"] + "=" + keys["value"]).groupby(keys["who"]).agg("\n".join)
+    )  # rows that name their compound alike in every way
+    rows = keys.drop_duplicates("who").set_index("who")["moa"]
+    each = rows[rows != ""].groupby(same).unique()
+    many = each.map(len) > 1
+    if many.mean() < 0.1 or rows.str.contains("|", regex=False).any():
+        return keys, []
+    moa = keys["who"].map(same).map(each.map(sorted).map("|".join)).fillna("")
+    return keys.assign(moa=moa), [
+        f"A mechanism a row, so united: those of {counted(int(many.sum()), 'compound')}. Where rows contradict each other, remove the wrong ones."
+    ]
+
+# %% ../nbs/00_data.ipynb #7b987en1
+def _annotations(table, where, compound, separator=""):
+    "Every key of an annotation table with its mechanism, target and name; notes."
     present = Named(table)
-    moa, target = (next(filter(None, map(present.get, names)), None) for names in (_MOA_NAMES, ("target", "target_list")))
+    sources = (_MOA_NAMES, ("target", "target_list"), MOA_KEYS["name"])
+    moa, target, name = (next(filter(None, map(present.get, names)), None) for names in sources)
     held = f"it has {listed(list(table.columns), 8)}"
-    if not moa:
-        raise ProfileError(f"{where}: has no column called moa, so no mechanisms; call the column that holds them moa ({held})")
+    if not (moa or target):
+        raise ProfileError(
+            f"{where}: has no column called moa, so no mechanisms; call the column that holds "
+            f"them moa ({held})"
+        )
     keys = _identities(table, np.arange(len(table)), bare(compound))
     if keys.empty:
-        raise ProfileError(f"{where}: nothing names the compounds; give it a column broad_sample, broad_id, InChIKey14 or pert_iname ({held})")
-    mended, notes = _mended(table[moa])
-    rows = pd.DataFrame({"moa": mended.to_numpy(), "target": _text(table[target]).to_numpy() if target else ""})
-    return keys.join(rows, on="who").loc[lambda keys: keys["moa"] != ""].drop(columns="who"), notes
+        raise ProfileError(
+            f"{where}: nothing names the compounds; give it a column broad_sample, broad_id, "
+            f"InChIKey14 or pert_iname ({held})"
+        )
+    mended, notes = _mended(table[moa], separator) if moa else (pd.Series("", table.index), [])
+    rows = pd.DataFrame(
+        {"moa": mended.to_numpy()}
+        | {
+            to: _text(table[column]).to_numpy() if column else ""
+            for to, column in (("target", target), ("name", name))
+        }
+    )
+    keys = keys.join(rows, on="who")
+    keys, more = _united(keys[keys["moa" if moa else "target"] != ""])
+    return keys.drop(columns="who"), notes + more
 
-
+# %% ../nbs/00_data.ipynb #7b987en2
 def _join_notes(joined, torn, where):
     "How many compounds an annotation knew, by which key, and whom it did not know."
-    by_key = [f"{key} {n:,}" for key in MOA_KEYS if (n := int((joined["key"] == key).sum()))]
+    by_key = [
+        f"{key} {n:,}"
+        for key in (*MOA_KEYS, "its parts")
+        if (n := int((joined["key"] == key).sum()))
+    ]
     unknown = list(joined.index[joined["key"] == ""])
-    notes = [f"Mechanisms from {where}: {len(joined) - len(unknown):,} of {counted(len(joined), 'compound')}, by {', '.join(by_key)}."]
-    notes += [f"Without a mechanism in {where}: {counted(len(unknown), 'compound')}, {listed(unknown)}."] if unknown else []
+    what = "Mechanisms" if joined["moa"].any() else "Targets, for --group-by target,"
+    notes = [
+        f"{what} from {where}: {len(joined) - len(unknown):,} of {counted(len(joined), 'compound')}, by {', '.join(by_key)}."
+    ]
+    notes += (
+        [
+            f"Without {'a mechanism' if joined['moa'].any() else 'a target'} in {where}: {counted(len(unknown), 'compound')}, {listed(unknown)}."
+        ]
+        if unknown
+        else []
+    )
     for key, names in torn.groupby("key")["who"].unique().items():
-        notes.append(f"Not joined by {key}, under which {where} names different mechanisms: {counted(len(names), 'compound')}, {listed(sorted(names))}.")
+        notes.append(
+            f"Not joined by {key}, under which {where} names different mechanisms (join them "
+            f"with '|' if both hold): {counted(len(names), 'compound')}, {listed(sorted(names))}."
+        )
     return notes
 
 # %% ../nbs/00_data.ipynb #572f6bf4
@@ -535,9 +1088,10 @@ def join_mechanisms(
     table: pd.DataFrame,  # one row a compound or sample: `moa`, perhaps `target`, and columns that name the compound
     where: str = "MOA table",  # name of the annotation, for messages
     compound: str = "compound",  # source column of the compounds; one of that name in `table` counts as a name
-) -> tuple[pd.DataFrame, list[str]]:  # one row a compound, index its name: `moa`, `target` and the `key` that found it, "" where none did; notes
-    "Look up the mechanisms of compounds. Raises `ProfileError` if the table has no mechanisms, no usable key, or knows none of the compounds."
-    known, notes = _annotations(table, where, compound)
+    moa_separator: str = "",  # a mark that joins mechanisms in `table`, beside the pipe
+) -> tuple[pd.DataFrame, list[str]]:  # one row a compound: `moa`, `target`, `name`, and the `key` that found it or ""; notes
+    "Look up mechanisms. Raises `ProfileError` without mechanisms, targets, keys or known compounds."
+    known, notes = _annotations(table, where, compound, moa_separator)
     treated = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()]
     mine = _identities(treated, text_of(treated["compound"]), "compound")
     hits = mine.merge(known, on=["key", "value"])
@@ -547,14 +1101,22 @@ def join_mechanisms(
     sure = hits.groupby(["who", "key"])["moa"].transform("nunique") == 1
     rank = hits["key"].map({key: i for i, key in enumerate(MOA_KEYS)})
     best = hits[sure & (rank == rank[sure].groupby(hits["who"]).min().reindex(hits["who"]).to_numpy())]
-    joined = best.groupby("who").agg(moa=("moa", "first"), target=("target", _targets), key=("key", "first"))
+    first = {name: (name, "first") for name in ("moa", "name", "key")}
+    joined = best.groupby("who").agg(**first, target=("target", _targets))[["moa", "target", "name", "key"]]
     joined = joined.reindex(pd.Index(sorted(treated["compound"].unique()), name="compound"), fill_value="")
+    for name in ("moa", "target"):
+        joined[name], filled = _moa_of_combinations(joined[name])
+        joined.loc[filled, "key"] = "its parts"
     return joined, notes + _join_notes(joined, hits[~sure], where)
 
 # %% ../nbs/00_data.ipynb #649dd273
-def _pair_names(raw):
+def _pair_names(raw, separator=""):
     "Annotations of exactly two mechanisms as the table writes them."
-    written = [terms for terms in map(_terms, raw.dropna().unique()) if len(terms) == 2]
+    written = [
+        terms
+        for terms in (_terms(text, separator) for text in raw.dropna().unique())
+        if len(terms) == 2
+    ]
     return list({frozenset(terms): "|".join(terms) for terms in reversed(written)}.values())[::-1]
 
 
@@ -597,7 +1159,7 @@ def _warnings(values, obs, kind):
             seem = "be relative to controls" if kind == "genes" else "be normalised"
             notes.append(f"Controls lie far from 0 in most features, so these profiles seem not to {seem}; say --normalize mad_robustize to do it by plate.")
         notes += _pooled(values[control], obs.iloc[control])
-    if not (obs["moa"] != "").any():
+    if not (obs["moa"] != "").any() and not ("target" in obs and (obs["target"] != "").any()):
         notes.append("No compound has a mechanism, so there is no arithmetic; join a table of mechanisms with --moa.")
     return notes
 
@@ -612,35 +1174,50 @@ def _repeated_wells(obs, columns):
     return [f"In several rows: {counted(len(again), 'well')} ({names}). Replicates with one name, or the same plate read twice?"] if len(again) else []
 
 
-def _check_usable(obs, where, source, zero_control):
-    "Refuse a table without two compounds or without a control."
+def _check_usable(obs, where, source):
+    "Refuse a table without two compounds."
     treated = obs.loc[~obs["is_control"], "compound"]
     compounds = treated[treated != ""].nunique()
     if compounds < 2:
         raise ProfileError(f"{where}: {counted(compounds, 'compound')} besides controls in {source}; at least two are needed, or is it another --compound-column?")
-    if not obs["is_control"].any() and not zero_control:
-        likely = sorted({name for name in treated if re.search(r"dmso|vehicle|negcon|untreated|^control|solvent|^mock", name, re.IGNORECASE)})
-        written = f"is it {listed(likely, 2)}?" if likely else f"as written in {source}"
-        raise ProfileError(
-            f"{where}: no control wells found; mark them with --control VALUE ({written}), or, if the values "
-            "are relative to control as z-scores are, declare the zero vector the control with --zero-control"
-        )
 
 # %% ../nbs/00_data.ipynb #d63d8084
-def _add_mechanisms(obs, about, moa_table, compound):
+def _moa_table(table):
+    "A table of mechanisms, what to call it, and its column of them; nothing where there is none."
+    if table is None:
+        return None, "", None
+    where, table = (
+        ("MOA table", table)
+        if isinstance(table, pd.DataFrame)
+        else (Path(table).name, read_table(table))
+    )
+    return table, where, next(filter(None, map(Named(table).get, _MOA_NAMES)), None)
+
+
+def _add_mechanisms(obs, about, moa_table, compound, separator=""):
     "Replace mechanisms and targets by what an annotation table says, and record it."
-    own = isinstance(moa_table, pd.DataFrame)
-    where, table = ("MOA table", moa_table) if own else (Path(moa_table).name, read_table(moa_table))
-    joined, notes = join_mechanisms(obs, table, where, compound)
+    table, where, column = _moa_table(moa_table)
+    joined, notes = join_mechanisms(obs, table, where, compound, separator)
+    names, control = text_of(obs["compound"]), obs["is_control"].astype(bool)
     for name in ("moa", "target"):
-        if name == "moa" or joined[name].any():
-            found = text_of(text_of(obs["compound"]).map(joined[name]))
-            obs[name] = found.mask(obs["is_control"].astype(bool), "")
-    column = next(filter(None, map(Named(table).get, _MOA_NAMES)))
-    about["columns"] = {**about["columns"], "moa": f"{column} of {where}"}
-    about.update(notes=[*about["notes"], *notes], moa_unmatched=list(joined.index[joined["key"] == ""]), pair_names=_pair_names(table[column]))
+        if (name == "moa" and column) or joined[name].any():
+            obs[name] = text_of(names.map(joined[name])).mask(control, "")
+    if joined["name"].any() and not Named(
+        obs.filter(regex="(?i)^(image_)?metadata_")
+    ).first(MOA_KEYS["name"]):
+        obs["compound_name"] = text_of(names.map(joined["name"].where(joined["name"] != ""))).mask(
+            lambda found: found == "", names
+        )
+    if column:
+        about["columns"] = {**about["columns"], "moa": f"{column} of {where}"}
+        about["pair_names"] = _pair_names(table[column], separator)
+    else:
+        about["only_targets"] = where
+    about.update(
+        notes=[*about["notes"], *notes], moa_unmatched=list(joined.index[joined["key"] == ""])
+    )
 
-
+# %% ../nbs/00_data.ipynb #3d8084n1
 def _left_out(features, rows, full, varies):
     "What is dropped, in words, and the names of the features dropped."
     missing = [name for name, good in zip(features, full) if not good]
@@ -651,7 +1228,7 @@ def _left_out(features, rows, full, varies):
     return notes, missing + constant
 
 
-def _as_written(parts, where, given, moa_table):
+def _as_written(parts, where, given, moa_table, separator=""):
     "A table that this package wrote: nothing is guessed again."
     from anndata import AnnData
 
@@ -659,7 +1236,7 @@ def _as_written(parts, where, given, moa_table):
         raise ProfileError(f"{where}: was written by cpvae, with columns and controls settled; leave out the choice of {listed(settled)}, or read the original table")
     profiles = AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
     if moa_table is not None:
-        _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound")
+        _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound", separator)
         profiles.obs = with_plain_text(profiles.obs)
     return profiles
 
@@ -686,36 +1263,55 @@ def _with_unit(column, name, standard):
     return text.where(~text.str.fullmatch(r"[\d.eE+-]+"), text + f" {named[1]}") if named else text
 
 
-def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa):
+def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa, separator=""):
     "Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as written, and notes."
     metadata, notes = _one_spelling(metadata, given)
     metadata, merged = _row_by_row(metadata, given)
     notes += merged
-    columns = guess_columns(metadata, where, **given)
-    is_control, rule = find_controls(metadata, columns, where, control)
-    obs, more = standard_obs(metadata, columns | ({} if own_moa else {"moa": ""}), is_control, where, dose_unit)
-    _check_usable(obs, where, columns["compound"], zero_control)
-    notes += more + _repeated_wells(obs, columns)
+    metadata, compound = _joined_columns(metadata, given["compound"], control, where)
+    columns = guess_columns(metadata, where, **(given | {"compound": compound})) | (
+        {} if own_moa else {"moa": ""}
+    )
+    is_control, rule = _control_rows(metadata, columns, where, control)
+    _check_controls(metadata, columns, is_control, zero_control, where)
+    obs, more = standard_obs(metadata, columns, is_control, where, dose_unit, separator)
+    _check_second(
+        metadata, columns["compound"], obs["compound"].set_axis(metadata.index), is_control, where
+    )
+    _check_usable(obs, where, columns["compound"])
+    notes += (
+        more
+        + _doubtful_controls(
+            metadata, columns, obs["compound"].set_axis(metadata.index), is_control, rule
+        )
+        + _repeated_wells(obs, columns)
+    )
     if zero_control and is_control.any():
-        notes.append(f"D is the zero vector, by --zero-control; the table's {counted(is_control.sum(), 'control row')} remain controls but do not make D.")
-    pair_names = _pair_names(metadata[columns["moa"]]) if columns["moa"] else []
-    return obs, dict(columns={**columns, "is_control": rule}, pair_names=pair_names, notes=notes)
+        notes.append(
+            "D is the zero vector, by --zero-control; the table's "
+            f"{counted(is_control.sum(), 'control row')} remain controls but do not make D."
+        )
+    pair_names = _pair_names(metadata[columns["moa"]], separator) if columns["moa"] else []
+    return obs, dict(
+        columns={**columns, "is_control": _in_words(rule)}, pair_names=pair_names, notes=notes
+    )
 
 # %% ../nbs/00_data.ipynb #76ae7026
 def profiles_from_parts(
     parts: Parts,  # features, values and metadata, from `read_parts` or `parts_from_table`
     source: str,  # what to call the table in messages and in `uns`
     *,
-    compound: str | None = None,  # column that names the compound; None to guess, here and below
+    compound: str | None = None,  # column of the compound, or several joined by "+"; None to guess, here and below
     dose: str | None = None,  # column of the dose
     time: str | None = None,  # column of the time
     cell: str | None = None,  # column of the cell line
     plate: str | None = None,  # column of the plate
     well: str | None = None,  # column of the well
     moa: str | None = None,  # column of the mechanisms of action, joined by "|"
+    moa_separator: str = "",  # a mark that joins mechanisms beside "|", such as ";" or "and"
     moa_table: str | Path | pd.DataFrame | None = None,  # mechanisms from elsewhere, see `join_mechanisms`; they replace the table's own
     dose_unit: str | None = None,  # unit of doses that stand without one: "M", "mM", "uM", "nM", "log10M" or "log10uM"; None to tell it from the columns
-    control: str | None = None,  # value that marks control rows
+    control: str | list[str] | None = None,  # what marks control rows, see `find_controls`
     zero_control: bool = False,  # the zero vector is the control (values relative to control)
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
     na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes
@@ -724,17 +1320,21 @@ def profiles_from_parts(
     given = dict(compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa)
     if parts.about is not None:
         settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"])
-        return _as_written(parts, source, settled, moa_table)
+        settled |= dict(moa_separator=moa_table is None and moa_separator)
+        return _as_written(parts, source, settled, moa_table, moa_separator)
+    own_moa = moa_table is None or _moa_table(moa_table)[2] is None
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
     varies = full & _varying(parts.values, rows, source)
-    obs, told = _standard_rows(parts.metadata[rows], source, given, control, zero_control, dose_unit, moa_table is None)
+    how = (control, zero_control, dose_unit, own_moa, moa_separator or "")
+    obs, told = _standard_rows(parts.metadata[rows], source, given, *how)
     notes, dropped = _left_out(parts.features, rows, full, varies)
     kind, var = _describe_features([name for name, good in zip(parts.features, varies) if good], parts.feature_info[varies] if parts.feature_info is not None else None)
-    chosen = [name for name, choice in (given | dict(control=control)).items() if choice] + ["dose"] * bool(dose_unit)
+    told_how = given | dict(control=control)
+    chosen = [name for name, choice in told_how.items() if choice] + ["dose"] * bool(dose_unit) + ["moa"] * bool(moa_separator)
     about = dict(source=source, sha256="", kind=kind, columns=told["columns"], given=chosen, zero_control=zero_control, n_copies=0, set_aside=parts.aside, stems=parts.stems,
                  dropped_features=dropped, notes=parts.notes + notes + told["notes"], pair_names=told["pair_names"])
     if moa_table is not None:
-        _add_mechanisms(obs, about, moa_table, told["columns"]["compound"])
+        _add_mechanisms(obs, about, moa_table, told["columns"]["compound"], moa_separator or "")
     from anndata import AnnData
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
     about["notes"] += _warnings(values, obs, kind)
@@ -840,6 +1440,21 @@ def evaluable_pairs(
     pairs = [moa for moa in groups if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))]
     return sorted((tuple(written.get(moa, moa).split("|")) for moa in pairs), key=lambda pair: "|".join(pair).casefold())
 
+
+def measured_pairs(
+    profiles,  # AnnData `[N,G]`
+) -> list[tuple[str, str]]:  # those of `evaluable_pairs`
+    "Pairs of which every A|B is a combination of the table's treatments: applied, not annotated."
+    groups, combined = (
+        mechanism_groups(profiles),
+        set(measured_combinations(map(str, profiles.obs["compound"].unique()))),
+    )
+    return [
+        pair
+        for pair in evaluable_pairs(profiles)
+        if set(groups["|".join(sorted(pair))]) <= combined
+    ]
+
 # %% ../nbs/00_data.ipynb #ann00005
 def incomplete_pairs(
     profiles,  # AnnData `[N,G]`
@@ -859,6 +1474,13 @@ def lacks(
     return f"{', '.join(alone)} (both: {listed(compounds, 3)})"
 
 
+def _other_groups(obs):
+    "What A and B may be beside mechanisms, and whether the table has it."
+    treated = obs[~obs["is_control"].astype(bool)]
+    yield "target", "target" in treated and treated["target"].fillna("").astype(bool).any()
+    yield "treatment", bool(measured_combinations(set(text_of(treated["compound"])) - {""}))
+
+# %% ../nbs/00_data.ipynb #n00005n1
 def why_no_pair(
     profiles,  # AnnData `[N,G]`
     among: str = "",  # which profiles these are, if not all: " among wells at 24 h"
@@ -869,7 +1491,9 @@ def why_no_pair(
         return ""
     start = f"No evaluable pair of mechanisms{among}: "
     if not groups:
-        return start + "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)."
+        others = [f"--group-by {name}" for name, there in _other_groups(profiles.obs) if there]
+        advice = "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)"
+        return start + advice + (f", or say {' or '.join(others)}." if others else ".")
     if not incomplete:
         more = sum(len(compounds) for moa, compounds in groups.items() if moa.count("|") > 1)
         return start + "no compound has exactly two mechanisms" + (f", though {counted(more, 'compound')} {'has' if more == 1 else 'have'} more" if more else "") + ", so there is no true state to hold a prediction against."
@@ -969,6 +1593,7 @@ def describe_profiles(
         "zero vector is control": bool(about["zero_control"]),
         "annotated compounds": sum(map(len, groups.values())),
         "compounds with exactly two mechanisms": sum(len(c) for moa, c in groups.items() if moa.count("|") == 1),
+        "measured pairs": len(measured_pairs(profiles)),
         "evaluable pairs": ["|".join(pair) for pair in pairs],
         "incomplete pairs": incomplete_pairs(profiles),
         "columns": dict(about["columns"]),

@@ -48,7 +48,7 @@ from .progress import Stage, on_terminal, tell
 from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles, with_set_aside
 from .records import check_files, read_record, write_record
 from .report import choose_model, write_report
-from .scoreboard import by_target, lsa_table
+from .scoreboard import by_target, by_treatment, lsa_table
 from .screening import analogues, moved_features, nearest_compounds, predicted_draws, predicted_state, screen, screen_pairs, summarize_moves
 from .training import CheckpointError, DivergedError, device_name, differences, drop_damaged, one_thread, torch_device
 
@@ -82,7 +82,7 @@ _SETTINGS = {  # field of `RunConfig` to what it may be
     "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
     "normalize": [StrOptions({"mad_robustize", "standardize", "robustize"}), None],
     "consensus": [StrOptions({"modz", "median", "mean"}), None],
-    "group_by": [StrOptions({"moa", "target"})],
+    "group_by": [StrOptions({"moa", "target", "treatment"})],
     "leave_out": [tuple, list],
     "strict": ["boolean"],
     "vae": [dict],
@@ -116,7 +116,7 @@ class RunConfig:
     seed: int = 0  # of splits, weights, shuffles and permutations
     normalize: Literal["mad_robustize", "standardize", "robustize"] | None = None  # first normalise each plate to its controls: mad_robustize, standardize or robustize
     consensus: Literal["modz", "median", "mean"] | None = None  # first average replicate wells: modz, median or mean
-    group_by: Literal["moa", "target"] = "moa"  # what A and B are: mechanisms of action, "moa", or annotated targets, "target"
+    group_by: Literal["moa", "target", "treatment"] = "moa"  # what A and B are: mechanisms of action, "moa"; annotated targets, "target"; or treatments, of which A|B is the measured combination, "treatment"
     leave_out: tuple[str, ...] = ()  # pairs "A|B" whose compounds no model, scaler or selection may see
     strict: bool = False  # leave out compounds with A or B alone, too, as the paper does
     vae: dict[str, Any] = field(default_factory=dict)  # parameters of `VAE` over the preset's; those under "vanilla", "beta" or "mmd" are that variant's alone
@@ -151,8 +151,10 @@ def prepare_profiles(
         profiles = normalize_profiles(profiles, config.normalize)
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
-    if config.group_by == "target":
-        profiles = by_target(profiles)
+    if (where := profiles.uns["cpvae"].get("only_targets")) and config.group_by == "moa":
+        raise ProfileError(f"{where}: has no column called moa but targets; say --group-by target, or leave it out")
+    if config.group_by != "moa":
+        profiles = {"target": by_target, "treatment": by_treatment}[config.group_by](profiles)
     apart = dict(by="pair", pair=tuple(map(pair_named, config.leave_out)), strict=config.strict)
     profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {}))
     profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))

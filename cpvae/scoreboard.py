@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'own_and_other', 'mismatch_r', 'rank', 'average_precision', 'best_scale', 'score_states',
            'active_compounds', 'compound_targets', 'target_overlap', 'replicate_r', 'split_half_r', 'describe_pairs',
-           'paired_difference', 'predict_all', 'score_table', 'lsa_table', 'by_target']
+           'paired_difference', 'predict_all', 'score_table', 'lsa_table', 'by_target', 'by_treatment']
 
 # %% ../nbs/06b_scoreboard.ipynb #c9fb4740
 from collections.abc import Iterable, Sequence
@@ -23,6 +23,7 @@ from sklearn.preprocessing import FunctionTransformer
 from .checks import ProfileError, text_of
 from .data import OBS_BLANKS, why_no_pair, with_blanks
 from .lsa import PROTOCOLS, Arithmetic, Latents, Pair, Protocol, correlate, global_mean, global_means_without_two, latent_groups, leave_two_out, main_time, mechanism_blind, predict_states, prepare, trivial_baselines, unit
+from .compounds import measured_combinations
 from .nulls import bootstrap_cosine, common_path, of_pair, permutation_tests, shuffled_scores, specificity, zscore_10_shuffles
 
 # %% ../nbs/06b_scoreboard.ipynb #73a76730
@@ -315,5 +316,23 @@ def by_target(
         raise ProfileError("No target of a compound is known: the profiles need a column `Metadata_target`, or a table of mechanisms with targets (--moa).")
     copy = profiles.copy()
     copy.obs["moa"] = text_of(profiles.obs["target"]).map(lambda text: "|".join(sorted(text.split("|"))))
+    copy.uns["cpvae"] = profiles.uns["cpvae"] | {"pair_names": []}
+    return copy
+
+# %% ../nbs/06b_scoreboard.ipynb #scb0trt2
+def by_treatment(
+    profiles: AnnData,  # `[N,G]` profiles in which some compounds are combinations of others
+) -> AnnData:  # a copy whose `moa` is its `compound`, "A|B" for a combination
+    "Group rows by treatment instead of mechanism. Raises ProfileError without a combination."
+    compound = text_of(profiles.obs["compound"]).mask(
+        profiles.obs["is_control"].astype(bool).to_numpy(), ""
+    )
+    if not measured_combinations(set(compound) - {""}):
+        raise ProfileError(
+            "No compound is a combination of two others: name them so that A, B and A|B stand in "
+            "the table, or say --compound-column A+B if two columns hold them."
+        )
+    copy = profiles.copy()
+    copy.obs["moa"] = compound
     copy.uns["cpvae"] = profiles.uns["cpvae"] | {"pair_names": []}
     return copy

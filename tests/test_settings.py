@@ -305,7 +305,9 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
 }  # fmt: skip
 READ = {  # options whose value only the table, or the run, can tell: refused once that is read, and before anything is fitted
     **{f"--{name}-column": COLUMN for name in ("compound", "dose", "time", "cell", "plate", "moa")},
-    "--control": [("dmso2", "no row says")],
+    "--control": [("dmso2", "no row says"), ("Metadata_compound=dmso2", "no row says")], "--moa-separator": [("~", "no mechanism holds"), ("and", "no mechanism holds")],
+    "--features": [("emb_*", "no feature is left"), ("Metadata_*", "no feature is left")], "--not-features": [("*", "no feature is left")],
+    "--layer": [("counts", "is no AnnData")], "--obsm": [("X_pca", "is no AnnData")],
     "--a": [("aa", "annotated 'aa'")], "--b": [("nothing", "annotated 'nothing'")],
     "--model": [("vanilla", "vanilla"), ("pac", "pac")],
 }  # fmt: skip
