@@ -214,7 +214,7 @@ def _mostly_numbers(cells):
     numbers, bad = _to_numbers(cells)
     return 0 < np.sum(~np.isnan(numbers)) >= bad.sum() and not _is_truth(cells)
 
-
+# %% ../nbs/00_containers.ipynb #frm0trut
 def _numbers_or_truth(names, is_numeric, is_truth):  # a function like `is_numeric`
     """Which columns hold numbers. Those of true and false do if they are of a family of names
     (f1, f2), or if they are several and no other column holds numbers."""
@@ -228,7 +228,7 @@ def _numbers_or_truth(names, is_numeric, is_truth):  # a function like `is_numer
 
     return lambda i: is_numeric(i) or (is_truth(i) and (stems[stem(names[i])] > 1 or only_truth()))
 
-
+# %% ../nbs/00_containers.ipynb #frm0refc
 def _refuse_cell(where, name, row, cell, second_header=False):
     hint = "so mend the cell" if is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{_short(name)} if it describes the profile"
     if re.fullmatch(r"-?\d+,\d+", str(cell)):
@@ -284,7 +284,7 @@ class _Narrow:
         told = f"Values of {counted(len(some), 'feature')} {why}: {listed(some)}; {advice}."
         return [told] if some else []
 
-
+# %% ../nbs/00_containers.ipynb #frm0outl
 def _outlying(parts):
     "A note on features of which one value lies so far out that the others seem equal beside it."
     some = np.sort(parts.values[:: max(1, len(parts.values) // 2000)], axis=0)  # NaN last
@@ -306,7 +306,6 @@ def _outlying(parts):
         f"{listed([parts.features[i] for i in far])} ({column[row]:.3g} in row {row + 1} below "
         "the header); mend the cell, or call the column Metadata_… to leave it out."
     ]
-
 
 # %% ../nbs/00_containers.ipynb #778a6f52
 def _is_identifier(name):
@@ -641,7 +640,7 @@ def _check_header(names, below, number, where):  # `number` of its line, cells o
                 "with '# '"
             )
 
-
+# %% ../nbs/00_containers.ipynb #frm0head
 def _is_comment(line, names, first):
     "Whether a line above the header is one to pass over."
     sep = first and re.fullmatch('"?sep=.?"?', line.rstrip("\r\n"), re.IGNORECASE)
@@ -680,7 +679,6 @@ def _header(path, sep):  # column names, how many lines stand above the first ro
         _check_first(line, names, sep, _some_of(lines, 12), skip + 1, path)
         return names, skip + 1
     raise ProfileError(f"{Path(path).name}: is empty; expected a header and one row a profile")
-
 
 # %% ../nbs/00_containers.ipynb #1419695c
 def _batches(path, sep, kinds, skip, quote='"'):
@@ -935,7 +933,7 @@ def _parquet_values(file, names, where, narrow):
         raise ValueError(f"it says {counted(len(values), 'row')} but holds {n:,}")
     return values
 
-
+# %% ../nbs/00_containers.ipynb #frm0parq
 def _read_parquet(path, select=None, wanted=Wanted()):
     "Parts of a parquet file."
     from pyarrow.parquet import ParquetFile
@@ -1015,7 +1013,7 @@ def _obs_parts(obs, var, values, where, layers=()):
         )
     return Parts(list(info["id"]), values, metadata, notes, info)
 
-
+# %% ../nbs/00_containers.ipynb #frm0chos
 _OPTION = {"layers": "--layer", "obsm": "--obsm"}  # where values may stand -> what names them
 
 
@@ -1051,7 +1049,7 @@ def _embedding(stored, name):  # values, names of its columns
     values = values.reshape(len(values), -1)
     return values, [f"{name}_{i + 1}" for i in range(values.shape[1])]
 
-
+# %% ../nbs/00_containers.ipynb #frm0stor
 def _stored_parts(store, X, held, named, where):  # `store` gives obs, var and `uns["cpvae"]`
     "Parts of what an AnnData holds, in memory or on disk."
     stored, embedding = _chosen(X, held, named, where)
@@ -1188,7 +1186,7 @@ def _gct_counts(version, counts, header, where):  # rows, profiles, annotations 
         raise ProfileError(f"{where}: line 3 has {cells}, but by line 2 it should have {wanted}; export it again")
     return rows, profiles, about, promised
 
-
+# %% ../nbs/00_containers.ipynb #frm0gcta
 def _is_matrix_row(cells, start):
     "Whether a line is annotated as a feature is, and holds numbers."
     missing = {"", "-666", *map(str.lower, _MISSING)}
@@ -1206,7 +1204,7 @@ def _gct_annotations(lines, promised, start, width):  # name -> cells of the pro
     known = lambda cell: None if cell in ("", *_MISSING) else cell
     return {line[0]: list(map(known, line[start:width])) for line in about}, notes
 
-
+# %% ../nbs/00_containers.ipynb #frm0gctt
 @dataclass
 class _GctTop:
     "Everything in a GCT file that stands above its matrix."
@@ -1230,7 +1228,6 @@ def _gct_top(path):
     about = {name: cells for name, cells in about.items() if name != "id"}
     profiles = pd.DataFrame({"id": header[1 + n_about :], **about}, dtype=object)
     return _GctTop(["id", *header[1 : 1 + n_about]], profiles, n_rows, skip, added, notes)
-
 
 # %% ../nbs/00_containers.ipynb #3e961655
 def _read_gct(path, select=None, wanted=Wanted()):

@@ -1368,17 +1368,8 @@ def _sha256(files):
     return code if len(lines) == 1 else hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _on_this_machine(path):
-    "A path, where it is an address of the web that of its copy in the cache."
-    if not str(path).startswith(("https://", "http://")):
-        return path
-    from .datasets import fetch_address
-
-    return fetch_address(str(path))
-
-
 def read_profiles(
-    path,  # a file of any format that `read_parts` knows, several, a folder of them, an https address, a DataFrame, or an AnnData
+    path,  # a file of any format that `read_parts` knows, several, or a folder of them; a DataFrame, or an AnnData
     *,
     profile_info: str | Path | None = None,  # table that describes the profiles by their id, such as GEO's sig_info
     feature_info: str | Path | None = None,  # table that describes the features by their id, such as GEO's gene_info
@@ -1397,7 +1388,6 @@ def read_profiles(
     if hasattr(path, "obs_names"):
         return profiles_from_parts(parts_from_anndata(path, **stored, **wanted), "AnnData", **options)
     single = isinstance(path, (str, Path))
-    path = _on_this_machine(path) if single else [_on_this_machine(each) for each in path]
     info = dict(profile_info=profile_info, feature_info=feature_info, all_genes=all_genes)
     parts, files = read_parts(path, **info, **stored, **wanted), profile_files(path)
     source = Path(path).name if single else listed([file.name for file in files], 1)

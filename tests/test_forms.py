@@ -643,11 +643,11 @@ def test_an_address_is_fetched_once(tmp_path, server, monkeypatch):
     (folder / "other").mkdir()
     written(table(seed=1), folder / "other" / "my table.csv")
     first, other = (
-        read_profiles(f"{url}/my%20table.csv?raw=1"),
-        read_profiles(f"{url}/other/my%20table.csv"),
+        read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1")),
+        read_profiles(fetch_address(f"{url}/other/my%20table.csv")),
     )
     assert first.uns["cpvae"]["source"] == "my table.csv" and not np.array_equal(first.X, other.X)
-    read_profiles(f"{url}/my%20table.csv?raw=1")
+    read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1"))
     assert len(asked) == 2
     said = CliRunner().invoke(app, ["info", f"{url}/other/my%20table.csv"])
     assert said.exit_code == 0 and len(asked) == 2 and "my table.csv" in said.output
