@@ -553,7 +553,7 @@ def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled t
     prepared = prepare_profiles(read(profiles, config.seed, quiet, **how), config)
     x, split = prepared.layers["scaled"], prepared.obs["split"].to_numpy()
     if (split == "valid").sum() < 10:
-        raise ProfileError(f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10")
+        raise ProfileError(f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10, so add compounds")
     return x[split == "train"], x[split == "valid"], vae_preset(prepared, config)
 
 # %% ../nbs/10_cli.ipynb #cli0sel01
@@ -711,6 +711,10 @@ def fetch(
         for path in fetch_dataset(name, base_url=base_url, progress=not quiet).values():
             typer.echo(path)
 
+# %% ../nbs/10_cli.ipynb #cli0shn01
+def _shown(table, form: str = "{:.2f}") -> str:  # as text; a column without any value is left out
+    return table.dropna(axis=1, how="all").to_string(index=False, na_rep="–", float_format=form.format)
+
 # %% ../nbs/10_cli.ipynb #d62ae63a
 @app.command()
 def predict(
@@ -732,15 +736,20 @@ def predict(
         from cpvae.findings import display_name
         from cpvae.pipeline import predict_from_run
 
-        found, short = predict_from_run(run, a, b, model, None), dict(index=False, float_format=lambda v: f"{v:.2f}")
+        found = predict_from_run(run, a, b, model, None)
         if out:
             found.nearest.to_csv(out, index=False, lineterminator="\n")
-        typer.echo(f"{a} + {b}: A - D + B; low and high: 95 % interval by resampling compounds and wells of A and B")
+        interval = "low and high: 95 % interval by resampling compounds and wells of A and B"
+        if found.nearest["low"].isna().all():
+            interval = "no interval, as A or B is a single well, or their state does not move"
+        typer.echo(f"{a} + {b}: A - D + B; {interval}")
         typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
-        typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{found.nearest.head(top).to_string(**short)}")
-        typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{found.moved.head(top).to_string(**short)}")
+        typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{_shown(found.nearest.head(top))}")
+        typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{_shown(found.moved.head(top))}")
+        if found.moved["control_sds"].isna().all():
+            typer.echo("No change in sds of the control: it takes two control wells that differ.")
         if len(found.summary):
-            typer.echo(f"\nBy compartment and channel\n{found.summary.head(top).to_string(**short)}")
+            typer.echo(f"\nBy compartment and channel\n{_shown(found.summary.head(top))}")
         if out:
             typer.echo(f"\nall {len(found.nearest):,} compounds: {out}")
 
@@ -769,7 +778,8 @@ def screen_command(
             found.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
         new = found[~found["known"].astype(bool)]
         typer.echo(f"{found['compound'].nunique():,} compounds; {len(new):,} candidates, {int((new['q'] < 0.05).sum())} of them with q < .05")
-        typer.echo(new.head(top).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+        if len(new):
+            typer.echo(_shown(new.head(top), "{:.3g}"))
         if out:
             typer.echo(f"all {len(found):,} rows: {out}")
 

@@ -83,8 +83,8 @@ def guess_columns(
             raise ProfileError(f"{where}: tells only {listed(list(metadata.columns))} of its profiles; name the table that describes them, such as GEO's sig_info, with --profile-info TABLE")
         held = listed(list(metadata.columns), 8) or "none"
         alike = [name for name in metadata if re.search(r"\b(treatments?|drugs?|perturbations?|conditions?|molecules?|substances?|products?)\b", _spaced(name))]
-        likely = f" (is it {listed(alike, 2)}?)" if alike else ""
-        raise ProfileError(f"{where}: no column tells the compound; name one with --compound-column{likely} (Metadata columns: {held})")
+        likely = f", which may be {listed(alike, 2)}" if alike else ""
+        raise ProfileError(f"{where}: no column tells the compound{likely}; name one with --compound-column (Metadata columns: {held})")
     return columns
 
 
@@ -1117,7 +1117,7 @@ def _pair_names(raw, separator=""):
         for terms in (_terms(text, separator) for text in raw.dropna().unique())
         if len(terms) == 2
     ]
-    return list({frozenset(terms): "|".join(terms) for terms in reversed(written)}.values())[::-1]
+    return list({frozenset(terms): "|".join(terms) for terms in sorted(written, reverse=True)}.values())[::-1]
 
 
 def _varying(values, rows, where):

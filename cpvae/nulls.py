@@ -9,6 +9,7 @@ __all__ = ['WORLDS', 'silent_world', 'shuffled_groups', 'shuffled_scores', 'zsco
            'of_pair', 'permutation_tests', 'null_table', 'null_p_values']
 
 # %% ../nbs/06a_nulls.ipynb #23dfefa0
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -125,6 +126,15 @@ def zscore_10_shuffles(
     return (score[0] - score.mean(axis=0)) / np.where(sd > 0, sd, np.nan)
 
 # %% ../nbs/06a_nulls.ipynb #fb794b25
+def _repeats(drawn):  # whether a row of `[n,k]` holds a number twice
+    if drawn.shape[1] > 8:
+        return (np.diff(np.sort(drawn, axis=1), axis=1) == 0).any(axis=1)
+    pairs, found = combinations(drawn.T, 2), np.zeros(len(drawn), bool)
+    for one, other in pairs:  # few columns are compared faster than sorted
+        found |= one == other
+    return found
+
+
 def draw_disjoint(
     rng: np.random.Generator,  # source of randomness
     pool: int,  # number of members to draw from
@@ -139,7 +149,7 @@ def draw_disjoint(
             deck[rows, j], deck[rows, swap] = deck[rows, swap], deck[rows, j]
         return deck[:, :k]
     drawn, again = rng.integers(0, pool, (n, k)), np.arange(n)
-    while len(again := again[(np.diff(np.sort(drawn[again], axis=1), axis=1) == 0).any(axis=1)]):
+    while len(again := again[_repeats(drawn[again])]):
         drawn[again] = rng.integers(0, pool, (len(again), k))
     return drawn
 
@@ -247,15 +257,16 @@ def permutation_scores(
     truth: np.ndarray,  # `[G]` true state of the pair
     common: np.ndarray,  # `[G]` common response, `global_mean` without the pair
     path: np.ndarray,  # `[G,K]` from `common_path`
-    block: int = 4096,  # rows decoded at a time
+    block: int = 4096,  # rows decoded at a time, at most; fewer of many features
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after `remove_common` of both
     "Decode A' - D + B' of every permutation and compare it with the truth."
-    z = (weights @ latents.compounds - latents.control).astype(latents.wells.dtype)
+    kind, n, step = latents.wells.dtype, weights.shape[0], min(block, max(1, 2**24 // len(truth)))
     target, apart = unit(remove_common(truth, common, path), centre=False), truth - common
-    against, centre = np.column_stack([target, apart, path]).astype(z.dtype), common.astype(z.dtype)
-    l2, cosine = np.empty(len(z)), np.empty(len(z))
-    for rows in (slice(start, start + block) for start in range(0, len(z), block)):
-        x = np.asarray(transformer.inverse_transform(z[rows])) - centre
+    against, centre = np.column_stack([target, apart, path]).astype(kind), common.astype(kind)
+    l2, cosine = np.empty(n), np.empty(n)
+    for rows in (slice(start, start + step) for start in range(0, n, step)):
+        z = (weights[rows] @ latents.compounds - latents.control).astype(kind)
+        x = np.asarray(transformer.inverse_transform(z)) - centre
         square, along = np.einsum("ng,ng->n", x, x), x @ against
         l2[rows] = np.sqrt(np.maximum(square - 2 * along[:, 1] + apart @ apart, 0))
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -52,7 +52,7 @@ def _said(found: dict[str, float], name: str = "Spearman") -> str:
     r = lambda v: f"{v:.2f}".replace("-", "−")
     if np.isnan(found["r"]):
         return f"{name}: undefined, n = {found['n']}"
-    interval = f"[{r(found['low'])}, {r(found['high'])}]" if found["n"] >= MIN_PAIRS else "(no interval)"
+    interval = f"[{r(found['low'])}, {r(found['high'])}]" if found["n"] >= MIN_PAIRS and np.isfinite(found["low"]) else "(no interval)"
     return f"{name} {r(found['r'])} {interval}, n = {found['n']}"
 
 # %% ../nbs/07b_performance.ipynb #d89bca51
@@ -265,7 +265,7 @@ def plot_z(
             ax.axvspan(low, high, color="black", alpha=0.2, lw=0)
             ax.axvline(mean, color="black", lw=1.2)
             ax.axvline(0, color="black", lw=0.6, ls=":")
-            ax.set_title(f"mean {mean:.2f}".replace("-", "−"))
+            ax.set_title(f"mean {mean:.2f}".replace("-", "−") if np.isfinite(mean) else "mean: undefined")
         axes[0, j].set_title(f"{display_name(model)}\n{axes[0, j].get_title()}")
         axes[1, j].set_xlabel("z")
     axes[0, 0].set_ylabel("pairs, z of L2\n(negative is good)")

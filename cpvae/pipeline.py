@@ -36,7 +36,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
-from .checks import ProfileError, choose, locked
+from .checks import ProfileError, choose, counted, locked
 from .containers import read_anndata, write_profiles
 from .data import describe_profiles, pair_named
 from .evaluation import reconstruction_table, umap_table
@@ -45,7 +45,8 @@ from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import PRESETS, VAE, CollapseWarning, check_settings, collapse_note, load_model, make_vae, save_model
 from .progress import Stage, on_terminal, tell
-from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, split_profiles, with_set_aside
+from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, sort_rows, split_profiles
+from .preprocessing import with_set_aside
 from .records import check_files, read_record, write_record
 from .report import choose_model, write_report
 from .scoreboard import by_target, by_treatment, lsa_table
@@ -144,9 +145,10 @@ class RunConfig:
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
-) -> AnnData:  # copies removed, `obs["split"]`, features selected, `layers["scaled"]`
-    "Remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done."
-    how, profiles = PREPARATION[config.preset], drop_copies(with_set_aside(profiles) if config.preset == "chow2022" else profiles)
+) -> AnnData:  # rows sorted, copies removed, `obs["split"]`, features selected, `layers["scaled"]`
+    "Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done."
+    how, profiles = PREPARATION[config.preset], sort_rows(profiles)
+    profiles = drop_copies(with_set_aside(profiles) if config.preset == "chow2022" else profiles)
     if config.normalize:
         profiles = normalize_profiles(profiles, config.normalize)
     if config.consensus:
@@ -157,6 +159,8 @@ def prepare_profiles(
         profiles = {"target": by_target, "treatment": by_treatment}[config.group_by](profiles)
     apart = dict(by="pair", pair=tuple(map(pair_named, config.leave_out)), strict=config.strict)
     profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {}))
+    if (rows := int((profiles.obs["split"] == "train").sum())) < 2:
+        raise ProfileError(f"{counted(rows, 'profile')} would be left for training, and a model learns from two at least; add compounds or wells")
     profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
@@ -272,7 +276,7 @@ def compute_tables(
 # %% ../nbs/09_pipeline.ipynb #d4df01f9
 def _in_a_line(value: Any) -> Any:  # lists and dicts as text
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v:,}" for k, v in value.items())
+        return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in value.items())
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, list) else value
 
 # %% ../nbs/09_pipeline.ipynb #a339c12a

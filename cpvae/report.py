@@ -30,7 +30,7 @@ from matplotlib.ticker import FuncFormatter
 from .checks import ProfileError, choose, counted, text_of
 from .containers import read_anndata
 from .data import annotated
-from .findings import COLOURS, METRICS, MIN_PAIRS, TRIVIAL, advantages, arithmetic_models, best_model, display_name, findings, lsa_summary, model_called, number, pair_table, score_matrix, small_type, usual_order
+from .findings import COLOURS, METRICS, TRIVIAL, advantages, arithmetic_models, best_model, display_name, findings, lsa_summary, model_called, no_interval, number, pair_table, score_matrix, small_type, usual_order
 from .lsa import averaging_matrix, main_time
 from .records import check_files, read_record
 
@@ -146,7 +146,7 @@ def plot_advantages(
         ax.set(xlabel=f"advantage in {METRICS[metric]}", yticks=range(len(baselines)), yticklabels=map(display_name, baselines))
     fig.axes[0].invert_yaxis()
     fig.axes[-1].legend(frameon=False, fontsize=7, title="arithmetic in", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    n, interval = lsa.pair.nunique(), "line: 95 % interval" if lsa.pair.nunique() >= MIN_PAIRS else "too few pairs for an interval"
+    n, interval = lsa.pair.nunique(), min(map(no_interval, tables), key=len) or "line: 95 % interval"
     fig.suptitle(f"{n} pairs; right of zero: arithmetic is better; {interval}", fontsize=8.5)
     return small_type(fig)
 
@@ -354,7 +354,7 @@ _PAIR_CAPTION = (
     "construction, kept for comparison only. Replicate r: agreement of the A|B compounds among themselves."
 )
 _NULL_CAPTION = "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is what is tested; the paper's L2 (right) is shown beside it."
-_ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better. Interval: jackknife over mechanisms, only from ten pairs on."
+_ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better. Interval: jackknife over mechanisms, only from ten pairs on, and not where one mechanism is in all."
 
 # %% ../nbs/08_report.ipynb #dcee2bcf
 def arithmetic_sections(

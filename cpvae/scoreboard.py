@@ -115,11 +115,11 @@ def active_compounds(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     n_draws: int = 200,  # random control means for each compound
     seed: int = 0,  # of the draws
-) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are no control wells
+) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are fewer than four control wells
     "Which compounds differ from control wells of their own plates (about 5 % of inactive ones pass)."
     obs = with_blanks(profiles.obs, OBS_BLANKS)
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
-    if not len(controls):
+    if len(controls) < 4:  # so few say nothing of how far controls stray
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
     plate, x = text_of(obs["plate"]).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
     near = {k: rows for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items() if len(rows) >= 4}

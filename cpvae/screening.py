@@ -9,13 +9,12 @@ __all__ = ['SCORES', 'any_pair', 'predicted_state', 'predicted_draws', 'moved_fe
 
 # %% ../nbs/06d_screening.ipynb #03185faf
 from collections.abc import Callable
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, rankdata
-from sklearn.covariance import LedoitWolf
 
 from .checks import ProfileError, counted, must_decode, text_of
 from .data import VAR_BLANKS, similar_mechanisms, with_blanks
@@ -131,15 +130,28 @@ def mechanism_members(
     return members[sorted(members)]
 
 # %% ../nbs/06d_screening.ipynb #d8a5094f
+def _shrinkage(x, variance):  # Ledoit and Wolf's; of centred `[C,D]` states and the variances along their directions
+    n, width = x.shape
+    apart = np.square(variance).sum() - variance.sum() ** 2 / width  # of the covariance from a sphere
+    noise = (np.square(np.square(x).sum(axis=1)).sum() / n - np.square(variance).sum()) / n
+    return min(noise / apart, 1.0) if apart > 0 and noise > 0 else float(noise > 0)
+
+
 def half_whiten(
     states: np.ndarray,  # `[C,D]` states of compounds, scaled feature values or latent units
     power: float = 0.5,  # 0: only centred; 1: whitened
-) -> np.ndarray:  # `[C,D]` states whose principal directions differ less in spread
+) -> np.ndarray:  # `[C,K]` states along their K principal directions, which differ less in spread; K is the less of C and D
     "Centre, and shrink the directions in which compounds spread most. Raises ProfileError for fewer than two compounds."
     if len(states) < 2:
-        raise ProfileError(f"Screening compares compounds, and the profiles hold {len(states)}.")
-    spread, directions = np.linalg.eigh(LedoitWolf().fit(states).covariance_)
-    return (states - states.mean(0)) @ directions / np.maximum(spread, 1e-12) ** (power / 2)
+        raise ProfileError(f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and run again.")
+    n, width = np.shape(states)
+    x = states - np.mean(states, axis=0)
+    square, turn = np.linalg.eigh(x @ x.T if n < width else x.T @ x)
+    square = np.maximum(square, 0)
+    turned = turn * np.sqrt(square) if n < width else x @ turn
+    variance, part = square / n, _shrinkage(x, square / n)
+    spread = (1 - part) * variance + part * variance.sum() / width
+    return turned / np.maximum(spread, 1e-12) ** (power / 2)
 
 # %% ../nbs/06d_screening.ipynb #08a4487d
 def votes(
@@ -238,11 +250,21 @@ def random_groups(
     return np.concatenate(drawn, axis=1)
 
 # %% ../nbs/06d_screening.ipynb #3ff2d4bd
-def _tail(heard, real, groups):  # share of groups that vote at least as high as the real one, which counts; groups that hold a compound that may not speak do not
-    total = np.zeros((len(heard), len(groups)), np.float32)
-    for column in groups.T:
-        total += heard[:, column]
-    return (1 + (total >= real[:, None] * (1 - 1e-5)).sum(1)) / (1 + np.isfinite(total).sum(1))
+def _tail(heard, rows, group, groups):  # of some compounds, the share of groups that vote at least as high as the real one, which counts; groups that hold a compound that may not speak do not
+    if not len(rows):
+        return np.empty(0)
+    if every := 2 * len(rows) > heard.shape[1]:
+        rows, of = slice(None), rows  # most of them: no copy
+    heard = heard[:, rows]
+    real, at_least, all_speak = heard[group].sum(0) * (1 - 1e-5), 1, 1
+    step = max(1, 2**22 // heard.shape[1])
+    for some in (groups[start : start + step] for start in range(0, len(groups), step)):
+        ends = np.arange(0, some.size + 1, some.shape[1])
+        chosen = csr_matrix((np.ones(some.size, heard.dtype), some.ravel(), ends), (len(some), len(heard)))
+        total = chosen @ heard
+        at_least = at_least + np.count_nonzero(total >= real, axis=0)
+        all_speak = all_speak + np.count_nonzero(total > -np.inf, axis=0)
+    return (at_least / all_speak)[of if every else slice(None)]
 
 
 def relabelled_p(
@@ -257,6 +279,7 @@ def relabelled_p(
 ) -> np.ndarray:  # `[C,K]` one-sided p; NaN where no member may speak
     "p of every compound's votes for every mechanism against random groups of like strength."
     vote = np.where(allowed, np.exp(sharpness * (similarity - 1)), -np.inf).astype(np.float32)
+    heard = np.ascontiguousarray(vote.T)  # a row holds what all hear from one
     p, rng = np.full((len(vote), members.shape[1]), np.nan), np.random.default_rng(seed)
     what = f"comparing {counted(len(vote), 'compound')} with {counted(members.shape[1], 'mechanism')}"
     with Stage(what, members.shape[1], progress, unit="mechanism") as stage:
@@ -265,8 +288,8 @@ def relabelled_p(
             for number, pattern in enumerate(speak):  # all members, for most; all but itself, for a member
                 rows, group = np.flatnonzero(which.ravel() == number), one[pattern]
                 for n in (min(999, n_draws), n_draws) if len(group) else ():
-                    real = vote[np.ix_(rows, group)].sum(1)
-                    p[rows, k] = _tail(vote[rows], real, random_groups(group, strata, n, rng))
+                    groups = random_groups(group, strata, n, rng)  # one stream, also where none is left
+                    p[rows, k] = _tail(heard, rows, group, groups)
                     rows = rows[(p[rows, k] <= 0.02) & ~members[rows, k]]
     return p
 
@@ -302,16 +325,38 @@ def screen(
     allowed &= True if barred is None else ~barred
     strata = strength_strata(compounds["strength"].to_numpy(), (compounds["moa"] != "").to_numpy())
     score, p = votes(similarity, m, allowed), relabelled_p(similarity, m, allowed, strata, n_draws, seed, progress=progress)
-    heard = np.where(allowed, similarity, -np.inf)
-    best = np.stack([np.flatnonzero(one)[heard[:, one].argmax(1)] for one in m.T], axis=1)
+    heard = lambda one: np.where(allowed[:, one], similarity[:, one], -np.inf)
+    best = np.stack([np.flatnonzero(one)[heard(one).argmax(1)] for one in m.T], axis=1)
+    n_heard = (allowed.astype(np.float32) @ m.astype(np.float32)).astype(int)
     i, k = np.nonzero(np.isfinite(p))
     return _with_q(pd.DataFrame({
         "compound": compounds["compound"].to_numpy()[i], "moa": compounds["moa"].to_numpy()[i], "mechanism": members.columns.to_numpy()[k],
-        "known": m[i, k], "n_members": (allowed.astype(int) @ m)[i, k], "score": score[i, k], "rank": rankdata(-score, "min", axis=1)[i, k].astype(int),
+        "known": m[i, k], "n_members": n_heard[i, k], "score": score[i, k], "rank": rankdata(-score, "min", axis=1)[i, k].astype(int),
         "nearest": compounds["compound"].to_numpy()[best[i, k]], "similarity": similarity[i, best[i, k]], "p": p[i, k],
     })).sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
 
 # %% ../nbs/06d_screening.ipynb #49457f2f
+def _pairs_up_to(p, keep):  # compound, first and second mechanism of every pair whose p, the larger of two, is at most `keep`; `[C,K]` p
+    few = [np.flatnonzero(row <= keep) for row in p]
+    first, second = zip(*(np.triu_indices(len(some), 1) for some in few))
+    i = np.repeat(np.arange(len(p)), [len(one) for one in first])
+    take = lambda side: np.concatenate([some[one] for some, one in zip(few, side)])
+    return i, take(first), take(second)
+
+
+def _q_of_pairs(p, known):  # every p that a pair has, and the q it has among pairs that are not known; `[C,K]` p and bool
+    values, counts = [], []
+    for part, sign in ((p, 1), (np.where(known, p, np.nan), -1)):
+        ordered = np.sort(part, axis=1)  # what is NaN stands last
+        there = np.isfinite(ordered)
+        values.append(ordered[there])
+        counts.append(sign * np.nonzero(there)[1])  # a compound's i-th p is the larger one of i pairs
+    value, at = np.unique(np.concatenate(values), return_inverse=True)
+    below = np.cumsum(np.bincount(at.ravel(), np.concatenate(counts)))
+    q = np.where(below > 0, value * below[-1] / np.maximum(below, 1), np.inf)
+    return value, np.minimum(np.minimum.accumulate(q[::-1])[::-1], 1)
+
+
 def screen_pairs(
     singles: pd.DataFrame,  # from `screen`, all rows
     min_compounds: int = 5,  # least other compounds of either mechanism
@@ -320,18 +365,18 @@ def screen_pairs(
     "Every compound against every pair of mechanisms. Raises ProfileError if fewer than two mechanisms have enough compounds."
     rows = singles[singles["n_members"] >= min_compounds]
     p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
-    if p.shape[1] < 2:
-        raise ProfileError(f"{p.shape[1]} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
-    a, b = np.array(list(combinations(range(p.shape[1]), 2))).T
-    both = np.fmax(np.where(p.isna(), np.inf, p)[:, a], np.where(p.isna(), np.inf, p)[:, b])
-    i, j = np.nonzero(np.isfinite(both))
-    take = lambda t, side: t.to_numpy()[i, side[j]]
-    table = _with_q(pd.DataFrame({
-        "compound": p.index.to_numpy()[i], "a": p.columns.to_numpy()[a[j]], "b": p.columns.to_numpy()[b[j]],
-        "known": take(known, a).astype(bool) & take(known, b).astype(bool), "score": take(score, a) + take(score, b), "p": both[i, j]}))
-    table = table[table["p"] <= keep].sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
-    table.insert(1, "moa", table["compound"].map(singles.drop_duplicates("compound").set_index("compound")["moa"]))
-    return table
+    compounds, mechanisms = p.index.to_numpy(), p.columns.to_numpy()
+    if len(mechanisms) < 2:
+        raise ProfileError(f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
+    p, score, known = p.to_numpy(), score.to_numpy(), known.eq(True).to_numpy()
+    i, a, b = _pairs_up_to(p, keep)
+    pick = lambda t: (t[i, a], t[i, b])
+    value, q = _q_of_pairs(p, known)
+    table = pd.DataFrame({
+        "compound": compounds[i], "moa": pd.Series(compounds[i]).map(singles.drop_duplicates("compound").set_index("compound")["moa"]),
+        "a": mechanisms[a], "b": mechanisms[b], "known": np.logical_and(*pick(known)), "score": np.add(*pick(score)), "p": np.maximum(*pick(p))})
+    table["q"] = np.where(table["known"], np.nan, q[np.searchsorted(value, table["p"])])
+    return table.sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
 
 # %% ../nbs/06d_screening.ipynb #a63e6eec
 def hidden_second_mechanism(

@@ -94,3 +94,25 @@ def test_a_user_of_the_command_line_is_not_told_to_pass_an_argument(path):
         for error in (n for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc and "ProfileError" in ast.unparse(n.exc)):
             told = [text for text in sentences(error) if in_python(text)]
             assert told == [], f"{function.name} of cpvae.{path.stem}, which raises ProfileError"
+
+
+# What is advised -> the option that does it, which a message must name.
+DONE_BY = {
+    r"\bsplit by (rows|compound)\b": "--preset", r"\bnormalise (them|by|it)\b": "--normalize", r"table of mechanisms": "--moa",
+    r"name another pair": "--leave-out", r"the zero vector the control": "--zero-control", r"leave (it|them) out with": "--drop-na",
+}
+
+
+def without_option(text):
+    "What a text advises without the option that does it."
+    return [advice for advice, option in DONE_BY.items() if re.search(advice, text) and option not in text and not text.startswith(OF_PYTHON)]
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+def test_what_a_message_advises_it_names_the_option_of(path):
+    assert without_option("add compounds, or split by rows") and without_option("so normalise them first") and without_option("join a table of mechanisms")
+    assert not without_option("or split by rows with --preset chow2022") and not without_option("split before the consensus")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Raise) and n.exc or isinstance(n, ast.Call) and getattr(n.func, "id", "") == "_sizes"]
+    found = [(text, wrong) for call in calls if "ProfileError" in ast.unparse(call) or isinstance(call, ast.Call) for text in sentences(call) if (wrong := without_option(text))]
+    assert found == []

@@ -585,11 +585,6 @@ def a_missing_cell(folder):
     return csv(folder, table)
 
 
-@bad("bad.csv", AREA)
-def a_column_without_numbers(folder):
-    return csv(folder, good().assign(**{AREA: np.nan}))
-
-
 @bad("bad.csv", "every row")
 def a_missing_cell_in_every_row(folder):
     table = good()
