@@ -58,6 +58,7 @@ STANDARD_COLUMNS = {  # standard name -> names in use, without "Metadata_", the 
         "conc_uM", "dose_uM", "concentration_uM", "conc_nM", "dose_nM", "concentration_nM",
         "conc_mM", "dose_mM", "mmoles_per_liter", "pert_dose", "pert_idose", "dose", "dose_value",
         "dosage", "concentration", "compound_concentration", "final_concentration", "conc",
+        "compound_conc_uM", "compound_conc", "cmpd_conc", "final_conc_uM",
     ),
     "time": (
         "time_h", "time_hr", "time_hours", "timepoint_h", "timepoint_hr", "timepoint_hours",
@@ -132,6 +133,8 @@ KNOWN_METADATA = frozenset(  # plain names that are never features, beside those
     *(map(plain, names) for group in (STANDARD_COLUMNS, ALSO_READ) for names in group.values()),
     map(plain, DOSE_UNITS),
 )
+
+# %% ../nbs/00_columns.ipynb #col00014a
 COMPARTMENTS = ("Cells", "Cytoplasm", "Nuclei", "Image")  # what CellProfiler measures
 _MEASURED = frozenset(  # CellProfiler's categories of features
     """
@@ -150,7 +153,7 @@ _BOOKKEEPING = {  # CellProfiler's categories that are none -> what they tell
 _OF_OBJECTS = {"FirstClosestObjectNumber", "SecondClosestObjectNumber"}  # measured as neighbours
 _MAP = re.compile(r"(x[ _.-]?)?(umap|t-?sne|phate|trimap|pacmap)[ _.-]*(\d+|[xyz])?", re.IGNORECASE)
 
-
+# %% ../nbs/00_columns.ipynb #col00014b
 def bookkeeping(
     name: str,  # of a column
 ) -> str:  # what it tells instead of a feature: "the position", "files", …; "" if nothing says so
@@ -273,7 +276,7 @@ def choose_features(
         raise ProfileError(_no_features(names, where, wanted))
     return choice
 
-
+# %% ../nbs/00_columns.ipynb #col00021b
 def _in_families(free, found):  # names of the features among those that may be some
     "The largest family, or several, if they have four fifths of the names between them; else all."
     largest = next(iter(found.values()), [])

@@ -1013,6 +1013,33 @@ def _obs_parts(obs, var, values, where, layers=()):
         )
     return Parts(list(info["id"]), values, metadata, notes, info)
 
+# %% ../nbs/00_containers.ipynb #7091da3f
+def _without_minus_666(values):
+    "CLUE's -666 as NaN, in place."
+    for row in values:
+        row[row == -666] = np.nan
+    return values
+
+
+def _landmarks(info):  # places, or None if nothing tells them or all are
+    "Places of the landmark genes."
+    marks = {"pr_is_lm": "1", "feature_space": "landmark"}
+    for column, mark in marks.items():
+        if column in info:
+            places = np.flatnonzero(_as_text(info[column]) == mark)
+            return places if 0 < len(places) < len(info) else None
+    return None
+
+
+def _by_symbol(features, info):
+    "Names of the features: the symbol where there is one and no other feature has it."
+    column = next((name for name in _SYMBOLS if name in info), None)
+    if column is None:
+        return features
+    symbols, ids = _as_text(info[column]), pd.Series(features)
+    names = symbols.where(symbols.notna() & ~symbols.duplicated(keep=False), ids)
+    return list(names.where(~names.duplicated(keep=False), ids))
+
 # %% ../nbs/00_containers.ipynb #frm0chos
 _OPTION = {"layers": "--layer", "obsm": "--obsm"}  # where values may stand -> what names them
 
@@ -1127,33 +1154,6 @@ def _read_zarr(path, select=None, wanted=Wanted(), layer=None, obsm=None):
     import zarr
     return _read_store(zarr.open_group(str(path), mode="r"), path, _named(layer, obsm))
 
-
-# %% ../nbs/00_containers.ipynb #7091da3f
-def _without_minus_666(values):
-    "CLUE's -666 as NaN, in place."
-    for row in values:
-        row[row == -666] = np.nan
-    return values
-
-
-def _landmarks(info):  # places, or None if nothing tells them or all are
-    "Places of the landmark genes."
-    marks = {"pr_is_lm": "1", "feature_space": "landmark"}
-    for column, mark in marks.items():
-        if column in info:
-            places = np.flatnonzero(_as_text(info[column]) == mark)
-            return places if 0 < len(places) < len(info) else None
-    return None
-
-
-def _by_symbol(features, info):
-    "Names of the features: the symbol where there is one and no other feature has it."
-    column = next((name for name in _SYMBOLS if name in info), None)
-    if column is None:
-        return features
-    symbols, ids = _as_text(info[column]), pd.Series(features)
-    names = symbols.where(symbols.notna() & ~symbols.duplicated(keep=False), ids)
-    return list(names.where(~names.duplicated(keep=False), ids))
 
 # %% ../nbs/00_containers.ipynb #9fcb57c3
 def _refuse_gct_cell(path, error, n_about, ids):

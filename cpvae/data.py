@@ -401,7 +401,7 @@ _NAMED_UNIT = re.compile(r"[ _(\[]((?:Â?[µμ]|[nmu])?m)[)\]]?$", re.IGNORECASE
 
 
 def _unit(text):
-    text = re.sub("Â?[µμ]", "u", text).strip().lower()
+    text = re.sub("Â?[µμ]|<b5>", "u", text.strip("()[]")).strip().lower()
     return _SPELLINGS.get(text, text)
 
 
@@ -433,7 +433,7 @@ def _amounts(metadata, column, scale, where, rows, given=""):
         raise ProfileError(f'{where}: column {column}, row {metadata.index[row] + 1} below the header holds "{held}"; expected a number, not negative, perhaps with its unit ({units})')
     return number, unit
 
-
+# %% ../nbs/00_data.ipynb #dat0unrd1
 def _unit_beside(metadata, column, scale):
     "The column that tells the units of another; a doses' may be called otherwise than the doses."
     names = (f"{bare(column)}_unit", f"{bare(column)}_units", *(DOSE_UNITS if scale is MICROMOLAR else ("time_unit", "time_units", "pert_time_unit")))
@@ -1149,7 +1149,7 @@ def _pooled(values, obs):  # of control rows
             )
     return notes
 
-
+# %% ../nbs/00_data.ipynb #dat0warn1
 def _warnings(values, obs, kind):
     "What makes a run misleading or poor: profiles that were never normalised, and no mechanisms."
     notes, control = [], np.flatnonzero(obs["is_control"].to_numpy(bool))[:2000]
@@ -1262,7 +1262,7 @@ def _with_unit(column, name, standard):
     text, named = _text(column), _NAMED_UNIT.search(name) if standard == "dose" else None
     return text.where(~text.str.fullmatch(r"[\d.eE+-]+"), text + f" {named[1]}") if named else text
 
-
+# %% ../nbs/00_data.ipynb #dat0rows1
 def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa, separator=""):
     "Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as written, and notes."
     metadata, notes = _one_spelling(metadata, given)

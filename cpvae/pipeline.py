@@ -45,8 +45,7 @@ from .interpretation import traversal_table
 from .lsa import PROTOCOLS, latent_groups, prepare
 from .models import PRESETS, VAE, CollapseWarning, check_settings, collapse_note, load_model, make_vae, save_model
 from .progress import Stage, on_terminal, tell
-from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, sort_rows, split_profiles
-from .preprocessing import with_set_aside
+from .preprocessing import SELECTION, consensus_profiles, drop_copies, normalize_profiles, scale_profiles, select_features, sort_rows, split_profiles, with_set_aside
 from .records import check_files, read_record, write_record
 from .report import choose_model, write_report
 from .scoreboard import by_target, by_treatment, lsa_table

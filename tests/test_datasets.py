@@ -24,8 +24,10 @@ import standins
 from filelock import FileLock
 
 from cpvae import datasets
+from cpvae.columns import bookkeeping
 from cpvae.data import ProfileError, mend_moa
 from cpvae.datasets import DATASETS, DataFile, cache_folder, fetch_dataset, known_datasets, load_dataset
+from cpvae.preprocessing import with_set_aside
 
 CONTENT = np.random.default_rng(7).bytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -476,7 +478,8 @@ def test_level_5_is_read_as_the_paper_did(server, annotations, tmp_path):
     stand_in(tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"})
     profiles = load_dataset("lincs-cp5", zero_control=False, control=None)
     assert profiles.n_obs == (~bad).sum() and bad.sum() > 0
-    assert list(profiles.var_names) == [features[0], *features[2:]]
+    assert list(profiles.var_names) == [name for name in features if name != features[1] and not bookkeeping(name)]
+    assert set(with_set_aside(profiles).var_names) == {features[0], *features[2:]} > set(profiles.var_names)
     np.testing.assert_allclose(profiles.X, table.loc[~bad, profiles.var_names], rtol=1e-6)
     assert f"C-7161-01-LM6-011: {bad.sum()} rows" in told_by(profiles) and "Mechanisms from map.tsv" in told_by(profiles)
     moa = dict(zip(annotations["broad_id"], annotations["moa"].map(mend_moa)))
