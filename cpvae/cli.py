@@ -402,7 +402,8 @@ def describe_for_info(
     facts = describe_profiles(table)
     facts["incomplete pairs"] = {pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()}
     facts["measured pairs"] = f"{facts['measured pairs']} of {len(facts['evaluable pairs'])}"
-    notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"]]
+    told = any(note.startswith("No compound has a mechanism") for note in facts["notes"])
+    notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"] and not told]
     flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in how else " (--moa-column)"}.get(name, f" (--{name}-column)")
     facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
     return facts | {"notes": notes + facts["notes"]}

@@ -25,7 +25,7 @@ from .checks import ProfileError, choose, counted, listed, text_of, with_plain_t
 from .columns import ALSO_READ, COMPARTMENTS, DOSE_UNITS, STANDARD_COLUMNS, Named, Wanted, bare, bookkeeping, is_cellprofiler, plain
 from .compounds import is_control_name, is_dmso, measured_combinations, plain_text, says_nothing
 from .compounds import single_treatments, without_controls
-from .containers import Parts, parts_from_anndata, parts_from_table, profile_files, read_parts, read_table
+from .containers import Parts, parts_from_anndata, parts_from_table, profile_files, read_parts, read_table, without_features
 
 # %% ../nbs/00_data.ipynb #a2d69f95
 def _exact(table, name):
@@ -153,7 +153,8 @@ def finite_part(
             f"{counted((~finite.all(axis=1)).sum(), 'row')}, "
             f"the first in column {features[column]}, row {row + 1} below the header")
         raise ProfileError(f"{where}: {what}; fill in what is missing, or leave it out with --drop-na")
-    columns = (len(values) - finite.sum(axis=0)) / len(values) <= na_cutoff
+    some = finite.any(axis=1)  # a row without any number says nothing of the features
+    columns = (some.sum() - finite.sum(axis=0)) / max(some.sum(), 1) <= na_cutoff
     rows = finite.all(axis=1, where=columns)
     if not columns.any() or not rows.any():
         gone = "every row has a missing or infinite feature" if not finite.all(axis=1).any() else f"every feature is missing or infinite in more than {na_cutoff:.0%} of the rows"
@@ -394,9 +395,10 @@ def _doubtful_controls(metadata, columns, compound, is_control, told):
 MICROMOLAR = {"uM": 1.0, "M": 1e6, "mM": 1e3, "nM": 1e-3}  # how many µM one of each unit is
 HOURS = {"h": 1.0, "min": 1 / 60, "d": 24.0}  # how many hours
 
-_SPELLINGS = {unit.lower(): unit for unit in (*MICROMOLAR, *HOURS)} | dict.fromkeys(["hr", "hrs", "hour", "hours"], "h") | dict.fromkeys(["day", "days"], "d")
+_SPELLINGS = {unit.lower(): unit for unit in (*MICROMOLAR, *HOURS)} | dict.fromkeys(["hr", "hrs", "hour", "hours"], "h") | dict.fromkeys(["mins", "minute", "minutes"], "min") | dict.fromkeys(["day", "days"], "d")
 _NOT_MOLAR = ("%", "ng", "ng/ml", "ug/ml", "mg/ml", "ng/ul", "ul", "ml")  # units of other things given to cells
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([^\d\s.].*)?", re.IGNORECASE)
+_NAMED_TIME = re.compile(r"[ _(\[](min|mins|minutes|h|hr|hrs|hours|d|days?)[)\]]?$", re.IGNORECASE)
 _NAMED_UNIT = re.compile(r"[ _(\[]((?:Â?[µμ]|[nmu])?m)[)\]]?$", re.IGNORECASE)  # at the end of a column's name
 
 
@@ -423,7 +425,7 @@ def _amounts(metadata, column, scale, where, rows, given=""):
     cells = {cell: _AMOUNT.fullmatch(cell) for cell in text.unique()}
     number = text.map({cell: float(found[1]) for cell, found in cells.items() if found}).astype(float)
     unit = text_of(text.map({cell: _unit(found[2] or "") for cell, found in cells.items() if found}))
-    named = _NAMED_UNIT.search(column) if scale is MICROMOLAR else None
+    named = (_NAMED_UNIT if scale is MICROMOLAR else _NAMED_TIME).search(column)
     by_row = _text(metadata[beside]).map(_unit) if beside and not given else pd.Series(given, text.index)
     unit = unit.mask(unit == "", by_row).mask(lambda told: told == "", _unit(named[1]) if named else "")
     bad = rows & (text != "").to_numpy() & (number.isna() | (number < 0) | ~unit.isin(_units(scale))).to_numpy()
@@ -510,7 +512,8 @@ def doses_in_micromolar(
     if untold.any() and plain(column) == "mmolesperliter":
         notes.append(f"Doses: {column} read as µM as it stands, since LINCS platemaps give the stock's concentration there; otherwise say --dose-unit mM.")
     elif untold.any():
-        notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit.")
+        molar = ", such as M, since all are so small" if number[untold].max() < 1e-3 else ""
+        notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit{molar}.")
     if words := _converted(column, unit[counts & ~untold & ~other], MICROMOLAR):
         notes.append(f"Doses: {words}")
     elif given:
@@ -1243,14 +1246,16 @@ def _as_written(parts, where, given, moa_table, separator=""):
 # %% ../nbs/00_data.ipynb #2b814d4a
 def _row_by_row(metadata, given):  # the metadata, each meaning in one column; notes
     "Columns that mean the same and are never filled in the same row, as where batches name things differently, become one."
-    present, notes = Named(metadata), []
+    notes = []
     for standard, sources in STANDARD_COLUMNS.items():
-        held = [name for name in dict.fromkeys(map(present.get, sources)) if name and not _is_empty(metadata[name])]
+        rank = {plain(name): i for i, name in reversed([*enumerate(sources)])}
+        held = sorted((name for name in metadata if plain(name) in rank), key=lambda name: rank[plain(name)])
+        held = [name for name in held if not _is_empty(metadata[name])]
         if given.get(standard) or len(held) < 2:
             continue
         texts = pd.DataFrame({name: _with_unit(metadata[name], name, standard) for name in held})
         alone = (texts != "").sum(axis=1) <= 1
-        if alone.all() and (standard != "compound" or len(held) == 2):
+        if alone.all():
             joined = texts.apply("".join, axis=1)
             metadata = metadata.assign(**{held[0]: joined.where(joined != "", None)}).drop(columns=held[1:])
             notes.append(f"Never filled in the same row, so read as one column of the {standard}: {listed(held)}.")
@@ -1265,9 +1270,9 @@ def _with_unit(column, name, standard):
 # %% ../nbs/00_data.ipynb #dat0rows1
 def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa, separator=""):
     "Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as written, and notes."
-    metadata, notes = _one_spelling(metadata, given)
     metadata, merged = _row_by_row(metadata, given)
-    notes += merged
+    metadata, notes = _one_spelling(metadata, given)
+    notes = merged + notes
     metadata, compound = _joined_columns(metadata, given["compound"], control, where)
     columns = guess_columns(metadata, where, **(given | {"compound": compound})) | (
         {} if own_moa else {"moa": ""}
@@ -1296,6 +1301,13 @@ def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own
         columns={**columns, "is_control": _in_words(rule)}, pair_names=pair_names, notes=notes
     )
 
+# %% ../nbs/00_data.ipynb #dat0back1
+def _given_back(parts, names):  # the same, with columns that a user names as something else among the metadata
+    "Move features that are named as a compound, a dose, … to the metadata."
+    named = set(map(plain, names)) - set(map(plain, parts.metadata))
+    out = [i for i, name in enumerate(parts.features) if plain(name) in named]
+    return without_features(parts, out) if out else parts
+
 # %% ../nbs/00_data.ipynb #76ae7026
 def profiles_from_parts(
     parts: Parts,  # features, values and metadata, from `read_parts` or `parts_from_table`
@@ -1322,6 +1334,7 @@ def profiles_from_parts(
         settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"])
         settled |= dict(moa_separator=moa_table is None and moa_separator)
         return _as_written(parts, source, settled, moa_table, moa_separator)
+    parts = _given_back(parts, [name for choice in given.values() if choice for name in (choice, *choice.split("+"))])
     own_moa = moa_table is None or _moa_table(moa_table)[2] is None
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
     varies = full & _varying(parts.values, rows, source)

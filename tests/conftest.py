@@ -41,11 +41,3 @@ def quick_umap(monkeypatch):
     yield
     sys.modules.pop("umap", None)
     get_reusable_executor().shutdown()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    "Under `pytest -n`, whole modules need not stay together, but tests that look at one finished demo do."
-    for item in items:
-        if "demo" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("demo"))

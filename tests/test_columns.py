@@ -37,7 +37,7 @@ STRANGE = {  # a column that is no feature, and what it tells
 
 
 def table(features, **more):
-    values = pd.DataFrame(RNG.normal(size=(len(META), len(features))), columns=features)
+    values = pd.DataFrame(np.random.default_rng(len(features)).normal(size=(len(META), len(features))), columns=features)
     return pd.concat([META, values, pd.DataFrame(more, index=META.index)], axis=1)
 
 
@@ -210,7 +210,7 @@ def test_logarithms_of_doses_are_recognised_and_asked_for(unit, factor):
         profiles_from_table(table(FAMILIES["network"], Metadata_dose=[*np.linspace(1, 5, 23), -1.0]), "t")
 
 
-@pytest.mark.parametrize("column, option", [*product(["Metadata_cell_line", "Metadata_Batch", "Metadata_time_h"], [4, 0.2])])
+@pytest.mark.parametrize("column, option", [*product(["Metadata_cell_line", "Metadata_Batch", "Metadata_time_h"], [4, 0.05])])
 def test_pooled_controls_that_lie_apart_are_told(column, option):
     levels = np.array(["1", "2"])[np.arange(24) % 2]
     frame = table(FAMILIES["network"], **{column: levels})
@@ -241,3 +241,43 @@ def test_a_choice_of_nothing_names_what_there_is():
     with pytest.raises(ProfileError, match="it has no number column"):
         choose_features([])
     assert choose_features(["UMAP_1"], wanted=Wanted(("UMAP*",))).features == ["UMAP_1"]
+
+
+@pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
+@pytest.mark.parametrize("cell", ["<LOD", "12.3%", "1,234.5"])
+def test_text_among_the_features_is_told_even_where_it_is_the_most(kind, cell, tmp_path):
+    frame = table(FAMILIES["network"], comment="fine").astype({"dino.3": object})
+    frame["dino.3"] = frame["dino.3"].map(str).where(frame.index < 4, cell)
+    parts = read_as(kind, frame, tmp_path)
+    assert parts.aside["text"] == ["dino.3"] and "dino.3" in parts.notes[0] and "comment" not in str(parts.notes)
+    frame["dino.3"] = frame["dino.3"].where(frame.index < 11, "1.5")
+    with pytest.raises(ProfileError, match="dino.3, row 5 below the header holds"):
+        read_as(kind, frame, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["frame", "csv", "parquet", "h5ad"])
+def test_raw_counts_are_told(kind, tmp_path):
+    counts = table(FAMILIES["symbols"])
+    counts[FAMILIES["symbols"]] = np.random.default_rng(0).negative_binomial(2, 0.02, size=(len(META), len(FAMILIES["symbols"])))
+    assert sum("raw counts" in note for note in read_as(kind, counts, tmp_path).notes) == 1
+    counts[FAMILIES["symbols"]] += 0.5
+    assert not any("raw counts" in note for note in read_as(kind, counts, tmp_path).notes)
+
+
+def test_components_and_scores_are_no_genes():
+    frame = table(FAMILIES["symbols"], RIN=8.1, AUC=0.5, PC1=1.5, PC2=2.5, GR50=1.0)
+    assert parts_from_table(frame).features == FAMILIES["symbols"]
+
+
+@pytest.mark.parametrize("spelling", ["Metadata_plate", "Metadata_PLATE", "Metadata_Plate_Barcode"])
+def test_two_spellings_that_fill_each_other_are_one_column(spelling):
+    frame = table(FAMILIES["network"])
+    frame[spelling] = np.where(np.arange(24) % 2, "p2", None)
+    frame["Metadata_Plate"] = np.where(np.arange(24) % 2, None, "p1")
+    read = profiles_from_table(frame, "t")
+    assert read.obs["plate"].tolist() == ["p1", "p2"] * 12
+
+
+def test_a_time_in_minutes_is_one():
+    read = profiles_from_table(table(FAMILIES["network"], Metadata_time_min=90), "t", time="time_min")
+    assert set(read.obs["time"]) == {1.5}

@@ -278,9 +278,9 @@ def test_the_prefix_in_any_case(tmp_path):
 
 def test_numbers_unlike_genes_are_no_genes():
     genes = pd.DataFrame(np.ones((2, 8)), columns=["TP53", "C1orf43", "5594", "1007_s_at", "HLA-A", "PTEN", "ENSG00000141510.18", "MYC"]).assign(compound=["a", "b"])
-    parts = parts_from_table(genes.assign(purity=1.5, lane=2))
-    assert parts.features == list(genes.columns[:8]) and {"Metadata_purity", "Metadata_lane"} < set(parts.metadata)
-    assert parts.notes == ["Number columns taken as metadata, since 8 of 10 are called like TP53: purity, lane; --features decides otherwise."]
+    parts = parts_from_table(genes.assign(score=1.5, lane=2))
+    assert parts.features == list(genes.columns[:8]) and {"Metadata_score", "Metadata_lane"} < set(parts.metadata)
+    assert parts.notes == ["Number columns taken as metadata, since 8 of 10 are called like TP53: score, lane; --features decides otherwise."]
     assert parts_from_table(genes).notes == parts_from_table(genes.assign(cell_count=3, passage=1)).notes == []
     others = genes.drop(columns="compound")
     for prefix in ("f_", "Cells_"):

@@ -115,7 +115,12 @@ BAD = {  # name: (file name, content, options, what the message must say)
         {"drop_na": True},
         "every row",
     ),
-    "nan in every column": ("t.csv", TABLE.mask((np.arange(len(TABLE)) % 9 == 0)[:, None] & TABLE.columns.str.startswith("Cells")).to_csv(index=False), {"drop_na": True}, "more than 5%"),
+    "nan in every column": (
+        "t.csv",
+        TABLE.mask((np.arange(len(TABLE)) % 9)[:, None] == TABLE.columns.str.startswith("Cells").cumsum() % 2 + 2 * ~TABLE.columns.str.startswith("Cells") * 5).to_csv(index=False),
+        {"drop_na": True},
+        "more than 5%",
+    ),
     "all constant": ("t.csv", TABLE.assign(**{c: 1 for c in TABLE if c.startswith("Cells")}).to_csv(index=False), {}, "no feature differs"),
     "one compound": ("t.csv", TABLE[TABLE.Metadata_compound.isin(["DMSO", "c1"])].to_csv(index=False), {}, "1 compound "),
     "controls only": ("t.csv", TABLE[TABLE.Metadata_compound == "DMSO"].to_csv(index=False), {}, "0 compounds"),
@@ -333,6 +338,12 @@ def test_words_under_a_name_without_unit_are_no_amounts(column, cells, standard)
         profiles_from_table(table, "t", **{standard: column})
 
 
+def test_rows_without_any_number_say_nothing_of_the_features():
+    empty = TABLE.mask((np.arange(len(TABLE)) % 9 == 0)[:, None] & TABLE.columns.str.startswith("Cells"))
+    read = profiles_from_table(empty, "t", drop_na=True)
+    assert read.n_vars == profiles_from_table(TABLE, "t").n_vars and read.n_obs == (np.arange(len(TABLE)) % 9 != 0).sum()
+
+
 def notes_of(table, **options):
     notes = profiles_from_table(table, "t", **options).uns["cpvae"]["notes"]
     assert all(len(note) < 300 for note in notes)
@@ -463,7 +474,7 @@ def test_profiles_that_only_have_ids_need_a_table_that_describes_them(tmp_path):
     assert len(str(refusal.value)) < 300
     TABLE.filter(like="Metadata_").assign(sig_id=ids.index).to_csv(tmp_path / "info.tsv", sep="\t", index=False)
     assert read_profiles(tmp_path / "t.gct", profile_info=tmp_path / "info.tsv").shape == (48, 5)
-    for names, says in (({}, "--compound-column"), ({"Metadata_id": 1}, "--profile-info"), ({"Metadata_id": 1, "Metadata_drug": 2}, "--compound-column")):
+    for names, says in (({}, "--compound-column"), ({"Metadata_id": 1}, "--profile-info"), ({"Metadata_id": 1, "Metadata_agent": 2}, "--compound-column")):
         with pytest.raises(ProfileError, match=says):
             profiles_from_table(TABLE.filter(like="Cells_").assign(Metadata_Plate="p", **names), "t")
 

@@ -51,6 +51,7 @@ def demo(tmp_path_factory):
     return folder / "results" / "demo"
 
 
+@pytest.mark.xdist_group("demo")
 def test_the_demo_leaves_a_whole_run(demo):
     assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
     assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
@@ -64,6 +65,7 @@ def test_the_demo_leaves_a_whole_run(demo):
     assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
 
 
+@pytest.mark.xdist_group("demo")
 def test_the_demo_finds_the_truth_that_was_simulated(demo):
     lsa = pd.read_csv(demo / "tables" / "lsa.csv").set_index("model")
     found = (lsa.q < 0.05).groupby("model").mean()
@@ -90,12 +92,12 @@ def test_jobs_change_no_byte(tmp_path, quick_umap):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_false_alarms_where_nothing_is_true(seed):
-    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1)
-    config = RunConfig(seed=seed, vae=dict(steps=300))
+    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1, n_features=120)
+    config = RunConfig(seed=seed, vae=dict(steps=150, hidden_layer_sizes=(64,)))
     profiles = prepare_profiles(world, config)
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     models = {m: fit_one(make_model(m, profiles, config), x[split == "train"], x[split == "valid"]) for m in ("beta", "pca")}
-    lsa, _ = lsa_table(models, profiles, n_permutations=1000, seed=seed)
+    lsa, _ = lsa_table(models, profiles, n_permutations=500, seed=seed)
     tested = lsa[lsa.p.notna()].groupby("model")
     assert set(tested.size()) == {250} and set(tested.groups) == {"beta", "pca", "additive_input"}
     for column in ("p", "p_matched"):
@@ -169,6 +171,7 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
     assert refused and (tmp_path / "run" / "run.json").is_file()
 
 
+@pytest.mark.xdist_group("demo")
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
     done = cpvae("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
@@ -184,6 +187,7 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     assert wrong.returncode == 2 and "Did you mean" in wrong.stderr
 
 
+@pytest.mark.xdist_group("demo")
 def test_screen_lists_candidates(demo, tmp_path):
     done = cpvae("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
     assert done.returncode == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
@@ -234,6 +238,7 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
     assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
 
 
+@pytest.mark.xdist_group("demo")
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
@@ -258,9 +263,11 @@ def write_small_world(path):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
     del world.uns["truth"]
     write_profiles(world, path)
+    path.with_name("settings.json").write_text('{"models": {"vanilla": {"steps": 600, "hidden_layer_sizes": [64]}}}')
 
 
-SMALL_RUN = ["run", "small.h5ad", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 2, "--quiet", "--out"]
+SMALL = ["run", "small.h5ad", "--models", "vanilla,pca", "--params", "settings.json", "--permutations", 100]
+SMALL_RUN = [*SMALL, "--jobs", 2, "--quiet", "--out"]
 
 
 def stopped(stop, folder, main_only=False):
@@ -302,7 +309,7 @@ def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, 
 
 def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap):
     write_small_world(tmp_path / "small.h5ad")
-    command = ["run", "small.h5ad", "--out", "run", "--models", "vanilla,pca", "--permutations", 100, "--jobs", 1]
+    command = [*SMALL, "--out", "run", "--jobs", 1]
     process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for(lambda: (tmp_path / ".run.part").exists(), process)
     second = cpvae(*command, cwd=tmp_path)
