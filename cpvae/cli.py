@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Profiles', 'Out', 'Preset', 'Normalize', 'Consensus', 'Seed', 'Jobs', 'Device', 'Quiet', 'Debug', 'Resume',
-           'RESUMABLE', 'READING', 'COUNTED', 'GRIDS', 'refusing', 'split_names', 'split_weights', 'reads_profiles',
-           'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place', 'save_table', 'own_file',
-           'own_folder', 'settings_in', 'own_places', 'save_choice', 'next_run', 'select_beta', 'tune', 'fetch',
-           'predict', 'screen_command', 'main']
+           'GroupBy', 'RESUMABLE', 'READING', 'COUNTED', 'GRIDS', 'refusing', 'split_names', 'split_weights',
+           'reads_profiles', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place', 'save_table',
+           'own_file', 'own_folder', 'settings_in', 'own_places', 'save_choice', 'next_run', 'select_beta', 'tune',
+           'fetch', 'predict', 'screen_command', 'main']
 
 # %% ../nbs/10_cli.ipynb #a8f990e3
 import errno
@@ -255,6 +255,7 @@ Device = Annotated[str, typer.Option(help="Where VAEs are trained: cuda is NVIDI
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing of progress: print results and errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what a killed or interrupted run with the same settings left.")]
+GroupBy = Annotated[str, typer.Option(help="What A and B are: mechanisms, annotated targets, or treatments, of which A|B is the measured combination.", **_one_of("group", "moa", "target", "treatment"))]
 RESUMABLE = "the same command with --resume goes on where it stopped"  # said of an interrupted run
 
 # %% ../nbs/10_cli.ipynb #6fb1f184
@@ -368,6 +369,7 @@ def lines(
 def info(
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
+    group_by: GroupBy = "moa",
     debug: Debug = False,
 ) -> None:
     "Say what a table holds, or what a finished run can be asked."
@@ -377,13 +379,14 @@ def info(
 
             facts = describe_run(profiles[0])
         else:
-            facts = describe_for_info(profiles, how)
+            facts = describe_for_info(profiles, how, group_by)
         typer.echo("\n".join(lines(facts)))
 
 # %% ../nbs/10_cli.ipynb #f7fcfcb5
 def describe_for_info(
     profiles: list[str],  # as for `read`
     how: dict,  # options of `read_profiles`
+    group_by: str = "moa",  # what A and B are: "moa", "target" or "treatment"
 ) -> dict:  # as from `describe_profiles`, with a note where a control has to be declared before a run
     "Read and describe a table; a missing control is noted, not refused. Raises ProfileError for anything else."
     from cpvae.checks import ProfileError
@@ -399,6 +402,10 @@ def describe_for_info(
         table.uns["cpvae"]["zero_control"] = False
         said = table.uns["cpvae"]["notes"]  # less what the refusal says already
         table.uns["cpvae"]["notes"] = [note for note in said if not note.startswith("Counted as compounds though")]
+    if group_by != "moa":
+        from cpvae.scoreboard import by_target, by_treatment
+
+        table = {"target": by_target, "treatment": by_treatment}[group_by](table)
     facts = describe_profiles(table)
     facts["incomplete pairs"] = {pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()}
     facts["measured pairs"] = f"{facts['measured pairs']} of {len(facts['evaluable pairs'])}"
@@ -430,7 +437,7 @@ def run(
     permutations: Annotated[int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")] = 10_000,
     leave_out: Annotated[list[str] | None, typer.Option(help="A pair 'A|B' whose compounds no model, scaler or selection may see; may be repeated.", show_default=False, callback=_checked_by(_names_a_pair))] = None,
     strict: Annotated[bool, typer.Option("--strict", help="With --leave-out: compounds with A or B alone are not seen either, as in the paper.")] = False,
-    group_by: Annotated[str, typer.Option(help="What A and B are: mechanisms, annotated targets, or treatments, of which A|B is the measured combination.", **_one_of("group", "moa", "target", "treatment"))] = "moa",
+    group_by: GroupBy = "moa",
     resume: Resume = False,
     seed: Seed = 0,
     device: Device = "auto",

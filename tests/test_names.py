@@ -421,3 +421,18 @@ def test_the_command_takes_what_it_says(tmp_path):
     words = ["info", str(tmp_path / "t.csv"), "--compound-column", "compound+drug_b", "--control", "role=mock", "--control", "docetaxel", "--moa-separator", "and"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0 and re.search("control rows +8", done.output) and re.search(r"measured pairs +1 of 1", done.output)
+
+
+def test_info_counts_pairs_of_treatments(tmp_path, monkeypatch):
+    from cpvae.cli import describe_for_info
+
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    drugs = [(a, b) for a, b in (("x", None), ("y", None), ("x", "y"), ("z", None), ("z", "x"), ("DMSO", None)) for _ in range(5)]
+    table = pd.DataFrame(drugs, columns=["drug_1", "drug_2"]).join(pd.DataFrame(rng.normal(size=(30, 8)), columns=[f"emb_{i}" for i in range(8)]))
+    table.to_csv("t.csv", index=False)
+    facts = describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"}, "treatment")
+    assert (facts["measured pairs"], facts["evaluable pairs"]) == ("2 of 2", ["x|y", "x|z"])
+    assert describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"})["evaluable pairs"] == []
+    with pytest.raises(ProfileError, match="targets?"):
+        describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"}, "target")
