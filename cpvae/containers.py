@@ -424,7 +424,7 @@ def _counters(values):
     likely = [i for i, start in enumerate(first) if start in (0, 1) and values[-1, i] == start + len(values) - 1]
     return [i for i in likely if np.array_equal(values[:, i], np.arange(first[i], first[i] + len(values), dtype=np.float32))]
 
-
+# %% ../nbs/00_containers.ipynb #col0set2
 def _settled(parts, where):  # the same parts without columns that are no features by what they hold
     "Set empty columns, repeated ones and counters of rows aside. Raises `ProfileError` if nothing is left."
     empty = np.flatnonzero(np.isnan(parts.values).all(axis=0)) if np.isnan(parts.values[:1]).any() else []
@@ -457,7 +457,7 @@ def _without_places(parts, out):  # without the features at these places
     info = None if parts.feature_info is None else parts.feature_info.iloc[keep].reset_index(drop=True)
     return replace(parts, features=[parts.features[i] for i in keep], values=parts.values[:, keep], feature_info=info)
 
-
+# %% ../nbs/00_containers.ipynb #col0set3
 def without_features(
     parts: Parts,  # of a file
     out: Sequence[int],  # places of the features that are none

@@ -512,8 +512,8 @@ def doses_in_micromolar(
     if untold.any() and plain(column) == "mmolesperliter":
         notes.append(f"Doses: {column} read as µM as it stands, since LINCS platemaps give the stock's concentration there; otherwise say --dose-unit mM.")
     elif untold.any():
-        molar = ", such as M, since all are so small" if number[untold].max() < 1e-3 else ""
-        notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit{molar}.")
+        small = " All are so small that they may be M." if number[untold].max() < 1e-3 else ""
+        notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit.{small}")
     if words := _converted(column, unit[counts & ~untold & ~other], MICROMOLAR):
         notes.append(f"Doses: {words}")
     elif given:

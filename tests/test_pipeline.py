@@ -92,7 +92,7 @@ def test_jobs_change_no_byte(tmp_path, quick_umap):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_false_alarms_where_nothing_is_true(seed):
-    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1, n_features=120)
+    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1)
     config = RunConfig(seed=seed, vae=dict(steps=150, hidden_layer_sizes=(64,)))
     profiles = prepare_profiles(world, config)
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
