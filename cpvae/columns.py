@@ -39,7 +39,7 @@ def plain(
     name: str,  # of a column
 ) -> str:  # "timepoint" of `Metadata_Time_Point`, "concum" of "conc (µM)"
     "A name's letters and digits, in lower case: two columns with one plain name are called alike."
-    return re.sub("[^a-z0-9]", "", re.sub("[µμ]", "u", bare(name)))
+    return re.sub(r"[\W_]", "", re.sub("[µμ]", "u", bare(name)))
 
 
 def prefixed(
@@ -169,9 +169,10 @@ def bookkeeping(
         return _BOOKKEEPING[first]
     if rest and rest[0] in _BOOKKEEPING:
         return _BOOKKEEPING[rest[0]]
-    if rest[:1] == ["AreaShape"] and (rest[1] == "Center" or re.fullmatch("BoundingBoxM(ax|in)imum", rest[1])):
+    category, measured, *_ = [*rest, "", ""]
+    if category == "AreaShape" and re.fullmatch("Center|BoundingBoxM(ax|in)imum", measured):
         return "the position"
-    if rest[:1] == ["Neighbors"] and rest[1] in _OF_OBJECTS:
+    if category == "Neighbors" and measured in _OF_OBJECTS:
         return "numbers of objects"
     return "a count of objects" if plain(name) in map(plain, ALSO_READ["cell_count"]) else ""
 
@@ -310,13 +311,13 @@ def _stems(names):  # the most frequent first
 
 
 def _set_aside(names, free, wanted):  # what columns tell that are no features -> their names
-    "Why names cannot be features; names known as metadata need no reason."
+    "Why names of number columns cannot be features."
     aside = {}
     for name in names:
         if name not in free and not is_prefixed(name):
-            said = wanted.takes(name) is not None
-            if reason := "what --features or --not-features says" if said else bookkeeping(name):
-                aside.setdefault(reason, []).append(name or "(no name)")
+            said = "" if wanted.takes(name) is None else "what --features or --not-features says"
+            reason = said or bookkeeping(name) or "what describes the profile"
+            aside.setdefault(reason, []).append(name or "(no name)")
     return aside
 
 

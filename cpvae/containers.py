@@ -28,7 +28,7 @@ import pandas as pd
 
 from .checks import ProfileError, _short, counted, listed, with_plain_text
 from .claims import check_claims
-from .columns import ANY, STANDARD_COLUMNS, Wanted, bare, belongs, choose_features, is_cellprofiler, is_prefixed, may_be_feature, plain, prefixed
+from .columns import ANY, STANDARD_COLUMNS, Wanted, bare, belongs, bookkeeping, choose_features, is_cellprofiler, is_prefixed, may_be_feature, plain, prefixed
 
 # %% ../nbs/00_containers.ipynb #6ca6d222
 @dataclass
@@ -851,7 +851,7 @@ def _read_text(path, select=None, wanted=ANY):
     n_columns, names = len(names), _without_trailing(names)
     _check_names(names, path.name)
     unsure = [name for name in names if may_be_feature(name, wanted) and not is_cellprofiler(name)]
-    numeric = _first_guess(path, sep, names, n_columns, skip) if unsure else [not is_prefixed(name) for name in names]
+    numeric = _first_guess(path, sep, names, n_columns, skip) if unsure else [bookkeeping(name) != "" for name in names]
     while True:
         choice, features, others, renamed = _split_names(names, numeric.__getitem__, path.name, wanted)
         values, texts, narrow, seen = _read_carefully(path, sep, n_columns, skip, features, [*others, *range(len(names), n_columns)])

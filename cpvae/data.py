@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from .checks import ProfileError, choose, counted, listed, text_of, with_plain_text
-from .columns import ALSO_READ, COMPARTMENTS, DOSE_UNITS, STANDARD_COLUMNS, Named, Wanted, bare, bookkeeping, is_cellprofiler, plain
+from .columns import ALSO_READ, COMPARTMENTS, DOSE_UNITS, KNOWN_METADATA, STANDARD_COLUMNS, Named, Wanted, bare, bookkeeping, is_cellprofiler, plain
 from .compounds import is_control_name, is_dmso, measured_combinations, plain_text, says_nothing
 from .compounds import single_treatments, without_controls
 from .containers import Parts, parts_from_anndata, parts_from_table, profile_files, read_parts, read_table, without_features
@@ -41,14 +41,15 @@ def _text(column):
 def _one_spelling(metadata, given):
     "Metadata without a column that another, which is read, contradicts under the same name but for its spelling; notes."
     chosen = filter(None, (_exact(metadata, name) for name in given.values() if name))
-    present, notes = Named(metadata), []
-    taken = dict(present) | {plain(name): name for name in chosen}
-    texts = {name: _text(metadata[name]) for name in metadata if taken[plain(name)] != name}
-    others = [name for name, text in texts.items() if not text.equals(_text(metadata[taken[plain(name)]]))]
+    same = lambda name: plain(name) if plain(name) in KNOWN_METADATA else bare(name)  # CD4+ is not CD4-
+    taken, notes = {same(name): name for name in reversed([*metadata])}, []
+    taken |= {same(name): name for name in Named(metadata).values()} | {same(name): name for name in chosen}
+    texts = {name: _text(metadata[name]) for name in metadata if taken[same(name)] != name}
+    others = [name for name, text in texts.items() if not text.equals(_text(metadata[taken[same(name)]]))]
     for name in others:
         standard = _standard_of(name)
         advice = f"--{standard}-column chooses" if standard else "rename the one to keep"
-        notes.append(f"{listed([taken[plain(name)]])} is read; {listed([name])}, the same name but for its spelling, holds other values and is left out ({advice}).")
+        notes.append(f"{listed([taken[same(name)]])} is read; {listed([name])}, the same name but for its spelling, holds other values and is left out ({advice}).")
     return metadata.drop(columns=others), notes
 
 

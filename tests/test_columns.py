@@ -281,3 +281,21 @@ def test_two_spellings_that_fill_each_other_are_one_column(spelling):
 def test_a_time_in_minutes_is_one():
     read = profiles_from_table(table(FAMILIES["network"], Metadata_time_min=90), "t", time="time_min")
     assert set(read.obs["time"]) == {1.5}
+
+
+def test_number_columns_known_as_metadata_are_listed_too():
+    parts = parts_from_table(table(FAMILIES["network"], AUC=0.5, rep=1, Metadata_rep2=1))
+    assert parts.aside == {"what describes the profile": ["AUC", "rep"]} and parts.notes == []
+    assert parts_from_table(table(["AUC", "IC50", "slope"]), wanted=Wanted(("AUC", "IC50"))).features == ["AUC", "IC50"]
+
+
+def test_names_that_only_marks_or_foreign_letters_tell_apart_are_two():
+    frame = table(FAMILIES["network"], **{"Metadata_CD4+": "a", "Metadata_CD4-": "b", "Metadata_濃度": "c", "Metadata_温度": "d"})
+    read = profiles_from_table(frame, "t")
+    assert {"Metadata_CD4+", "Metadata_CD4-", "Metadata_濃度", "Metadata_温度"} <= set(read.obs) and read.uns["cpvae"]["notes"] == profiles_from_table(table(FAMILIES["network"]), "t").uns["cpvae"]["notes"]
+
+
+@pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
+def test_a_name_that_ends_early_is_read(kind, tmp_path):
+    names = [*FAMILIES["CellProfiler"], "Cells_AreaShape", "Cells_Neighbors"]
+    assert read_as(kind, table(names), tmp_path).features == names
