@@ -673,8 +673,8 @@ def _mended(raw, separator=""):
 # %% ../nbs/00_data.ipynb #118119a6
 _BROAD_BATCH = re.compile(r"(BRD-[A-Z]\d{8})-[^|+;,_&\s]*")
 _IDENTITIES = (  # what a key looks like -> columns that hold it
-    (re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"), ("inchikey", "inchi_key")),
-    (re.compile(r"BRD-[A-Z]\d{8}"), ("broad_sample", "broad_id", "pert_id")),
+    (r"[A-Z]{14}-[A-Z]{10}-[A-Z]", ("inchikey", "inchi_key")),
+    (r"BRD-[A-Z]\d{8}", ("broad_sample", "broad_id", "pert_id")),
 )
 # No names, but numbers of a registry, which keeps them apart.
 _REGISTERED = ("broad_sample", "broad_id", "pert_id", "jcp2022", "drugbank_id", "inchikey")
@@ -689,9 +689,10 @@ def _keys_of(metadata, names):
     for form, sources in _IDENTITIES:
         columns = [] if names.str.fullmatch(form).any() else filter(None, dict.fromkeys(map(present.get, sources)))
         for column in columns:
-            found = _text(metadata[column])[names.index].str.extract(f"^({form.pattern})")[0]
+            found = _text(metadata[column])[names.index].str.extract(f"^({form})")[0]
             pairs = pd.DataFrame({"name": names, column: found}).dropna().drop_duplicates()
-            keys = keys.join(pairs[~pairs["name"].duplicated(keep=False)].set_index("name"))
+            own = pairs[~pairs["name"].duplicated(keep=False)].set_index("name")[column]
+            keys[column] = own.reindex(keys.index)
     return keys
 
 # %% ../nbs/00_data.ipynb #8119a6n1
