@@ -77,25 +77,32 @@ def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:  # the 
     return error
 
 
+_GOING_ON = []  # how to go on after an interrupt, while a command runs; said once
+
+
 @contextmanager
 def refusing(
     debug: bool = False,  # show the traceback
     interrupted: str = "the same command starts anew",  # how to go on after an interrupt
 ) -> Iterator[None]:  # a context in which errors end the program in one line
     "Turn errors into one line on stderr: exit code 2 for what a user can mend, 1 for a defect, 128 and the signal's number for an interrupt."
+    _GOING_ON.append(interrupted)
     try:
         yield
     except (typer.Exit, typer.Abort):
         raise
     except (Exception, KeyboardInterrupt) as error:
         if stop := _interrupt(error):
-            typer.echo(f"cpvae: interrupted; {interrupted}", err=True)
+            if _GOING_ON:
+                typer.echo(f"cpvae: interrupted; {_GOING_ON.pop()}", err=True)
             raise typer.Exit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
         if debug:
             traceback.print_exc()
         text = _advice(error) or f"{error} (a defect of cpvae: {type(error).__name__}; --debug shows where)"
         typer.echo(f"cpvae: {' '.join(text.split())}", err=True)
         raise typer.Exit(2 if _advice(error) else 1) from None
+    finally:
+        _GOING_ON.clear()
 
 # %% ../nbs/10_cli.ipynb #bf9c3649
 class _Lasting(io.FileIO):
@@ -141,7 +148,8 @@ def _leave(code: int) -> None:
 
 def _overdue(code):
     "Leave without waiting any longer."
-    os.write(2, f"cpvae: interrupted; of a run, {RESUMABLE}\n".encode())
+    if _GOING_ON:
+        os.write(2, f"cpvae: interrupted; {_GOING_ON.pop()}\n".encode())
     _leave(code)
 
 

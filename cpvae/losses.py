@@ -33,11 +33,11 @@ def gaussian_nll(
 
 # %% ../nbs/01_losses.ipynb #28d1ab21
 def mean_gaussian_nll(
-    error: Tensor,  # `[G]` mean squared error of each feature over a batch
-    logvar: Tensor,  # `[G]` log variances of the decoder's noise (natural log)
-) -> Tensor:  # scalar: mean negative log density a profile, nats
+    error: Tensor,  # `[G]` mean squared error of each feature over a batch; or `[K,G]`, of K models
+    logvar: Tensor,  # log variances of the decoder's noise (natural log), in the same shape
+) -> Tensor:  # scalar: mean negative log density a profile, nats; or `[K]`
     "Mean of `gaussian_nll` over a batch, from the features' errors."
-    return 0.5 * (error * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum()
+    return 0.5 * (error * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum(-1)
 
 # %% ../nbs/01_losses.ipynb #26e59be7
 def kl_unit_normal(
@@ -82,11 +82,11 @@ def bandwidth(
 
 # %% ../nbs/01_losses.ipynb #d460d4a4
 def total_loss(
-    reconstruction: Tensor,  # `[B]` `sse` or `gaussian_nll` of each profile, or their mean
-    kl: Tensor,  # `[B]` divergence of each profile, nats, or their mean
-    discrepancy: Tensor,  # scalar: `mmd` of the batch's codes
+    reconstruction: Tensor,  # scalar: mean of `sse` or of `gaussian_nll` over profiles; or `[K]`, of K models
+    kl: Tensor,  # the mean divergence, nats, in the same shape
+    discrepancy: Tensor,  # `mmd` of the batch's codes, in the same shape
     beta: float,  # weight of the KL divergence; 1 is the evidence lower bound when the reconstruction is a `gaussian_nll`
     mmd_weight: float,  # λ, weight of the MMD
-) -> Tensor:  # scalar: mean loss a profile
-    "Weighted sum of the parts, averaged over profiles."
-    return reconstruction.mean() + beta * kl.mean() + mmd_weight * discrepancy
+) -> Tensor:  # mean loss a profile, in the same shape
+    "Weighted sum of the parts, each a mean over profiles."
+    return reconstruction + beta * kl + mmd_weight * discrepancy

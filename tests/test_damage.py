@@ -431,3 +431,19 @@ def test_an_interrupt_that_a_library_wraps_is_an_interrupt(capsys):
         except KeyboardInterrupt as error:
             raise ImportError("half imported") from error
     assert ended.value.exit_code == 143 and capsys.readouterr().err == "cpvae: interrupted; go on\n"
+
+
+def test_an_end_that_takes_too_long_is_cut_short_with_the_same_line(capfd, monkeypatch):
+    import typer
+
+    from cpvae import cli
+
+    left = []
+    monkeypatch.setattr(cli, "_leave", left.append)
+    with cli.refusing(interrupted="go on"):
+        cli._overdue(143)  # what the timer does
+    assert left == [143] and capfd.readouterr().err == "cpvae: interrupted; go on\n"
+    with pytest.raises(typer.Exit), cli.refusing(interrupted="go on"):
+        raise KeyboardInterrupt(15)
+    cli._overdue(143)  # the line has been said, and something else took long
+    assert capfd.readouterr().err == "cpvae: interrupted; go on\n"
