@@ -6,14 +6,10 @@ timed on so many relabellings as take about ten seconds and scaled up.
 """
 
 import argparse
-import csv
-import datetime
-import os
-import platform
 import resource
+import sys
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +22,9 @@ from cpvae.lsa import correlate, global_mean, latent_groups, prepare
 from cpvae.models import make_vae
 from cpvae.nulls import common_path, compound_blocks, null_strata, permutation_tests, remove_common
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tools"))
+from provenance import machine, write_table  # noqa: E402
 
 
 def table(n_compounds=1570, n_doses=6, n_features=588, n_pairs=84, n_controls=948, seed=0):
@@ -95,12 +93,12 @@ def main():
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + (jobs > 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
             rows.append(dict(model=name, jobs=jobs, seconds=round(seconds, 1), loop_seconds=round(one), ratio=round(one / seconds), peak_mib=round(peak / 1024)))
             print(*rows[-1].values(), sep="  ", flush=True)
-    where = f"{datetime.date.today()}; {os.cpu_count()} cores ({platform.machine()}); {platform.system()}; Python {platform.python_version()}; " + ", ".join(f"{p} {version(p)}" for p in ("cpvae", "torch", "numpy"))
-    with given.out.open("w", encoding="utf-8", newline="") as file:
-        print(f"# {where}; {given.permutations:,} relabellings of {pairs} pairs, {profiles.n_obs:,} x {profiles.n_vars}; load at the end {os.getloadavg()[1]:.1f}", file=file)
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    settings = {
+        "relabellings": given.permutations, "pairs": pairs,
+        "profiles": f"{profiles.n_obs:,} x {profiles.n_vars}",
+    }
+    where = dict(folder=given.out.parent, settings=settings | machine())
+    write_table(given.out.stem, pd.DataFrame(rows), **where)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ The table goes to benchmarks/reading.csv.
 """
 
 import argparse
-import csv
-import datetime
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -200,12 +197,21 @@ def main() -> None:
                 seconds = [run["seconds"] for run in runs]
                 table.append([what, reader, "x".join(map(str, runs[0]["shape"])), round(statistics.median(seconds), 2), round(min(seconds), 2), round(max(run["peak"] for run in runs))])
                 print(*table[-1], sep="  ", flush=True)
-    versions = [f"{package} {version(sys.executable, package)}" for package in ("cpvae", "pandas", "numpy", "pyarrow", "h5py", "anndata", "pycytominer")]
-    versions += [f"cmapPy {version(other, 'cmapPy')} (pandas {version(other, 'pandas')})"] if other else []
-    where = f"{datetime.date.today()}; {os.cpu_count()} cores; {platform.system()}; Python {platform.python_version()}; {', '.join(versions)}"
-    with given.out.open("w", encoding="utf-8", newline="") as file:
-        print(f"# {where}; seconds: median and least of {given.repeats}, each in a process of its own, file in the page cache; load at the end {os.getloadavg()[1]:.1f}", file=file)
-        csv.writer(file, lineterminator="\n").writerows([["what", "reader", "read", "seconds", "least", "peak_MiB"], *table])
+    import pandas as pd
+
+    sys.path.insert(0, str(HERE.parent / "tools"))
+    from provenance import machine, write_table
+
+    settings = {
+        "repeats": given.repeats, "seconds": "median and least", "each": "in a process of its own",
+        "file": "in the page cache",
+    }
+    if other:
+        settings["cmapPy"] = f"{version(other, 'cmapPy')} (pandas {version(other, 'pandas')})"
+    columns = ["what", "reader", "read", "seconds", "least", "peak_MiB"]
+    where = dict(folder=given.out.parent, settings=settings | machine())
+    packages = ("pyarrow", "h5py", "anndata", "pycytominer")
+    write_table(given.out.stem, pd.DataFrame(table, columns=columns), packages=packages, **where)
     print(given.out.read_text(encoding="utf-8"))
 
 

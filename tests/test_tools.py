@@ -213,8 +213,8 @@ def test_both_ends_of_the_bounds():
 
 
 def test_a_table_made_anew_is_compared_by_numbers_and_words():
-    old = pd.DataFrame({"pair": ["a|b", "c|d"], "l2": [10.0, 5.0], "zero": [0.0, 0.0], "gap": [np.nan, 1.0], "created": "2020-01-01"})
-    assert paper.difference(old, old.assign(created="2021-01-01")) == 0
+    old = pd.DataFrame({"pair": ["a|b", "c|d"], "l2": [10.0, 5.0], "zero": [0.0, 0.0], "gap": [np.nan, 1.0], "seconds": 1.5})
+    assert paper.difference(old, old.assign(seconds=2.5)) == 0
     assert np.isclose(paper.difference(old, old.assign(l2=[10.0, 5.01])), 0.001)
     for wrong in (old[::-1].reset_index(drop=True), old[:1], old.drop(columns="l2"), old.assign(gap=[1.0, 1.0]), old.assign(zero=[0.0, 0.1]), old.assign(pair=["a|b", "c|e"])):
         assert paper.difference(old, wrong) == np.inf

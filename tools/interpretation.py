@@ -13,16 +13,13 @@ nbs/results/interpretation_association.csv    seed 0: what each latent follows
 nbs/results/interpretation_stability.csv      U2OS: every ordered pair of fits of one kind; `pca` refitted to compounds drawn with replacement
 """
 
-import hashlib
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from performance import TABLES
-from project import ROOT
+from project import TABLES
+from provenance import write_table
 from sklearn.decomposition import PCA
 
 from cpvae.data import read_profiles
@@ -32,6 +29,8 @@ from cpvae.models import latent_units, make_vae, posterior
 from cpvae.pipeline import RunConfig, prepare_profiles
 
 VAES = ("vanilla", "beta", "mmd")
+PERMUTATIONS = 199  # of what a latent follows
+MANY = ("latents", "entanglement", "distinct", "stability")  # tables of every seed
 
 
 def drawn(x: np.ndarray, compounds: pd.Series, seed: int) -> np.ndarray:
@@ -67,6 +66,12 @@ def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+def settings(key: str, seeds: int) -> dict:
+    "What a table's provenance says of how it was made."
+    found = {"variants": VAES, "latent units": 10, "seeds": {"u2os": seeds, "l1000": 1}}
+    return found | ({"permutations": PERMUTATIONS} if key == "association" else {})
+
+
 if __name__ == "__main__":
     folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
     kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
@@ -75,17 +80,17 @@ if __name__ == "__main__":
         profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
         x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
         train, valid = x[part == "train"], x[part == "valid"]
-        source = dict(table=name, preset=preset, created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), sha256=hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16])
 
-        def keep(key, table, source=source, **about):
-            found.setdefault(key, []).append(table.assign(**about, **source))
+        def keep(key, table, name=name, preset=preset, **about):
+            found.setdefault(key, []).append(table.assign(**about, table=name, preset=preset))
 
         fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, checkpoints=kept and kept / f"{name}-{preset}", jobs=1)
         for (model, seed), fit in fitted.items():
             keep("latents", latent_table(fit, train), model=model, seed=seed)
             keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
             if seed == 0:
-                keep("association", association_table(latent_means(fit, x), profiles, 199), model=model)
+                follows = association_table(latent_means(fit, x), profiles, PERMUTATIONS)
+                keep("association", follows, model=model)
                 if name == "l1000":
                     keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
                 else:
@@ -99,7 +104,9 @@ if __name__ == "__main__":
                 keep("stability", stability_table(fits, train, groups), model=model)
         for key, tables in found.items():
             table = pd.concat(tables, ignore_index=True)
-            first, last = ["table", "preset", "model", *(c for c in ("seed", "by") if c in table)], ["created", "cpvae", "sha256"]
-            table = table[first + [c for c in table if c not in first + last] + last]
-            table.to_csv(ROOT / "nbs" / "results" / f"interpretation_{key}.csv", index=False, float_format="%.4g", lineterminator="\n")
+            first = ["table", "preset", "model", *(c for c in ("seed", "by") if c in table)]
+            table = table[first + [c for c in table if c not in first]]
+            read = [folder / TABLES[n][0] for n in table["table"].unique()]
+            how = dict(settings=settings(key, seeds), seeds=range(seeds if key in MANY else 1))
+            write_table(f"interpretation_{key}", table, sources=read, digits=4, **how)
         print(name, preset, "done", flush=True)

@@ -7,17 +7,15 @@ nbs/results/rebuild.csv   FVU of each variant under both presets, and of PCA wit
 nbs/results/ablation.csv  FVU of the vanilla VAE (of the MMD-VAE, where its kernel is in question) with one choice of the recommended preset changed
 """
 
-import hashlib
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT
+from project import TABLES
+from provenance import write_table
 from sklearn.decomposition import PCA
 
 from cpvae.data import read_profiles
@@ -27,9 +25,9 @@ from cpvae.models import make_vae
 from cpvae.pipeline import PREPARATION, RunConfig, prepare_profiles
 from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
 
-TABLES = {"u2os": ("cell_injury_u2os_8298x346.parquet", {}), "l1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
 SEEDS = range(5)
 VARIANTS = ("vanilla", "beta", "mmd")
+COMPONENTS = (5, 10, 20, 50, 65)  # of PCA
 
 # One choice of the recommended preset changed at a time: name to variant and parameters.
 ABLATION = {
@@ -49,6 +47,10 @@ ABLATION = {
     "MMD, the authors' kernel": ("mmd", dict(kernel="chow2022")),
 }
 SMALL = ("recommended", "one hidden layer of 250", "KL warm-up", "last epoch")
+SETTINGS = {
+    "rebuild": {"split": "compound", "variants": VARIANTS, "PCA": COMPONENTS},
+    "ablation": {"split": "compound", "changed": ABLATION, "changed in l1000": SMALL},
+}
 
 
 def prepared(folder: Path, name: str, processing: str, seed: int):
@@ -86,7 +88,9 @@ def rebuild(folder: Path) -> list[dict]:
                     model = make_vae(variant, preset, n_latent=n_latent, random_state=seed)
                     jobs.append((name, processing, seed, model, dict(preset=preset.split("-")[0], model=variant, n_latent=n_latent)))
         for processing in ("recommended", "chow2022"):
-            jobs += [(name, processing, seed, PCA(k), dict(preset="", model="pca", n_latent=k)) for k in (5, 10, 20, 50, 65)]
+            for k in COMPONENTS:
+                label = dict(preset="", model="pca", n_latent=k)
+                jobs.append((name, processing, seed, PCA(k), label))
     return [delayed(score)(folder, *job) for job in jobs]
 
 
@@ -100,9 +104,8 @@ def ablation(folder: Path) -> list[dict]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for name in sys.argv[2:] or ("rebuild", "ablation"):
+    sources = [folder / file for file, _ in TABLES.values()]
+    for name in sys.argv[2:] or SETTINGS:
         table = pd.DataFrame(Parallel(n_jobs=-1, verbose=1)(globals()[name](folder)))
-        files = {n: hashlib.sha256((folder / f).read_bytes()).hexdigest()[:16] for n, (f, _) in TABLES.items()}
-        table = table.assign(sha256=table.table.map(files), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-        table.to_csv(ROOT / "nbs" / "results" / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+        write_table(name, table, sources=sources, settings=SETTINGS[name], seeds=SEEDS)
         print(table.groupby([c for c in ("table", "processing", "preset", "model", "n_latent", "changed") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())

@@ -4,34 +4,37 @@ Three thousand six hundred pairs a world, in 24 tables (48 of the reference worl
 399 permutations of each null.
 """
 
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT
+from provenance import write_table
 from scipy.stats import kstest
 from sklearn.preprocessing import FunctionTransformer
 
 from cpvae.nulls import WORLDS, null_p_values, silent_world
 
+# Tables of each world, pairs of a table, and seeds of the tables.
+SEEDS = {world: range(100, 148 if world == "reference" else 124) for world in WORLDS}
+PAIRS = {world: 75 if world == "reference" else 150 for world in WORLDS}
+
 
 def one(world: str, seed: int) -> pd.DataFrame:
     "p-values of one table."
-    n_pairs = 75 if world == "reference" else 150
-    found = null_p_values(silent_world(world, seed, n_pairs), FunctionTransformer())
+    found = null_p_values(silent_world(world, seed, PAIRS[world]), FunctionTransformer())
     return found.drop(columns="pair").melt(var_name="null", value_name="p").assign(world=world)
 
 
 if __name__ == "__main__":
-    tasks = [(world, seed) for world in WORLDS for seed in range(100, 148 if world == "reference" else 124)]
+    tasks = [(world, seed) for world in WORLDS for seed in SEEDS[world]]
     p = pd.concat(Parallel(n_jobs=-1)(delayed(one)(*task) for task in tasks))
     rows = []
     for (world, null), v in p.groupby(["world", "null"], sort=False).p:
         counts = np.histogram(v, np.linspace(0, 1, 21) + 1e-9 * np.r_[-1, np.ones(20)])[0]
         rows.append({"world": world, "null": null, "pairs": len(v), "rate": (v <= 0.05).mean(), "ks_p": kstest(v, "uniform").pvalue, "share_above_95": (v > 0.95).mean()}
                     | {f"bin_{i:02d}": n for i, n in enumerate(counts)})
-    table = pd.DataFrame(rows).assign(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-    table.to_csv(ROOT / "nbs" / "results" / "null_validity.csv", index=False, float_format="%.5g", lineterminator="\n")
+    table = pd.DataFrame(rows)
+    worlds = {w: {"tables": len(SEEDS[w]), "pairs of each": PAIRS[w]} for w in WORLDS}
+    every = sorted({seed for seeds in SEEDS.values() for seed in seeds})
+    write_table("null_validity", table, settings={"worlds": worlds}, seeds=every)
     print(table.pivot(index="world", columns="null", values="rate").round(3), table.pivot(index="world", columns="null", values="ks_p").round(3), sep="\n")

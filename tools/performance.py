@@ -10,15 +10,13 @@ nbs/results/lsa_TABLE_apart.csv     a row a VAE and pair: scores by models that 
 nbs/results/lsa_TABLE_null.csv      L2 and cosine under the real labels (permutation 0) and under the first ten relabellings
 """
 
-import hashlib
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from project import ROOT
+from project import MAP, TABLES
+from provenance import write_table
 from sklearn.decomposition import PCA
 
 from cpvae.data import evaluable_pairs, read_profiles
@@ -31,15 +29,14 @@ from cpvae.prediction import leave_pairs_out, scale_without
 from cpvae.preprocessing import drop_copies
 from cpvae.scoreboard import lsa_table, predict_all, score_states
 
-TABLES = {"u2os": ("cell_injury_u2os_8298x346.parquet", {}), "l1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
-
-MAP = "repurposing_info_external_moa_map_resolved.tsv"  # gives targets; mechanisms stay as the tables have them
+VAES = ("vanilla", "beta", "mmd")
+PERMUTATIONS, FEWER, KEPT = 10_000, 1_000, 10  # models saw everything, or no pair; in the file
 
 
 def scored(profiles, n_permutations: int):
     "Fit the three VAEs and PCA to the training part and score every pair."
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
-    asked = {v: make_vae(v, random_state=0) for v in ("vanilla", "beta", "mmd")} | {"pca": PCA(10, random_state=0)}
+    asked = {v: make_vae(v, random_state=0) for v in VAES} | {"pca": PCA(10, random_state=0)}
     return lsa_table(fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1), profiles, n_permutations)
 
 
@@ -51,7 +48,8 @@ def apart(profiles, sets, strict: bool):
     of = {p.name: p for p in arithmetic.pairs}
     arithmetic = replace(arithmetic, pairs=tuple(of[name] for name in wanted))
     groups = [[wanted.index(name) for name in some] for some in sets]
-    fitted, found = leave_pairs_out({v: make_vae(v, random_state=0) for v in ("vanilla", "beta", "mmd")}, ready, arithmetic.pairs, groups, strict, jobs=-1), []
+    asked, found = {v: make_vae(v, random_state=0) for v in VAES}, []
+    fitted = leave_pairs_out(asked, ready, arithmetic.pairs, groups, strict, jobs=-1)
     for name, own in fitted.items():
         states, _, latents = predict_all(own, arithmetic, ready)
         scores = score_states(states, arithmetic).rename_axis("pair").reset_index().assign(model=name)
@@ -63,22 +61,27 @@ def apart(profiles, sets, strict: bool):
 
 
 if __name__ == "__main__":
-    folder, keep = Path(sys.argv[1]), dict(index=False, float_format="%.4g", lineterminator="\n")
+    folder, seen = Path(sys.argv[1]), {"models": (*VAES, "pca"), "preset": "recommended"}
     for name, (file, how) in TABLES.items():
-        table, out = read_profiles(folder / file, **how), ROOT / "nbs" / "results"
+        table = read_profiles(folder / file, **how)  # its mechanisms stay; the map gives targets
         table.obs["target"] = read_profiles(folder / file, moa_table=folder / MAP, **how).obs["target"]
-        source = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), sha256=hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16])
-        full, null = scored(prepare_profiles(table, RunConfig()), 10_000)
-        full.assign(**source).to_csv(out / f"lsa_{name}.csv", **keep)
-        null[null["permutation"] <= 10].assign(**source).to_csv(out / f"lsa_{name}_null.csv", **keep)
+        about = dict(sources=[folder / file, folder / MAP], seeds=[0], digits=4)
+        full, null = scored(prepare_profiles(table, RunConfig()), PERMUTATIONS)
+        most = seen | {"permutations": PERMUTATIONS}
+        write_table(f"lsa_{name}", full, settings=most, **about)
+        few = null[null["permutation"] <= KEPT]
+        write_table(f"lsa_{name}_null", few, settings=most | {"permutations kept": KEPT}, **about)
         print(name, "scored", flush=True)
         pairs = tuple("|".join(p) for p in evaluable_pairs(table))
-        lsa, _ = scored(prepare_profiles(table, RunConfig(leave_out=pairs)), 1_000)
-        lsa.assign(**source).to_csv(out / f"lsa_{name}_left_out.csv", **keep)
+        lsa, _ = scored(prepare_profiles(table, RunConfig(leave_out=pairs)), FEWER)
+        fewer = seen | {"permutations": FEWER, "left out": "all pairs"}
+        write_table(f"lsa_{name}_left_out", lsa, settings=fewer, **about)
         print(name, "left out", flush=True)
         best, plain = full[full["model"] == "mmd"].sort_values("z10")["pair"].tolist(), drop_copies(table)
         middle = len(best) // 2 - 2
         fives = [best] if len(best) == 5 else [best[:5], best[middle : middle + 5]]
         ways = {"one": apart(plain, [[pair] for pair in best], False), "five": apart(plain, fives, True)}
-        pd.concat([t.assign(left_out=way) for way, t in ways.items()]).assign(**source).to_csv(out / f"lsa_{name}_apart.csv", **keep)
+        every = pd.concat([t.assign(left_out=way) for way, t in ways.items()])
+        left_out = {"models": VAES, "left out": [*ways]}
+        write_table(f"lsa_{name}_apart", every, settings=seen | left_out, **about)
         print(name, "apart", flush=True)

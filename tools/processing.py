@@ -5,17 +5,14 @@ authors' and then centred, and split either way.
 Writes nbs/results/processing.csv, which 09_pipeline reads and draws, because the table itself is not in the repository.
 """
 
-import hashlib
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT
+from provenance import write_table
 
 from cpvae.data import read_profiles
 from cpvae.scoreboard import lsa_table
@@ -25,6 +22,7 @@ from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_
 
 SEEDS = range(5)
 PROCESSING = ("chow2022", "chow2022, centred", "recommended")
+SPLITS, MODELS, PERMUTATIONS = ("rows", "compound"), ("pca", "beta"), 100
 
 
 def processed(path: Path, processing: str, by: str, seed: int):
@@ -48,10 +46,11 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
     shared = profiles.var_names[profiles.var_names.isin(processed(path, "chow2022", by, seed).var_names)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
-    for name in ("pca", "beta"):
+    for name in MODELS:
         model = fit_one(make_model(name, profiles, RunConfig(seed=seed)), x[part == "train"], x[part == "valid"])
         fvu = feature_fvu(profiles, test, np.asarray(model.inverse_transform(model.transform(x[test]))))[shared]
-        lsa = lsa_table({name: model}, profiles, n_permutations=100, seed=seed)[0].query("model == @name")
+        lsa, _ = lsa_table({name: model}, profiles, n_permutations=PERMUTATIONS, seed=seed)
+        lsa = lsa.query("model == @name")
         rows.append(dict(processing=processing, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
                          fvu=fvu.mean(), pairs=len(lsa), mismatch_r=lsa.mismatch_r.mean(), delta_pearson=lsa.delta_pearson.mean()))
     return rows
@@ -59,8 +58,10 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in product(PROCESSING, ("rows", "compound"), SEEDS))
+    cells = product(PROCESSING, SPLITS, SEEDS)
+    done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in cells)
     table = pd.DataFrame(sum(done, []))
-    table = table.assign(source=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-    table.to_csv(ROOT / "nbs" / "results" / "processing.csv", index=False, float_format="%.5g", lineterminator="\n")
+    settings = {"processing": PROCESSING, "splits": SPLITS, "models": MODELS}
+    settings |= {"permutations": PERMUTATIONS}
+    write_table("processing", table, sources=[path], settings=settings, seeds=SEEDS)
     print(table.groupby(["model", "processing", "split"])[["fvu", "mismatch_r", "delta_pearson"]].agg(["mean", "std"]).round(3).to_string())

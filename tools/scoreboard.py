@@ -8,15 +8,13 @@ nbs/results/scoreboard.csv        a row a table, way of leaving out, predictor a
 nbs/results/scoreboard_pairs.csv  a row a pair: compounds, shared targets, agreement of replicates
 """
 
-import hashlib
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT
+from project import ROOT, TABLES
+from provenance import write_table
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
@@ -30,8 +28,8 @@ from cpvae.prediction import leave_pairs_out, predict_by, regressed_codes, scale
 from cpvae.preprocessing import drop_copies
 from cpvae.scoreboard import describe_pairs, predict_all, score_table
 
-TABLES = {"U2OS": ("cell_injury_u2os_8298x346.parquet", {}), "L1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
 SEEDS = {"pairs": range(5), "nothing": range(2), "strict": range(2)}  # by what is left out
+PERMUTATIONS = 10_000
 SCORES = "l2 delta_pearson delta_pearson_mean mismatch_r rank ap scale beats_both_parents".split()
 ABOUT = "n_compounds_a n_compounds_b n_compounds_ab target_overlap replicate_r split_half_r".split()
 
@@ -46,7 +44,7 @@ def models(table: str, seed: int) -> dict:
 
 def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     "Scores of every predictor and pair, and p-values of arithmetic."
-    file, how = TABLES[table]
+    file, how = TABLES[table.lower()]
     profiles = drop_copies(read_profiles(folder / file, **how))
     ready = scale_without(profiles, evaluable_pairs(profiles), way == "strict", seed=seed)
     arithmetic = prepare(ready)
@@ -68,7 +66,8 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     scores = score_table(states, arithmetic)
     if way == "pairs" and seed == 0:
         latents = {name: predicted[name][2] for name in ("vanilla", "beta", "mmd", "pca", "additive_input")}
-        tests, _ = permutation_tests({name: fitted[name] for name in latents}, latents, arithmetic, ready, 10_000, seed, ("matched",), jobs=-1)
+        own, how = {name: fitted[name] for name in latents}, (PERMUTATIONS, seed, ("matched",))
+        tests, _ = permutation_tests(own, latents, arithmetic, ready, *how, jobs=-1)
         scores = scores.merge(tests, on=["model", "pair"], how="left")
     print(table, seed, way, flush=True)
     about = describe_pairs(arithmetic, ready, seed)[["pair", *ABOUT]]
@@ -77,16 +76,19 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    every = pd.concat([one(folder, t, s, w) for t in TABLES for w, seeds in SEEDS.items() for s in seeds], ignore_index=True)
+    tasks = [(t.upper(), s, way) for t in TABLES for way, seeds in SEEDS.items() for s in seeds]
+    every = pd.concat([one(folder, *task) for task in tasks], ignore_index=True)
     (ROOT / "results").mkdir(exist_ok=True)
     every.to_parquet(ROOT / "results" / "scoreboard_seeds.parquet")  # every seed, for other questions
     keys, baseline = ["table", "left_out", "model", "space", "pair"], (every["space"] == "input") | (every["model"] == "mechanism_blind")
     about = every.drop_duplicates(["table", "pair"])[["table", "pair", *ABOUT]]
-    about.to_csv(ROOT / "nbs" / "results" / "scoreboard_pairs.csv", index=False, float_format="%.4g", lineterminator="\n")
+    read = dict(sources=[folder / file for file, _ in TABLES.values()])
+    write_table("scoreboard_pairs", about, digits=4, settings={}, seeds=[0], **read)
     every = every[(every["left_out"] == "pairs") | ~baseline]
     by = every.astype({"beats_both_parents": float}).groupby(keys, sort=False)
     means = by[[*SCORES, "cosine", "effect", "p_matched", "p_floor"]].mean().assign(mismatch_r_sd=by.mismatch_r.std()).reset_index()
-    files = {t: hashlib.sha256((folder / f).read_bytes()).hexdigest()[:16] for t, (f, _) in TABLES.items()}
-    means = means.assign(seeds=means.left_out.map({w: len(v) for w, v in SEEDS.items()}), sha256=means.table.map(files), created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-    means.to_csv(ROOT / "nbs" / "results" / "scoreboard.csv", index=False, float_format="%.3g", lineterminator="\n")
+    means = means.assign(seeds=means.left_out.map({w: len(v) for w, v in SEEDS.items()}))
+    settings = {"models": [*models("U2OS", 0)], "permutations": PERMUTATIONS}
+    settings |= {"seeds by what is left out": SEEDS}
+    write_table("scoreboard", means, digits=3, settings=settings, seeds=SEEDS["pairs"], **read)
     print(means.groupby(["table", "left_out", "model", "space"], sort=False)[["l2", "delta_pearson", "mismatch_r", "ap"]].mean().round(3).to_string())

@@ -6,16 +6,14 @@ fitted on its training part, which takes no labels. Compounds are dealt at rando
 held out. With analogues removed, compounds of one skeleton do not speak for each other.
 """
 
-import hashlib
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import ROOT
+from project import TABLES
+from provenance import write_table
 from sklearn.decomposition import PCA
 
 from cpvae.data import read_profiles
@@ -26,7 +24,11 @@ from cpvae.nulls import common_path
 from cpvae.pipeline import RunConfig, prepare_profiles
 from cpvae.screening import SCORES, analogues, half_whiten, hidden_second_mechanism, mechanism_members, nearest, screen, summarize_hidden
 
-TABLES = {"u2os": ("cell_injury_u2os_8298x346.parquet", {}), "l1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
+TOP = 15  # candidates kept of each table
+SETTINGS = {
+    "screening": {"models": ["PCA-10", "beta-VAE"], "methods": [*SCORES, "mean"]},
+    "screening_candidates": {"candidates": TOP},
+}
 
 
 def spaces(profiles, arithmetic) -> dict[str, np.ndarray]:
@@ -76,7 +78,7 @@ def pairs_found(arithmetic, members: pd.DataFrame, states: dict[str, np.ndarray]
     return found
 
 
-def candidates(arithmetic, near: np.ndarray, top: int = 15) -> pd.DataFrame:
+def candidates(arithmetic, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
     "The best candidates of a screen, and how many there are."
     new = screen(arithmetic, barred=near).query("not known")
     return new.head(top).assign(n_tests=len(new), n_q05=int((new["q"] < 0.05).sum()), n_p05=int((new["p"] <= 0.05).sum()))
@@ -102,15 +104,16 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
                         rows.append({"table": name, "space": space, "method": method, "analogues": "removed" if removed else "kept", "hidden": label, "part": part, "with_terms": total} | found)
     for space, method, ranked in pairs_found(arithmetic, members, states):
         rows.append({"table": name, "space": space, "method": method, "analogues": "kept", "hidden": "pair", "part": "all", "with_terms": int((members.sum(1) == 2).sum())} | summarize_hidden(ranked))
-    sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
-    about = {"sha256": sha256, "created": datetime.now(UTC).date().isoformat(), "cpvae": version("cpvae")}
-    return pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2, **about), candidates(arithmetic, near).assign(table=name, **about)
+    every = pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2)
+    return every, candidates(arithmetic, near).assign(table=name)
 
 
 if __name__ == "__main__":
-    done = [measure(Path(sys.argv[1]), name) for name in TABLES]
-    for name, parts in zip(("screening", "screening_candidates"), zip(*done, strict=True), strict=True):
-        pd.concat(parts).to_csv(ROOT / "nbs" / "results" / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+    folder = Path(sys.argv[1])
+    done = [measure(folder, name) for name in TABLES]
+    sources = [folder / file for file, _ in TABLES.values()]
+    for (name, settings), parts in zip(SETTINGS.items(), zip(*done, strict=True), strict=True):
+        write_table(name, pd.concat(parts), sources=sources, settings=settings, seeds=[0])
     table = pd.concat(found for found, _ in done)
     shown = table[(table["part"] == "all") & (table["hidden"] == "second")]
     print(shown[["table", "space", "method", "analogues", "n", "recall_1pct", "low", "high", "mrr", "gain", "gain_low", "gain_high"]].round(3).to_string(index=False))

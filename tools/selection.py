@@ -4,18 +4,16 @@ FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset pre
 fit is scored. Writes nbs/results/selection_*.csv, which 04_selection reads, checks and draws, because the tables themselves are not in the repository.
 """
 
-import hashlib
 import sys
 import warnings
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT
+from project import TABLES
+from provenance import write_table
 
 from cpvae import selection
 from cpvae.data import read_profiles
@@ -23,28 +21,34 @@ from cpvae.models import make_vae
 from cpvae.pipeline import RunConfig, prepare_profiles
 from cpvae.selection import importances, latent_curve, space_of, trials_table, tune, vae_settings, weight_curve
 
-# Name: file, how to read it, the preset of the paper's settings.
-TABLES = {
-    "U2OS": ("cell_injury_u2os_8298x346.parquet", {}, "chow2022"),
-    "L1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True}, "chow2022-l1000"),
-}
+PAPER = {"u2os": "chow2022", "l1000": "chow2022-l1000"}  # preset of the paper's settings
 BETAS = {"chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100)}
 LAMBDAS = {"chow2022": (0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7), "recommended": (0, 100, 1000)}
 SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(1)}}
-SIZES = (5, 10, 50, 150)
+SIZES, SIZE_SEEDS = (5, 10, 50, 150), range(2)
 TRIALS = 16
 SHARES = (0.25, 0.5, 0.75)  # of a trial's epochs
 BUDGET = {"chow2022": {"epochs": 30}, "recommended": {"steps": 1000}}  # of a trial, and of a fit of the latent curve
+# By table: seeds, and what was varied.
+MADE = {
+    "beta": (range(3), {"weights": BETAS, "seeds": SEEDS["beta"]}),
+    "lambda": (range(2), {"weights": LAMBDAS, "seeds": SEEDS["mmd_weight"]}),
+    "latent": (SIZE_SEEDS, {"latent units": SIZES, "budget": BUDGET["recommended"]}),
+    "trials": ([0], {"trials": TRIALS, "budget": BUDGET}),
+    "importance": ([0], {"trials": TRIALS, "budget": BUDGET}),
+    "rungs": ([0], {"trials": TRIALS, "budget": BUDGET, "shares": SHARES}),
+}
 
 
 def parts(folder: Path):
     "Each table prepared by each preset: what identifies it, training profiles, validation profiles, preset of the models."
-    for table, (name, how, paper) in TABLES.items():
+    for table, (name, how) in TABLES.items():
         for preparation in ("chow2022", "recommended"):
             profiles = prepare_profiles(read_profiles(folder / name, **how), RunConfig(preset=preparation))
             x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
-            about = {"table": table, "preparation": preparation}
-            yield about, x[split == "train"], x[split == "valid"], paper if preparation == "chow2022" else "recommended"
+            about = {"table": table.upper(), "preparation": preparation}
+            preset = PAPER[table] if preparation == "chow2022" else "recommended"
+            yield about, x[split == "train"], x[split == "valid"], preset
 
 
 def curves(prepared, which: str, grids: dict) -> pd.DataFrame:
@@ -57,7 +61,11 @@ def curves(prepared, which: str, grids: dict) -> pd.DataFrame:
 
 def latent(prepared) -> pd.DataFrame:
     "FVU against latent units, recommended preset, half of its steps."
-    return pd.concat([latent_curve(x, v, SIZES, seeds=range(2), jobs=-1, **BUDGET["recommended"]).assign(**about, n=len(x)) for about, x, v, preset in prepared if preset == "recommended"])
+    how = dict(seeds=SIZE_SEEDS, jobs=-1, **BUDGET["recommended"])
+    return pd.concat([
+        latent_curve(x, valid, SIZES, **how).assign(**about, n=len(x))
+        for about, x, valid, preset in prepared if preset == "recommended"
+    ])
 
 
 def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -95,12 +103,11 @@ def rungs(prepared) -> pd.DataFrame:
 
 def write(name: str, table: pd.DataFrame, folder: Path) -> None:
     "One table with its origin."
-    sums = {t: hashlib.sha256((folder / file).read_bytes()).hexdigest() for t, (file, _, _) in TABLES.items()}
-    origin = {"source": table["table"].map({t: file for t, (file, _, _) in TABLES.items()}), "sha256": table["table"].map(sums)}
-    table = table.assign(**origin, created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"), torch=version("torch"), optuna=version("optuna"))
-    first = ["table", "preparation"]
+    first, (seeds, settings) = ["table", "preparation"], MADE[name]
     table = table[first + [c for c in table if c not in first]]
-    table.to_csv(ROOT / "nbs" / "results" / f"selection_{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+    read = [folder / TABLES[t.lower()][0] for t in table["table"].unique()]
+    how = dict(settings=settings, seeds=seeds, packages=["optuna"])
+    write_table(f"selection_{name}", table, sources=read, **how)
     print(f"selection_{name}.csv: {len(table)} rows", flush=True)
 
 

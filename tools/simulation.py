@@ -10,21 +10,18 @@ nbs/results/features_errors.csv      error and variance of every feature, U2OS c
 nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
 nbs/results/training_curves.csv      losses by epoch, some 80 epochs a curve
 nbs/results/umap_DATASET.csv         the paper's map of test profiles, at most 300 points a cloud
-
-To keep the files small, created, cpvae and sha256 stand in the first row of each data set, preset and seed.
 """
 
 import copy
-import hashlib
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import ROOT
+from project import TABLES
+from provenance import write_table
 
 from cpvae.data import read_profiles
 from cpvae.evaluation import reconstruct, umap_table
@@ -35,9 +32,14 @@ from cpvae.pipeline import RunConfig, fit_models, make_model, prepare_profiles, 
 from cpvae.selection import loss_shares
 from cpvae.simulation import fidelity_tables
 
-U2OS, L1000 = "cell_injury_u2os_8298x346.parquet", "l1000_drugbank_1170x978.parquet"
-DATASETS = {"consensus": (U2OS, {}, {"consensus": "modz"}), "l1000": (L1000, {"zero_control": True}, {}), "u2os": (U2OS, {}, {})}
-EPOCHS = 80  # of a training curve, about
+# Name: table, settings of a run.
+DATASETS = {
+    "consensus": ("u2os", {"consensus": "modz"}),
+    "l1000": ("l1000", {}),
+    "u2os": ("u2os", {}),
+}
+PRESETS = ("recommended", "chow2022")
+EPOCHS, POINTS = 80, 300  # of a training curve, about; of a cloud of a map
 
 
 def table1(fitted, profiles) -> pd.DataFrame:
@@ -87,14 +89,16 @@ def seen_once(config, profiles, dataset: str, fitted):
         if dataset == "consensus":
             yield "features_errors", errors.drop(columns=["compartment", "channel"])
     embedded = umap_table({(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800)
-    yield f"umap_{dataset}", embedded.sample(frac=1, random_state=0).groupby(["model", "kind"]).head(300).drop(columns="shuffled")
+    mixed = embedded.sample(frac=1, random_state=0).groupby(["model", "kind"])
+    yield f"umap_{dataset}", mixed.head(POINTS).drop(columns="shuffled")
 
 
-def measured(dataset: str, preset: str, file: Path, seed: int):
+def measured(dataset: str, preset: str, folder: Path, seed: int):
     "The tables of one data set, preset and seed: name, rows."
-    _, how, settings = DATASETS[dataset]
+    name, settings = DATASETS[dataset]
+    file, how = TABLES[name]
     config = RunConfig(preset=preset, **settings)
-    profiles = prepare_profiles(read_profiles(file, **how), config)
+    profiles = prepare_profiles(read_profiles(folder / file, **how), config)
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     if seed == 0:
         fitted = fit_models(profiles, config)
@@ -109,15 +113,23 @@ def measured(dataset: str, preset: str, file: Path, seed: int):
         yield "simulation_spread", spread
 
 
+def settings(name: str, datasets: list[str]) -> dict:
+    "What a table's provenance says of how it was made."
+    found = {"presets": PRESETS, "datasets": {d: DATASETS[d][1] for d in datasets}}
+    more = {"training_curves": {"epochs, about": EPOCHS}}
+    return found | more.get(name, {"points of a cloud": POINTS} if name.startswith("umap_") else {})
+
+
 if __name__ == "__main__":
-    folder, n_seeds, out = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, ROOT / "nbs" / "results"
-    source, parts = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae")), {}
-    for seed, dataset, preset in product(range(n_seeds), DATASETS, ("recommended", "chow2022")):
-        file = folder / DATASETS[dataset][0]
-        about = source | dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:16])
-        for name, table in measured(dataset, preset, file, seed):
-            marked = table.assign(dataset=dataset, preset=preset).reset_index(drop=True)
-            parts.setdefault(name, []).append(marked.join(pd.DataFrame(about, index=[0])))
+    folder, n_seeds, parts = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, {}
+    for seed, dataset, preset in product(range(n_seeds), DATASETS, PRESETS):
+        for name, table in measured(dataset, preset, folder, seed):
+            parts.setdefault(name, []).append(table.assign(dataset=dataset, preset=preset))
         for name, each in parts.items():
-            pd.concat(each).to_csv(out / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+            table = pd.concat(each)
+            datasets = [*table["dataset"].unique()]
+            read = [folder / TABLES[DATASETS[d][0]][0] for d in datasets]
+            seeds = range(seed + 1 if name == "simulation_fidelity" else 1)
+            how = dict(settings=settings(name, datasets), seeds=seeds, digits=4)
+            write_table(name, table, sources=read, **how)
         print(datetime.now(UTC).time().isoformat("seconds"), dataset, preset, f"seed {seed} measured", flush=True)

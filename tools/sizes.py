@@ -4,21 +4,18 @@ DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub
 reads: profiles, compounds, mechanisms, features kept by either preset, and the parts of the paper's split and of ours over five seeds. Half a minute.
 """
 
-import hashlib
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from project import ROOT
+from project import MAP, TABLES
+from provenance import write_table
 
 from cpvae.containers import read_table
 from cpvae.data import describe_profiles, mend_moa, read_profiles, row_digests
 from cpvae.preprocessing import SELECTION, drop_copies, select_features, split_profiles
 
-TABLES = {"U2OS": ("cell_injury_u2os_8298x346.parquet", {}), "L1000": ("l1000_drugbank_1170x978.parquet", {"zero_control": True})}
-MAP = "repurposing_info_external_moa_map_resolved.tsv"
+SPLITS = {"rows": (0.1, 0.1), "compound": (0.1, 0.2)}  # paper's, ours: shares of validation, test
 SEEDS = range(5)
 
 
@@ -69,13 +66,14 @@ def of_split(profiles, by: str, valid: float, test: float) -> dict[str, float]:
 
 if __name__ == "__main__":
     folder, rows = Path(sys.argv[1]), []
-    for name, (file, how) in (TABLES | {"map": (MAP, {})}).items():
-        sha = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
-        if name == "map":
-            found = of_map(folder / file)
-        else:
-            profiles = read_profiles(folder / file, **how)
-            found = of_table(profiles) | of_split(profiles, "rows", 0.1, 0.1) | of_split(profiles, "compound", 0.1, 0.2)
-        rows += [{"table": name, "quantity": quantity, "value": value, "sha256": sha} for quantity, value in found.items()]
-    source = dict(created=datetime.now(UTC).date().isoformat(), cpvae=version("cpvae"))
-    pd.DataFrame(rows).assign(**source).to_csv(ROOT / "nbs" / "results" / "sizes.csv", index=False, float_format="%.5g", lineterminator="\n")
+    for name, (file, how) in TABLES.items():
+        profiles = read_profiles(folder / file, **how)
+        found = of_table(profiles)
+        for by, shares in SPLITS.items():
+            found |= of_split(profiles, by, *shares)
+        rows += [{"table": name.upper(), "quantity": k, "value": v} for k, v in found.items()]
+    found = of_map(folder / MAP)
+    rows += [{"table": "map", "quantity": k, "value": v} for k, v in found.items()]
+    sources = [folder / file for file in (*(file for file, _ in TABLES.values()), MAP)]
+    how = dict(settings={"splits": SPLITS}, seeds=SEEDS)
+    write_table("sizes", pd.DataFrame(rows), sources=sources, **how)

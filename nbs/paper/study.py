@@ -1,6 +1,7 @@
 """What the studies of the paper share: result tables, published numbers, and the table of verdicts each ends with."""
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +11,16 @@ from cpvae.datasets import cache_folder, known_datasets, load_dataset
 from cpvae.findings import COLOURS as COLOUR  # noqa: F401, the studies take it from here
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from measured import RESULTS, provenance  # noqa: E402, F401, the studies take it from here
+
 pd.set_option("display.width", 140, "display.max_columns", None, "display.max_colwidth", None)  # tables are shown whole
 CHECKLIST = pd.read_csv(HERE / "checklist.csv").set_index("id")  # what the paper shows or claims
 
 
 def results(name: str) -> pd.DataFrame:
-    "A table of nbs/results, which a tool made from real profiles; its columns `created`, `cpvae` and `sha256` say from what."
-    return pd.read_csv(HERE.parent / "results" / f"{name}.csv")
+    "A table of nbs/results, made by a tool from real profiles; `provenance(name)` says from what."
+    return pd.read_csv(RESULTS / f"{name}.csv")
 
 
 def published(name: str) -> pd.DataFrame:
