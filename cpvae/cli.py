@@ -202,7 +202,7 @@ def _one_of(what: str, *known: str) -> dict:  # keywords of an option that takes
 
 # %% ../nbs/10_cli.ipynb #cli0chk01
 def _names_models(text: str) -> None:
-    known = ("vanilla", "beta", "mmd", "pca")
+    known = ("vanilla", "beta", "mmd", "ae", "pca-mlp", "pca")
     for name in split_names(text) or [text]:
         if name not in known:
             from cpvae.checks import choose
@@ -438,7 +438,7 @@ def run(
     how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
-    models: Annotated[str, typer.Option(help="Models to fit, joined by commas: any of vanilla, beta, mmd, pca.", callback=_checked_by(_names_models))] = "vanilla,beta,mmd,pca",
+    models: Annotated[str, typer.Option(help="Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (PCA with a learned decoder), pca.", callback=_checked_by(_names_models))] = "vanilla,beta,mmd,pca",
     params: Annotated[list[Path] | None, typer.Option(help="JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may be repeated.", show_default=False, callback=_checked_by(_is_there))] = None,
     normalize: Normalize = None,
     consensus: Consensus = None,

@@ -114,7 +114,7 @@ def example_run(
 
 # %% ../nbs/07a_findings.ipynb #599a5191
 NAMES = {  # models and baselines: name in tables -> name for readers
-    "vanilla": "vanilla VAE", "beta": "β-VAE", "mmd": "MMD-VAE", "pca": "PCA", "additive_input": "input features", "mean": "training mean",
+    "vanilla": "vanilla VAE", "beta": "β-VAE", "mmd": "MMD-VAE", "ae": "plain autoencoder", "pca-mlp": "PCA with learned decoder", "pca": "PCA", "additive_input": "input features", "mean": "training mean",
     "global_mean": "global mean", "control": "control (no change)", "a": "A alone", "b": "B alone", "stronger": "stronger of A and B",
     "mean_ab": "mean of A and B", "global_mean_scaled": "scaled global mean", "cell_count": "like cell count", "mechanism_blind": "mechanism-blind",
 }
@@ -123,7 +123,7 @@ TRIVIAL = ("global_mean", "global_mean_scaled", "control", "a", "b", "stronger",
 METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected correlation"}  # scores that are compared: column -> name
 MIN_PAIRS = 10  # fewer pairs bear no interval
 MIN_CONTROLS = 10  # fewer control wells are a warning
-COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "pca": "#CC79A7", "input": "#7F7F7F", "additive_input": "#7F7F7F", "real": "#333333"}  # model -> hexadecimal colour
+COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "ae": "#E69F00", "pca-mlp": "#56B4E9", "pca": "#CC79A7", "input": "#7F7F7F", "additive_input": "#7F7F7F", "real": "#333333"}  # model -> hexadecimal colour
 
 # %% ../nbs/07a_findings.ipynb #34355a30
 def small_type(
@@ -288,13 +288,13 @@ def _excess(ratio: float) -> str:
 def _against_pca(fvu: pd.Series, pca: float) -> str:
     "Which models are ahead of PCA; within 2 % counts as level."
     ahead, behind, several = fvu.index[fvu < 0.98 * pca], fvu.index[fvu > 1.02 * pca], len(fvu) > 1
-    best = fvu.idxmin()
+    best, one = fvu.idxmin(), "network" if {"ae", "pca-mlp"} & {*fvu.index} else "VAE"
     if pca < _ROUNDING:
         return "PCA rebuilds unseen profiles to rounding, as it has a component for every direction in which they differ: no model can be ahead of it, and nothing is learnt by comparing."
     if several and len(ahead) == len(fvu):
-        return f"Every VAE reconstructs unseen profiles better than PCA; the best, {display_name(best)}, leaves {100 * (1 - fvu[best] / pca):.0f} % less unexplained."
+        return f"Every {one} reconstructs unseen profiles better than PCA; the best, {display_name(best)}, leaves {100 * (1 - fvu[best] / pca):.0f} % less unexplained."
     if several and len(behind) == len(fvu):
-        return f"PCA reconstructs unseen profiles better than every VAE; the best of them, {display_name(best)}, leaves {_excess(fvu[best] / pca)} unexplained."
+        return f"PCA reconstructs unseen profiles better than every {one}; the best of them, {display_name(best)}, leaves {_excess(fvu[best] / pca)} unexplained."
     level = fvu.index.difference(ahead.union(behind), sort=False)
     groups = (("better than PCA's", ahead), ("worse than PCA's", behind), ("within 2 % of PCA's", level))
     return "Reconstruction of unseen profiles is " + "; ".join(f"{text} in {_names(group)}" for text, group in groups if len(group)) + "."

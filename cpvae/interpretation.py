@@ -38,7 +38,7 @@ def prior_sd(
 ) -> np.ndarray:  # `[L]` standard deviation of each unit, whose mean is 0
     "The distribution of codes that a model assumes: unit normal for a VAE, normal with its scores' variances for PCA. Raises ValueError for another model, or one without an inverse."
     must_decode(model)
-    if isinstance(model, VAE):
+    if isinstance(model, VAE) and hasattr(model, "sample"):
         return np.ones(model.n_latent)
     if not isinstance(model, PCA):
         raise ValueError(f"{type(model).__name__} has no prior that is known here: use codes of profiles")

@@ -75,8 +75,8 @@ def test_every_device_is_named(preset, variant, explicit, tmp_path):
     codes = [v.transform(X) for v in (vae, again, loaded)]
     assert codes[0].tobytes() == codes[1].tobytes() == codes[2].tobytes()
     assert loaded.inverse_transform(codes[0]).tobytes() == vae.inverse_transform(codes[0]).tobytes()
-    assert vae.sample(3).shape == (3, 5)
-    assert {"randperm", "randn"} <= explicit.seen  # the mode has seen what it is there to see
+    assert vae.sample(3).shape == (3, 5) if variant != "ae" else not hasattr(vae, "sample")
+    assert {"randperm"} | ({"randn"} if variant not in ("ae", "pca-mlp") else set()) <= explicit.seen  # the mode has seen what it is there to see
 
 
 def test_the_mode_refuses_what_it_is_there_to_refuse():

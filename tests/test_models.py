@@ -4,12 +4,14 @@ import pandas as pd
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cpvae.models import PRESETS, VAE, Network, Objective, _Trainable, make_vae
+from cpvae.models import PRESETS, VAE, Network, Objective, _Trainable, load_model, make_vae, posterior, save_model
 from cpvae.training import Plan, Standing, train_epoch
 
 PAPER = [preset for preset in PRESETS if preset != "recommended"]
@@ -155,3 +157,57 @@ def test_trainable_passes_on_what_is_done():
     module = _Trainable(network, Objective(2.0, 0.0, "squared_error", "gaussian", kl_warmup=0.5))
     loss = [module.loss_parts(torch.ones(5, 4), torch.Generator().manual_seed(1), done) for done in (0.0, 0.25, 1.0)]
     assert [((p["loss"] - p["sse"]) / p["kl"]).item() for p in loss] == pytest.approx([0, 1, 2], abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, dict(likelihood="gaussian"), dict(likelihood="squared_error"), dict(beta=0.0, mmd_weight=10.0), dict(beta=4.0), dict(encoder="point")],
+                         ids=["shared", "gaussian", "squared error", "mmd", "beta", "point"])  # fmt: skip
+def test_the_mode_explains_a_profile_best(settings):
+    "Beside scipy's own search, from the same guess, for what the decoder, the learned variances and the price of the code say."
+    rng = np.random.default_rng(3)
+    x = (np.tanh(rng.normal(size=(400, 2)) @ rng.normal(0, 1.5, (2, 12))) + 0.2 * rng.standard_normal((400, 12))).astype("float32")
+    vae = VAE(n_latent=3, hidden_layer_sizes=(24,), steps=400, random_state=0, **settings).fit(x[:300], X_valid=x[300:])
+    guess, found = posterior(vae, x[300:])[0].numpy(), vae.transform(x[300:])
+    precision = 2.0 if vae.likelihood == "squared_error" else np.exp(-vae.network_.feature_logvar.detach().numpy().astype(float))
+    price = vae.beta if vae.encoder == "gaussian" else 0.0
+
+    def cost(z, own):
+        decoded = vae.inverse_transform(np.asarray(z, np.float32).reshape(1, -1))[0].astype(float)
+        return float((precision * (own - decoded) ** 2).sum() + price * np.square(z).sum())
+
+    best, mine, first = [], [], []
+    for own, start, code in zip(x[300:340], guess, found):
+        best.append(minimize(cost, start.astype(float), args=(own,), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6, "maxiter": 2000}).fun)
+        mine.append(cost(code, own))
+        first.append(cost(start, own))
+    best, mine, first = map(np.array, (best, mine, first))
+    assert (mine <= first * (1 + 1e-5)).all()
+    assert (first - mine).sum() > 0.8 * (first - best).sum() > 0  # most of what there is to gain
+    assert np.median(mine / best) < 1.01
+
+
+def test_a_code_does_not_depend_on_its_company():
+    x = np.random.default_rng(0).standard_normal((300, 12)).astype("float32")
+    vae = VAE(n_latent=3, hidden_layer_sizes=(24,), steps=60, random_state=0).fit(x)
+    whole = vae.transform(x)
+    assert np.abs(whole - np.concatenate([vae.transform(x[[i]]) for i in range(300)])).max() < 1e-6
+    order = np.random.default_rng(1).permutation(300)
+    assert np.abs(vae.transform(x[order]) - whole[order]).max() < 1e-6
+    assert len(vae.transform(x[:1])) == 1
+
+
+@pytest.mark.parametrize("name", ["ae", "pca-mlp"])
+def test_rivals_have_a_part_taken_away(name, tmp_path):
+    rng = np.random.default_rng(0)
+    x = (np.tanh(rng.normal(size=(500, 2)) @ rng.normal(0, 2, (2, 15))) + 0.1 * rng.standard_normal((500, 15))).astype("float32")
+    model = make_vae(name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0).fit(x[:400], X_valid=x[400:])
+    assert (model.history_.train_kl == 0).all() and (model.latent_units_.kl == 0).all()
+    pca, left = PCA(2).fit(x[:400]), lambda m: float(np.square(x[400:] - m.inverse_transform(m.transform(x[400:]))).mean())
+    assert left(model) < left(pca)
+    other = make_vae(name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0, beta=50.0).fit(x[:400], X_valid=x[400:])
+    assert np.array_equal(other.transform(x), model.transform(x))  # no code costs anything
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).transform(x).tobytes() == model.transform(x).tobytes()
+    if name == "pca-mlp":
+        expected = pca.transform(x[400:]) / np.sqrt(pca.explained_variance_)
+        np.testing.assert_allclose(model.transform(x[400:]), expected, atol=1e-3)
+        assert not any(p.requires_grad for p in model.network_.heads.parameters())
