@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,3 +42,22 @@ def quick_umap(monkeypatch):
     yield
     sys.modules.pop("umap", None)
     get_reusable_executor().shutdown()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    "Call `once(name, make)`: a folder that `make` fills, made by the first test of any process that asks; it may only be read."
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+
+    def folder(name, make):
+        whole = shared / f"once-{name}"
+        with FileLock(shared / f"{name}.lock"):
+            if not whole.exists():
+                part = shared / f"part-{name}"
+                part.mkdir(exist_ok=True)
+                make(part)
+                part.rename(whole)
+        return whole
+
+    return folder

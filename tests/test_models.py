@@ -170,13 +170,16 @@ def test_the_mode_explains_a_profile_best(settings):
     precision = 2.0 if vae.likelihood == "squared_error" else np.exp(-vae.network_.feature_logvar.detach().numpy().astype(float))
     price = vae.beta if vae.encoder == "gaussian" else 0.0
 
+    layers = [layer for layer in vae.network_.decoder if isinstance(layer, torch.nn.Linear)]
+    layers = [(layer.weight.detach().numpy().astype(float), layer.bias.detach().numpy().astype(float)) for layer in layers]
+
     def cost(z, own):
-        decoded = vae.inverse_transform(np.asarray(z, np.float32).reshape(1, -1))[0].astype(float)
-        return float((precision * (own - decoded) ** 2).sum() + price * np.square(z).sum())
+        hidden = leaky(layers[0][0] @ z + layers[0][1])
+        return float((precision * (own - layers[1][0] @ hidden - layers[1][1]) ** 2).sum() + price * np.square(z).sum())
 
     best, mine, first = [], [], []
-    for own, start, code in zip(x[300:340], guess, found):
-        best.append(minimize(cost, start.astype(float), args=(own,), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6, "maxiter": 2000}).fun)
+    for own, start, code in zip(x[300:340].astype(float), guess.astype(float), found.astype(float)):
+        best.append(minimize(cost, start, args=(own,), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6, "maxiter": 2000}).fun)
         mine.append(cost(code, own))
         first.append(cost(start, own))
     best, mine, first = map(np.array, (best, mine, first))

@@ -39,19 +39,20 @@ def fingerprint(run):
     return {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    "A finished demo."
-    folder = tmp_path_factory.mktemp("demo")
+def make_demo(folder):
+    "A finished demo, as a user starts it."
     done = cpvae("demo", "--out", "results/demo", "--jobs", 2, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "report: results/demo/report.html\n"
     said = [line for line in done.stderr.splitlines() if not line.startswith("done in ")]
     assert [line.split()[0] for line in said] == ["fitting", "measuring", "drawing"], done.stderr
-    return folder / "results" / "demo"
 
 
-@pytest.mark.xdist_group("demo")
+@pytest.fixture(scope="session")
+def demo(once):
+    return once("demo", make_demo) / "results" / "demo"
+
+
 def test_the_demo_leaves_a_whole_run(demo):
     assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
     assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
@@ -65,7 +66,6 @@ def test_the_demo_leaves_a_whole_run(demo):
     assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_demo_finds_the_truth_that_was_simulated(demo):
     lsa = pd.read_csv(demo / "tables" / "lsa.csv").set_index("model")
     found = (lsa.q < 0.05).groupby("model").mean()
@@ -171,7 +171,6 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
     assert refused and (tmp_path / "run" / "run.json").is_file()
 
 
-@pytest.mark.xdist_group("demo")
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
     done = cpvae("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
@@ -187,7 +186,6 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     assert wrong.returncode == 2 and "Did you mean" in wrong.stderr
 
 
-@pytest.mark.xdist_group("demo")
 def test_screen_lists_candidates(demo, tmp_path):
     done = cpvae("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
     assert done.returncode == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
@@ -238,7 +236,6 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
     assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
 
 
-@pytest.mark.xdist_group("demo")
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)

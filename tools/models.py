@@ -1,10 +1,11 @@
-"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation]`.
+"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation|codes]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a split by compound, every
 figure on its test part; five seeds, each of the split and of the weights. Nothing here was chosen on these test parts.
 
 nbs/results/rebuild.csv   FVU of each variant under both presets, and of PCA with 5, 10, 20, 50 (and 65) components
 nbs/results/ablation.csv  FVU of the vanilla VAE (of the MMD-VAE, where its kernel is in question) with one choice of the recommended preset changed
+nbs/results/codes.csv     FVU of ten units, ten splits: variants and their rivals, by the encoder's guess and by the posterior's mode, and PCA
 """
 
 import sys
@@ -21,7 +22,7 @@ from sklearn.decomposition import PCA
 from cpvae.data import read_profiles
 from cpvae.evaluation import fvu
 from cpvae.fits import fit_one
-from cpvae.models import make_vae
+from cpvae.models import RIVALS, make_vae
 from cpvae.pipeline import PREPARATION, RunConfig, prepare_profiles
 from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
 
@@ -50,7 +51,9 @@ SMALL = ("recommended", "one hidden layer of 250", "KL warm-up", "last epoch")
 SETTINGS = {
     "rebuild": {"split": "compound", "variants": VARIANTS, "PCA": COMPONENTS},
     "ablation": {"split": "compound", "changed": ABLATION, "changed in l1000": SMALL},
+    "codes": {"split": "compound", "models": (*VARIANTS, *RIVALS, "pca"), "n_latent": 10},
 }
+SPLITS = range(10)  # of codes
 
 
 def prepared(folder: Path, name: str, processing: str, seed: int):
@@ -102,10 +105,36 @@ def ablation(folder: Path) -> list[dict]:
     ]
 
 
+def both_codes(folder: Path, name: str, seed: int) -> list[dict]:
+    "Ten units of every model on one split: what the encoder's guess and the posterior's mode leave."
+    profiles, rows = prepared(folder, name, "recommended", seed), []
+    x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+    train, test = x[part == "train"], x[part == "test"]
+    for model in (*VARIANTS, *RIVALS, "pca"):
+        asked = PCA(10) if model == "pca" else make_vae(model, random_state=seed)
+        start = time.process_time()
+        fitted = fit_one(asked, train, x[part == "valid"])
+        seconds = time.process_time() - start
+        for code in ("mean",) if model == "pca" else ("mean", "mode"):
+            if model != "pca":
+                fitted.set_params(code=code)
+            rebuilt = np.asarray(fitted.inverse_transform(fitted.transform(test)))
+            found = dict(model=model, code=code, fvu=fvu(test, rebuilt, train.mean(0)))
+            rows.append(dict(table=name, seed=seed) | found | dict(seconds=round(seconds, 1)))
+    return rows
+
+
+def codes(folder: Path) -> list[dict]:
+    "How much of a profile its code holds, by the encoder's guess and by the posterior's mode."
+    return [delayed(both_codes)(folder, name, seed) for name in TABLES for seed in SPLITS]
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     sources = [folder / file for file, _ in TABLES.values()]
     for name in sys.argv[2:] or SETTINGS:
-        table = pd.DataFrame(Parallel(n_jobs=-1, verbose=1)(globals()[name](folder)))
-        write_table(name, table, sources=sources, settings=SETTINGS[name], seeds=SEEDS)
-        print(table.groupby([c for c in ("table", "processing", "preset", "model", "n_latent", "changed") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())
+        rows = Parallel(n_jobs=-1, verbose=1)(globals()[name](folder))
+        table = pd.DataFrame(sum(rows, []) if name == "codes" else rows)
+        seeds = SPLITS if name == "codes" else SEEDS
+        write_table(name, table, sources=sources, settings=SETTINGS[name], seeds=seeds)
+        print(table.groupby([c for c in ("table", "processing", "preset", "model", "code", "n_latent", "changed") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())
