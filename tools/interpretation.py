@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import TABLES
+from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
@@ -73,6 +73,7 @@ def settings(key: str, seeds: int) -> dict:
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
     kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     for name, preset, n in (("u2os", "chow2022", seeds), ("l1000", "recommended", 1), ("u2os", "recommended", seeds)):

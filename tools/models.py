@@ -9,13 +9,12 @@ nbs/results/codes.csv     FVU of ten units, ten splits: variants and their rival
 """
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES
+from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
@@ -71,13 +70,12 @@ def score(folder: Path, name: str, processing: str, seed: int, model, label: dic
     "Fit on the training part, score on the test part."
     profiles = prepared(folder, name, processing, seed)
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
-    start = time.process_time()
     fitted = fit_one(model, x[part == "train"], x[part == "valid"])
-    seconds, test = time.process_time() - start, x[part == "test"]
+    test = x[part == "test"]
     units = getattr(fitted, "latent_units_", None)
     return dict(table=name, processing=processing, seed=seed) | label | dict(
         n_train=int((part == "train").sum()), n_test=len(test), fvu=fvu(test, np.asarray(fitted.inverse_transform(fitted.transform(test))), x[part == "train"].mean(0)),
-        active=None if units is None else int(units.active.sum()), kl=None if units is None else units.kl.sum(), seconds=round(seconds, 1))
+        active=None if units is None else int(units.active.sum()), kl=None if units is None else units.kl.sum())
 
 
 def rebuild(folder: Path) -> list[dict]:
@@ -112,15 +110,13 @@ def both_codes(folder: Path, name: str, seed: int) -> list[dict]:
     train, test = x[part == "train"], x[part == "test"]
     for model in (*VARIANTS, *RIVALS, "pca"):
         asked = PCA(10) if model == "pca" else make_vae(model, random_state=seed)
-        start = time.process_time()
         fitted = fit_one(asked, train, x[part == "valid"])
-        seconds = time.process_time() - start
         for code in ("mean",) if model == "pca" else ("mean", "mode"):
             if model != "pca":
                 fitted.set_params(code=code)
             rebuilt = np.asarray(fitted.inverse_transform(fitted.transform(test)))
             found = dict(model=model, code=code, fvu=fvu(test, rebuilt, train.mean(0)))
-            rows.append(dict(table=name, seed=seed) | found | dict(seconds=round(seconds, 1)))
+            rows.append(dict(table=name, seed=seed) | found)
     return rows
 
 
@@ -130,6 +126,7 @@ def codes(folder: Path) -> list[dict]:
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder = Path(sys.argv[1])
     sources = [folder / file for file, _ in TABLES.values()]
     for name in sys.argv[2:] or SETTINGS:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from project import MAP, TABLES
+from project import MAP, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
@@ -61,6 +61,7 @@ def apart(profiles, sets, strict: bool):
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder, seen = Path(sys.argv[1]), {"models": (*VAES, "pca"), "preset": "recommended"}
     for name, (file, how) in TABLES.items():
         table = read_profiles(folder / file, **how)  # its mechanisms stay; the map gives targets

@@ -1,4 +1,4 @@
-"""What the processing alone does to the scores: python tools/processing.py PROFILES
+"""What the processing alone does to the scores: `python tools/processing.py DATA`
 
 The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset, or by the
 authors' and then centred, and split either way.
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from project import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.data import read_profiles
@@ -57,7 +58,8 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
+    keep_fits()
+    path = Path(sys.argv[1]) / TABLES["u2os"][0]
     cells = product(PROCESSING, SPLITS, SEEDS)
     done = Parallel(n_jobs=-1)(delayed(scores)(path, *cell) for cell in cells)
     table = pd.DataFrame(sum(done, []))

@@ -46,3 +46,8 @@ def run(*command: str, cwd: Path = ROOT, quiet: bool = False, **env: str) -> sub
     "Run a command; when `quiet`, keep its output in the result instead of showing it."
     surroundings = {k: v for k, v in os.environ.items() if k not in {"IN_TEST", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     return subprocess.run(command, cwd=cwd, env=surroundings | env, text=True, capture_output=quiet, stdin=subprocess.DEVNULL)
+
+
+def keep_fits() -> None:
+    "Read fits that were made before, and keep those that are made, in results/fits (see `cpvae.fits.kept`), here and in processes started from here."
+    os.environ.setdefault("CPVAE_FITS", str(ROOT / "results" / "fits"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT, TABLES
+from project import ROOT, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
@@ -75,6 +75,7 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder = Path(sys.argv[1])
     tasks = [(t.upper(), s, way) for t in TABLES for way, seeds in SEEDS.items() for s in seeds]
     every = pd.concat([one(folder, *task) for task in tasks], ignore_index=True)

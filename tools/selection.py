@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES
+from project import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae import selection
@@ -112,6 +112,7 @@ def write(name: str, table: pd.DataFrame, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    keep_fits()
     warnings.simplefilter("ignore")  # each model that collapsed would say so
     folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["beta", "lambda", "latent", "trials", "rungs"]
     prepared = list(parts(folder))

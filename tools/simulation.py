@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import TABLES
+from project import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.data import read_profiles
@@ -121,6 +121,7 @@ def settings(name: str, datasets: list[str]) -> dict:
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder, n_seeds, parts = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, {}
     for seed, dataset, preset in product(range(n_seeds), DATASETS, PRESETS):
         for name, table in measured(dataset, preset, folder, seed):
