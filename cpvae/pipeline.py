@@ -53,8 +53,9 @@ from .screening import analogues, moved_features, nearest_compounds, predicted_d
 from .training import CheckpointError, DivergedError, device_name, differences, drop_damaged, one_thread, torch_device
 
 # %% ../nbs/09_pipeline.ipynb #ad83c4e0
-# Models that a run can have, in the order of every table and figure, and those it has unless others are named.
+# Models that a run can have, in the order of every table and figure.
 MODELS = ("vanilla", "beta", "mmd", "ae", "pca-mlp", "pca")
+# Those that it has unless others are named.
 USUAL = ("vanilla", "beta", "mmd", "pca")
 # Those of them that are trained.
 VARIANTS = tuple(PRESETS["recommended"])
