@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 from sklearn.decomposition import PCA
 
 from cpvae.checks import ProfileError
-from cpvae.fits import SMALL, TOGETHER, fit_many, fit_one, stacks_of
+from cpvae.fits import TOGETHER, fit_many, fit_one, stacks_of
 from cpvae.models import VAE, SettingError, fit_together, make_vae, posterior
 from cpvae.training import DivergedError, shuffle_columns
 
@@ -116,7 +116,7 @@ def test_stacking_moves_a_fit_less_than_half_the_spread_of_seeds():
 def test_who_is_trained_together_follows_from_the_plan_alone(tmp_path):
     x = curved(300)
     models = of_seeds(("vanilla", "beta"), range(6))
-    assert [len(stack) for stack in stacks_of(models, 20)] == [6, 6] and 12 > TOGETHER
+    assert [len(stack) for stack in stacks_of(models, 20)] == [6, 6] and 12 > TOGETHER[100_000]
     one, two = (fit_many(models, x[:200], x[200:], jobs=jobs) for jobs in (1, 2))
     assert [m.transform(x).tobytes() for m in one.values()] == [m.transform(x).tobytes() for m in two.values()]
 
@@ -139,7 +139,7 @@ def test_large_models_and_those_of_ones_own_are_fitted_alone():
     class Mine(VAE):
         "A VAE of one's own."
 
-    wide = of_seeds(("vanilla",), range(2), hidden_layer_sizes=(SMALL // 40 + 1,))
+    wide = of_seeds(("vanilla",), range(2), hidden_layer_sizes=(max(TOGETHER) // 40 + 1,))
     patient = of_seeds(("beta",), range(2), patience=3)
     own = {i: Mine(hidden_layer_sizes=(4,)) for i in range(2)}
     wrong = {f"wrong {i}": VAE(hidden_layer_sizes="wide", random_state=i) for i in range(2)}
