@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from numbers import Integral
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from joblib import Memory, Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
+from torch.backends.cpu import get_cpu_capability
 
 
 from .checks import ProfileError, counted
@@ -37,13 +36,12 @@ _MODULES = ("losses", "training", "models", "fits")  # whose code a fit depends 
 _LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
-@cache
 def fitting_code(
     folder: Path | None = None,  # of the modules; None: this package's
 ) -> str:  # 16 hexadecimal digits
     "The start of a SHA-256 of all that decides what a fit computes, beside settings and profiles: code, versions, and what the processor can do."
     folder = folder or Path(inspect.getfile(fit_together)).parent
-    found = hashlib.sha256(torch.backends.cpu.get_cpu_capability().encode())
+    found = hashlib.sha256(get_cpu_capability().encode())
     for name in _MODULES:
         found.update((folder / f"{name}.py").read_bytes())
     for name in _LIBRARIES:

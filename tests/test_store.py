@@ -89,7 +89,7 @@ def test_one_line_of_the_code_that_fits_makes_all_stale(module, trained, tmp_pat
     assert fitting_code(package) == known
     source = package / f"{module}.py"
     source.write_text(re.sub(r"\n    return ", "\n    return  ", source.read_text(encoding="utf-8"), count=1), encoding="utf-8")
-    changed = fits.fitting_code.__wrapped__(package)
+    changed = fits.fitting_code(package)
     assert changed != known
     monkeypatch.setattr(fits, "fitting_code", lambda: changed)
     fit_one(SMALL, TRAIN, VALID)
@@ -98,9 +98,9 @@ def test_one_line_of_the_code_that_fits_makes_all_stale(module, trained, tmp_pat
 
 @pytest.mark.parametrize("library", ["torch", "numpy", "scikit-learn"])
 def test_another_version_of_a_library_makes_all_stale(library, monkeypatch):
-    known, real = fits.fitting_code.__wrapped__(), fits.version
+    known, real = fits.fitting_code(), fits.version
     monkeypatch.setattr(fits, "version", lambda name: "0.0" if name == library else real(name))
-    assert fits.fitting_code.__wrapped__() != known
+    assert fits.fitting_code() != known
 
 
 def test_another_device_is_another_fit(monkeypatch):
