@@ -6,43 +6,46 @@ epoch   one epoch of one VAE at the shape of LINCS level 5 (8,294 x 588, 250 hid
         65, 512): the matrix products alone, cpvae and pythae (the same layers, squared error + KL), taking turns in one process
 family  the six VAEs of a run (three variants, real and shuffled) and six with the squared error + KL that pythae has, cpvae on two processes
         of one thread; pythae one after another with one and with two threads, and on two processes
-stack   six VAEs in one computation of batched products, beside six computations
+together  whole fits of several VAEs as one computation, beside the same fits one after another, one thread
 growth  fitting and encoding 10,000 to 1,000,000 x 600 profiles, each in a process of its own
 
-Profiles are random numbers, whose values do not change the work. The tables go to benchmarks/training.csv and benchmarks/training.png.
+Profiles are random numbers, whose values do not change the work. The tables go to benchmarks/training.csv and benchmarks/training.png, where they come from to benchmarks/provenance.json.
 """
 
 import argparse
 import contextlib
-import csv
-import datetime
 import io
 import json
 import logging
 import math
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
+from sklearn.base import clone
 from torch import nn
 
 from cpvae.fits import fit_many
-from cpvae.models import VAE, Network, Objective, _Trainable, make_vae
-from cpvae.training import Plan, Standing, train_epoch
+from cpvae.models import VAE, Network, Objective, _Trainable, fit_together, make_vae
+from cpvae.training import Plan, Standing, one_thread, train_epoch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from provenance import machine, write_table  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 SHAPES = {"level 5": (8294, 588, 250, 10, 96), "L1000": (94_440, 978, 500, 65, 512)}  # rows, features, hidden, latents, batch
+TOGETHER = ((60, (32,), 6), (300, (64,), 6), (300, (128,), 6), (344, (250,), 3), (588, (250,), 3), (344, (500, 250), 3), (978, (500, 250), 3))  # features, hidden, models
 ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
@@ -201,41 +204,26 @@ def one_pythae(shape, x, epochs):
         work()
 
 
-def stacks(g, h, latent, b, k):
-    "Functions that take 50 steps of k models, as one batched computation and one by one, after a check that they compute the same."
-
-    def loss(x, w, noise, product):
-        hidden = nn.functional.leaky_relu(product(x, w[0]), 0.3)
-        mu, logvar = product(hidden, w[1]).chunk(2, -1)
-        z = mu + (0.5 * logvar).exp() * noise
-        x_hat = product(nn.functional.leaky_relu(product(z, w[2]), 0.3), w[3])
-        return (x_hat - x).square().sum() + 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum()
-
-    x, noise = torch.randn(k, b, g), torch.randn(k, b, latent)
-    together = [(0.05 * torch.randn(k, *s)).requires_grad_() for s in ((g, h), (h, 2 * latent), (latent, h), (h, g))]
-    apart = [[w[i].detach().clone().requires_grad_() for w in together] for i in range(k)]
-
-    def stacked():
-        for _ in range(50):
-            found = torch.autograd.grad(loss(x, together, noise, torch.bmm), together)
-        return found
-
-    def separate():
-        for _ in range(50):
-            found = [torch.autograd.grad(loss(x[i], apart[i], noise[i], torch.mm), apart[i]) for i in range(k)]
-        return found
-
-    assert all(torch.allclose(all_[-1], one, rtol=1e-3, atol=1e-3) for all_, one in zip(stacked(), separate()[-1], strict=True))
-    return separate, stacked
-
-
-def stack(repeats, k=6):
-    "Six models as one batched computation, and as six: forward and backward of squared error + KL, without the optimiser."
+def together(repeats, steps=60):
+    "Whole fits, with noise, clipping and Adam, as one computation and one after another; from small networks to the preset's."
     table = []
-    for name, sizes in {"level 5": SHAPES["level 5"][1:], "small (60 features, 32 hidden)": (60, 32, 10, 64)}.items():
-        separate, stacked = stacks(*sizes, k)
-        found = turns({"six computations": threads(1, separate), "one batched computation": threads(1, stacked)}, repeats)
-        table += [rows_of(f"stack, {name}", c, s, found["six computations"], "50 steps of six models") for c, s in found.items()]
+    for g, hidden, k in TOGETHER:
+        x = np.random.default_rng(0).standard_normal((1000, g), dtype=np.float32)
+        models = [VAE(random_state=i, hidden_layer_sizes=hidden, steps=steps, device="cpu") for i in range(k)]
+
+        def apart(models=models, x=x):
+            for model in models:
+                clone(model).fit(x)
+
+        def at_once(models=models, x=x):
+            fit_together([clone(model) for model in models], [x] * len(models))
+
+        with one_thread(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = turns({"one after another": apart, "one computation": at_once}, repeats)
+        what = f"together, {g} features, {'-'.join(map(str, hidden))} hidden"
+        note = f"{k} fits of {steps} steps; ratio to one after another"
+        table += [rows_of(what, c, s, found["one after another"], note) for c, s in found.items()]
     return table
 
 
@@ -246,7 +234,7 @@ def growth():
         done = subprocess.run([sys.executable, __file__, "--grow", str(n)], capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         for what in ("2,000 steps", "one epoch", "encoding"):
-            table.append(dict(what="growth", contender=f"{n:,} x 600, {what}", seconds=round(found[what], 2), least="", ratio="", note=f"peak {found['peak']:,.0f} MiB"))
+            table.append(dict(what="growth", contender=f"{n:,} x 600, {what}", seconds=round(found[what], 2), least=None, ratio=None, note=f"peak {found['peak']:,.0f} MiB"))
     return table
 
 
@@ -298,16 +286,12 @@ def main():
     if given.grow:
         return grow(given.grow)
     table = []
-    for part in (lambda: epoch(given.repeats), lambda: family(given.repeats), lambda: stack(given.repeats), growth):
+    for part in (lambda: epoch(given.repeats), lambda: family(given.repeats), lambda: together(max(4, given.repeats // 2)), growth):
         table += (new := part())
         for row in new:
             print(*row.values(), sep="  ", flush=True)
-    where = f"{datetime.date.today()}; {os.cpu_count()} cores ({platform.machine()}); {platform.system()}; Python {platform.python_version()}; " + ", ".join(f"{p} {version(p)}" for p in ("cpvae", "torch", "pythae", "numpy"))
-    with given.out.open("w", encoding="utf-8", newline="") as file:
-        print(f"# {where}; {given.repeats} turns, taken in one process; load at the end {os.getloadavg()[1]:.1f}", file=file)
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    settings = machine() | {"turns": f"{given.repeats}, taken in one process"}
+    write_table(given.out.stem, pd.DataFrame(table), settings=settings, digits=6, packages=["pythae"], folder=given.out.parent)
     draw(table, given.out.with_suffix(".png"))
 
 

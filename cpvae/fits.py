@@ -193,8 +193,9 @@ def _named_fits(models: Mapping[Hashable, Any], shuffles: list[int | None], epoc
         fitted = fit_one(clone(model).set_params(progress=True) if epochs else model, X, X_valid, shuffles[0], file)
         return [fitted.set_params(progress=model.progress) if epochs else fitted]
     except (DivergedError, ProfileError) as error:
-        which = names[error.args[1]] if len(error.args) > 1 else ", ".join(names)
-        raise type(error)(f"model {which}: {error.args[0]}") from error
+        one = getattr(error, "model", None)
+        which = ", ".join(names) if one is None else names[one]
+        raise type(error)(f"model {which}: {error}") from error
 
 
 def _fit_stack(models: list[VAE], X, X_valid, shuffles: list[int | None], checkpoint: Path | None) -> list[VAE]:

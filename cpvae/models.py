@@ -468,7 +468,7 @@ def fit_together(
     X_valids: Sequence[np.ndarray] | None = None,  # K tables `[M,G]` of validation profiles, or None
     checkpoint: Path | None = None,  # file to go on from, if it exists, and to write; None: neither
 ) -> list[VAE]:  # the same, fitted
-    "Train several VAEs in one computation. Raises ProfileError for models that cannot share one, and what `fit` raises; a DivergedError's second argument says which model."
+    "Train several VAEs in one computation. Raises ProfileError for models that cannot share one, and what `fit` raises; a DivergedError says which model."
     apart = [{k: v for k, v in vae.get_params().items() if k not in APART} for vae in vaes]
     if any(other != apart[0] for other in apart) or vaes[0].patience:
         raise ProfileError(f"models that are trained together may differ in {', '.join(APART)} alone, and have no patience")
@@ -490,17 +490,14 @@ def fit_together(
 
 def _side_by_side(networks: Sequence[Network]) -> Network:  # one whose parameters hold those of all
     together = copy.deepcopy(networks[0])
-    for name, stacked in torch.func.stack_module_state(list(networks))[0].items():
-        learned = networks[0].get_parameter(name).requires_grad
-        _put(together, name, nn.Parameter(stacked.detach(), requires_grad=learned))
-    for name, stacked in torch.func.stack_module_state(list(networks))[1].items():
-        _put(together, name, stacked)
+    parameters, buffers = torch.func.stack_module_state(list(networks))
+    for name, stacked in (parameters | buffers).items():
+        where, _, last = name.rpartition(".")
+        if name in parameters:
+            learned = networks[0].get_parameter(name).requires_grad
+            stacked = nn.Parameter(stacked.detach(), requires_grad=learned)
+        setattr(together.get_submodule(where), last, stacked)
     return together
-
-
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    where, _, last = name.rpartition(".")
-    setattr(module.get_submodule(where), last, value)
 
 # %% ../nbs/03_models.ipynb #9541941f
 @torch.no_grad()
@@ -538,17 +535,17 @@ def posterior_mode(
 ) -> Tensor:  # `[N,L]` codes, on the CPU
     "Codes that explain profiles best, given the decoder: from the guess downhill. Raises NotFittedError before `fit`."
     check_is_fitted(vae)
-    x, device, found = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae), []
+    x, device, found = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae), torch.empty_like(guess)
     certain = (-vae.network_.feature_logvar).exp() if vae.likelihood != "squared_error" else torch.tensor(2.0, device=device)
     price = vae.beta if vae.encoder == "gaussian" else 0.0
     with one_thread():
-        for rows, z in zip(x.split(block), guess.split(block)):
+        for rows, z, place in zip(x.split(block), guess.split(block), found.split(block)):
             n = len(rows)  # blocks are of one size, filled up with zeros: so a row's rounding does not depend on its company
             rows, z = (nn.functional.pad(part, (0, 0, 0, block - n)).to(device) for part in (rows, z))
             for _ in range(steps):
                 z = _downhill(vae.network_.decoder, rows, z, certain, price)
-            found.append(z[:n].cpu())
-    return torch.cat(found)
+            place.copy_(z[:n])
+    return found
 
 
 def _downhill(decoder: nn.Module, x: Tensor, z: Tensor, certain: Tensor, price: float) -> Tensor:  # one step, where it helps
@@ -557,7 +554,8 @@ def _downhill(decoder: nn.Module, x: Tensor, z: Tensor, certain: Tensor, price: 
     pull = ((certain * (x - decoder(z)))[:, None] @ slope)[:, 0] - price * z
     bend = (certain[:, None] * slope).mT @ slope if certain.dim() else certain * (slope.mT @ slope)
     one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    bend = bend + (price + 1e-4 * bend.diagonal(dim1=-2, dim2=-1).mean(-1))[:, None, None] * one
+    little = 1e-4 * bend.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-12  # a unit that moves nothing stays where it is
+    bend = bend + (price + little)[:, None, None] * one
     further = z + torch.linalg.solve(bend, pull)
     better = cost(further) < cost(z)
     return torch.where(better[:, None], further, z)

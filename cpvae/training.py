@@ -271,7 +271,9 @@ class Standing:
 
 # %% ../nbs/02_training.ipynb #de7ab185
 class DivergedError(RuntimeError):
-    "Raised when a training loss is no longer finite; its second argument is the number of the model, where several are trained together."
+    "Raised when a training loss is no longer finite. Where several models are trained together, `model` is the number of the one."
+
+    model: int | None = None
 
 # %% ../nbs/02_training.ipynb #stk00005
 def shorten(
@@ -316,11 +318,12 @@ def _mean_parts(names, log: Tensor, x: Tensor | Tables, rows: tuple[Tensor, ...]
     if not loss.isfinite().all():
         bad, *model = (~loss.isfinite()).nonzero()[0].tolist()
         largest = (x.each[model[0]][rows[bad][model[0]]] if model else x[rows[bad]]).abs().max().item()
-        raise DivergedError(
+        error = DivergedError(
             f"the training loss became {loss[bad, *model].item()} in epoch {epoch}, batch {bad + 1} of {len(rows)}, whose largest value is {largest:.3g}; "
-            "try a smaller learning rate, and look for extreme values in the profiles",
-            *model,
+            "try a smaller learning rate, and look for extreme values in the profiles"
         )
+        error.model = model[0] if model else None
+        raise error
     sizes = torch.tensor([r.shape[-1] for r in rows], dtype=torch.double, device="cpu")
     return dict(zip(names, ((log * sizes.view(-1, *[1] * (log.dim() - 1))).sum(0) / sizes.sum()).tolist()))
 

@@ -164,6 +164,10 @@ def test_the_check_of_a_device_needs_little(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_check_of_a_device_finds_nothing_wrong_here():
+    assert {row[1]: row[3] for row in device_check.check("cpu") if not row[2]} == {}
+
+
 def test_the_check_of_a_device_sees_what_is_wrong(monkeypatch):
     monkeypatch.setattr(device_check, "CHECKS", {"seeds": device_check.same_seed})
     assert [row[2] for row in device_check.check("cpu")] == [True]

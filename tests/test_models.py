@@ -188,6 +188,18 @@ def test_the_mode_explains_a_profile_best(settings):
     assert np.median(mine / best) < 1.01
 
 
+@pytest.mark.parametrize("settings", [{}, dict(beta=0.0), dict(encoder="point"), dict(likelihood="gaussian", beta=0.0)], ids=["priced", "free", "point", "by feature"])
+def test_a_decoder_that_says_nothing_leaves_codes_finite(settings):
+    x = np.random.default_rng(0).standard_normal((150, 6)).astype("float32")
+    vae = VAE(n_latent=2, hidden_layer_sizes=(8,), steps=10, random_state=0, **settings).fit(x)
+    x[7] = 1e19  # a profile whose square no single-precision number can be
+    assert np.isfinite(vae.transform(x)).all()
+    with torch.no_grad():
+        for weight in vae.network_.decoder.parameters():
+            weight.zero_()
+    assert np.isfinite(vae.transform(x)).all()  # no unit moves anything
+
+
 def test_a_code_does_not_depend_on_its_company():
     x = np.random.default_rng(0).standard_normal((300, 12)).astype("float32")
     vae = VAE(n_latent=3, hidden_layer_sizes=(24,), steps=60, random_state=0).fit(x)
