@@ -273,7 +273,7 @@ class Standing:
 class DivergedError(RuntimeError):
     "Raised when a training loss is no longer finite. Where several models are trained together, `model` is the number of the one."
 
-    model: int | None = None
+    model: int | None = None  # its number, from 0; None: it was trained alone
 
 # %% ../nbs/02_training.ipynb #stk00005
 def shorten(
