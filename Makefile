@@ -6,6 +6,7 @@ VENV ?= .venv
 OUT ?= results/demo
 WORKERS ?= 2
 NB ?=
+OF ?=
 DATA ?= $(CPVAE_DATA)
 
 BENCH ?= .venv-bench
@@ -17,11 +18,11 @@ LOG := $(VENV)/install.log
 # Waiting OpenMP threads must sleep: spinning ones bring processes that share cores to a standstill.
 export OMP_WAIT_POLICY := PASSIVE
 # Tests run side by side, so each process has one thread; OpenBLAS spins whatever the policy says.
-notebooks pytest test-newest test-oldest: export OMP_NUM_THREADS := 1
+notebooks pytest test-quick test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks pytest test-newest test-oldest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +33,9 @@ demo: $(READY) ## the whole pipeline on simulated profiles; OUT=folder (default 
 	$(BIN)/cpvae demo --out $(OUT)
 
 test: notebooks pytest ## run every notebook as a test, then tests/; WORKERS=n at a time (default 2)
+
+test-quick: $(READY) ## the same for one part, without tests that take over two seconds; OF="lsa nulls" (default: what changed since the last commit)
+	$(BIN)/python tools/quick.py $(OF)
 
 notebooks: $(READY)
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing

@@ -7,6 +7,8 @@ __all__ = ['fvu', 'emd_per_profile', 'reconstruction_scores', 'reconstruct', 're
            'umap_table']
 
 # %% ../nbs/07_evaluation.ipynb #dc3b33cb
+import contextlib
+import sys
 import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -111,13 +113,11 @@ def umap_embedding(
     "Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises ValueError below four originals."
     if len(original) < 4:
         raise ValueError(f"a map needs at least 4 profiles, got {len(original)}")
-    from umap import UMAP  # half a minute of imports and compilation on a cold machine: only who draws pays
-
     original = _thin(original, max_points, seed)
     what, layout = f"drawing the map of {counted(len(original), 'profile')}", 20  # the layout takes as long as placing 20 matrices
     with warnings.catch_warnings(), one_thread(), Stage(what, layout + len(others), progress, unit="part", row=1) as stage:
         warnings.simplefilter("ignore")
-        reducer = UMAP(n_neighbors=min(n_neighbors, len(original) - 1), random_state=seed, n_jobs=1).fit(original)
+        reducer = _umap()(n_neighbors=min(n_neighbors, len(original) - 1), random_state=seed, n_jobs=1).fit(original)
         stage.step(layout)
         placed = {"original": reducer.embedding_}
         placed |= {label: reducer.transform(_thin(x, max_points, seed)) for label, x in stage.each(others.items())}
@@ -125,6 +125,19 @@ def umap_embedding(
     return pd.concat(frames, ignore_index=True)
 
 # %% ../nbs/07_evaluation.ipynb #e8e8f68f
+def _umap():
+    "UMAP, imported by who draws alone. What it compiles (10 s, in each process anew) is kept where numba keeps compiled code."
+    import umap
+
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] in ("umap", "pynndescent"):
+            for function in [*vars(module).values()]:
+                if hasattr(function, "enable_caching"):
+                    with contextlib.suppress(RuntimeError):  # nowhere to keep it
+                        function.enable_caching()
+    return umap.UMAP
+
+
 def _thin(x: np.ndarray, max_points: int, seed: int) -> np.ndarray:
     "At most `max_points` rows, in their order."
     if len(x) <= max_points:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,13 +36,22 @@ from .progress import Stage
 _GUARD = threading.Lock()
 _limited = ExitStack()  # undoes the limits of BLAS, which all threads of Python share
 _inside = 0  # blocks that run on one thread just now
+_pools = None  # modules there were, and the thread pools of their libraries
+
+
+def _thread_pools() -> ThreadpoolController:  # of all libraries that are loaded
+    "To look for them takes longer than what many a block does, so it is done again only after an import."
+    global _pools
+    if _pools is None or _pools[0] != len(sys.modules):
+        _pools = len(sys.modules), ThreadpoolController()
+    return _pools[1]
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and OpenMP use one thread
     "Run a block on a single thread, then restore what was set before; such blocks may run side by side."
     global _inside
-    pools, before = ThreadpoolController(), torch.get_num_threads()
+    pools, before = _thread_pools(), torch.get_num_threads()
     with _GUARD:
         _inside += 1
         _limited.enter_context(pools.limit(limits=1, user_api="blas"))

@@ -34,11 +34,12 @@ def quick():
 
 @pytest.fixture
 def quick_umap(monkeypatch):
-    "Replace UMAP by a stand-in, here and in processes started from here."
+    "Replace UMAP by a stand-in, here and in processes started from here, and draw no figure here."
     from joblib.externals.loky import get_reusable_executor
 
     monkeypatch.setenv("PYTHONPATH", stand_in_for_umap(monkeypatch))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr("cpvae.report._png", lambda figure: b"")
     get_reusable_executor().shutdown()
     yield
     sys.modules.pop("umap", None)

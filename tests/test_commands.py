@@ -118,6 +118,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     assert (code, err) == (0, "") and (A in out.split("never alone")[0]) != no_mechanism
 
 
+@pytest.mark.slow
 def test_a_bare_table_goes_from_run_to_screen(tmp_path, quick):
     "Compounds, mechanisms, controls and features, and nothing else; and told to be quiet."
     write_profiles(without(little_world(), EVERYTHING), tmp_path / "bare.h5ad")
@@ -205,6 +206,7 @@ def asked(run, *more):
     return out.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_predict_asks_the_model_that_came_nearest(finished, tmp_path):
     run = shutil.copytree(finished[0], tmp_path / "run")
     path = run / "tables" / "lsa.csv"

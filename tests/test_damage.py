@@ -76,6 +76,7 @@ def containers(folder):
     return text | {"a.parquet": 25, "plain.parquet": 25, "a.h5ad": 9, "sparse.h5ad": 6, "own.h5ad": 6, "a.gctx": 9}
 
 
+@pytest.mark.slow
 def test_whatever_a_file_holds_it_is_read_or_refused_in_a_line(tmp_path, monkeypatch, record_property):
     monkeypatch.chdir(tmp_path)
     rng, refused, slowest = random.Random(19), 0, (0, "")
@@ -343,6 +344,7 @@ def test_the_package_is_a_command():
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1) and "-OO" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_loses_nothing(tiny, tmp_path):
     with subprocess.Popen([sys.executable, "-m", "cpvae", "screen", str(tiny[1]), "--out", "all.csv", "--quiet"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()

@@ -156,6 +156,7 @@ import device_check
 """
 
 
+@pytest.mark.slow
 def test_the_check_of_a_device_needs_little(tmp_path):
     names = {line.split(">")[0].split("<")[0] for line in settings()["requirements"].split()} - NEEDED
     assert {"tqdm", "anndata", "typer"} <= names
@@ -164,6 +165,7 @@ def test_the_check_of_a_device_needs_little(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_check_of_a_device_finds_nothing_wrong_here():
     assert {row[1]: row[3] for row in device_check.check("cpu") if not row[2]} == {}
 

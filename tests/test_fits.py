@@ -22,6 +22,7 @@ def cluster():
         yield client
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(cluster, tmp_path):
     x = np.random.default_rng(0).standard_normal((400, 30)).astype("float32")
     small = dict(hidden_layer_sizes=(32,), steps=60)
@@ -76,6 +77,7 @@ def of_seeds(variants, seeds, **settings):
     return {(v, s): make_vae(v, random_state=s, **how) for v in variants for s in seeds}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     {}, dict(likelihood="gaussian"), dict(likelihood="squared_error"), dict(heads="chow2022"), dict(heads="leaky", clip=None),
     dict(schedule="constant", learning_rate=1e-3), dict(monitor="none"), dict(monitor="loss", kl_warmup=0.5), dict(kernel="chow2022", code="sample"),
@@ -100,10 +102,11 @@ def test_together_each_is_what_it_is_alone(settings):
         assert together[key].seed_ == alone.seed_ and list(together[key].latent_units_) == list(alone.latent_units_)
 
 
+@pytest.mark.slow
 def test_stacking_moves_a_fit_less_than_half_the_spread_of_seeds():
     x = curved(700, 30)
     train, valid, test = x[:400], x[400:500], x[500:]
-    models = of_seeds(("vanilla", "mmd"), range(6), steps=400)
+    models = of_seeds(("vanilla", "mmd"), range(4), steps=300)
     error = lambda model: float(np.square(test - model.inverse_transform(model.transform(test))).mean())
     together = fit_many(models, train, valid)
     apart = {key: fit_one(model, train, valid) for key, model in models.items()}
@@ -113,6 +116,7 @@ def test_stacking_moves_a_fit_less_than_half_the_spread_of_seeds():
         assert np.abs(gaps).max() < np.std([error(apart[key]) for key in of], ddof=1) / 2
 
 
+@pytest.mark.slow
 def test_who_is_trained_together_follows_from_the_plan_alone(tmp_path):
     x = curved(300)
     models = of_seeds(("vanilla", "beta"), range(6))

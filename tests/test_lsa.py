@@ -63,6 +63,7 @@ def curved_model(curve=0.3):
     return make_pipeline(bend, PCA(5, random_state=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", nulls.WORLDS)
 def test_null_validity(shared):
     "Where mechanisms do nothing, the primary null is silent, whatever compounds share; 600 pairs a world, none of those of the committed table."
@@ -171,6 +172,7 @@ def test_predictions_do_not_see_the_truth():
     assert np.array_equal(lsa.mechanism_blind(old), lsa.mechanism_blind(new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "zero_control", "n_pairs"), [("cell_injury_u2os_8298x346", False, 5), ("l1000_drugbank_1170x978", True, 42)])
 def test_real_tables(name, zero_control, n_pairs):
     path = DATA / f"{name}.parquet"
@@ -230,6 +232,7 @@ def test_an_undefined_pair_costs_the_others_no_q(monkeypatch):
     assert q.isna().sum() == 1 and q.notna().sum() == 2
 
 
+@pytest.mark.slow
 def test_interaction_is_what_the_sum_cannot_know():
     "Simulated pairs: found and well predicted where mechanisms add, by latent more than by input-space arithmetic; the more they interact, the worse."
     found = {}

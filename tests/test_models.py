@@ -124,6 +124,7 @@ def test_sampled_codes_are_declared():
     assert make_vae("beta", "chow2022").__sklearn_tags__().non_deterministic and not make_vae("beta").__sklearn_tags__().non_deterministic
 
 
+@pytest.mark.slow
 def test_in_a_pipeline_and_a_search():
     r = np.random.default_rng(0)
     x = pd.DataFrame(r.standard_normal((90, 2)) @ r.standard_normal((2, 12)) + 0.1 * r.standard_normal((90, 12))).add_prefix("Cells_Texture_")

@@ -15,7 +15,9 @@ import pandas as pd
 import psutil
 import pytest
 from anndata import read_h5ad
+from typer.testing import CliRunner
 
+from cpvae.cli import app
 from cpvae.data import ProfileError, read_profiles
 from cpvae.datasets import simulate_profiles
 from cpvae.scoreboard import COLUMNS, lsa_table
@@ -33,6 +35,11 @@ def cpvae(*arguments, cwd=None):
     return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
+def here(*arguments):
+    "The command in this process."
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
 def fingerprint(run):
     "Hash of every table and weight of a run."
     files = sorted(p for d in ("tables", "models") for p in (run / d).rglob("*") if p.is_file())
@@ -41,7 +48,7 @@ def fingerprint(run):
 
 def make_demo(folder):
     "A finished demo, as a user starts it."
-    done = cpvae("demo", "--out", "results/demo", "--jobs", 2, cwd=folder)
+    done = cpvae("demo", "--out", "results/demo", "--jobs", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "report: results/demo/report.html\n"
     said = [line for line in done.stderr.splitlines() if not line.startswith("done in ")]
@@ -53,6 +60,8 @@ def demo(once):
     return once("demo", make_demo) / "results" / "demo"
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_the_demo_leaves_a_whole_run(demo):
     assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
     assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
@@ -66,6 +75,8 @@ def test_the_demo_leaves_a_whole_run(demo):
     assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_the_demo_finds_the_truth_that_was_simulated(demo):
     lsa = pd.read_csv(demo / "tables" / "lsa.csv").set_index("model")
     found = (lsa.q < 0.05).groupby("model").mean()
@@ -79,17 +90,19 @@ def test_the_demo_finds_the_truth_that_was_simulated(demo):
         assert means.mismatch_r[vae] > means.mismatch_r["pca"] > means.mismatch_r["mechanism_blind"] + 0.5
 
 
+@pytest.mark.slow
 def test_jobs_change_no_byte(tmp_path, quick_umap):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
-    config = RunConfig(seed=3, n_permutations=200, vae=dict(steps=150, hidden_layer_sizes=(32,)))
-    one, two = (run_pipeline(world, tmp_path / str(jobs), config, jobs=jobs) for jobs in (1, 2))
+    small = dict(n_permutations=100, vae=dict(steps=60, hidden_layer_sizes=(32,)))
+    one, two = (run_pipeline(world, tmp_path / str(jobs), RunConfig(seed=3, **small), jobs=jobs) for jobs in (1, 2))
     assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 15
     assert (one / "latents.h5ad").read_bytes() == (two / "latents.h5ad").read_bytes()
-    other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, n_permutations=200, vae=dict(steps=150, hidden_layer_sizes=(32,))), jobs=2)
+    other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, **small), jobs=1)
     changed = {name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]}
     assert changed >= {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_false_alarms_where_nothing_is_true(seed):
     world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1)
@@ -147,8 +160,8 @@ def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
-    done = cpvae("demo", "--out", "thesis", cwd=tmp_path)
-    assert done.returncode == 2 and "is not a run" in done.stderr
+    done = here("demo", "--out", tmp_path / "thesis")
+    assert done.exit_code == 2 and "is not a run" in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
 
 
@@ -171,10 +184,12 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
     assert refused and (tmp_path / "run" / "run.json").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
-    done = cpvae("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
-    assert done.returncode == 0, done.stderr
+    done = here("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
+    assert done.exit_code == 0, done.stderr
     near = pd.read_csv(tmp_path / "near.csv")
     assert len(near) == 104 and near.cosine.is_monotonic_decreasing
     assert near.moa[0] == pair.pair  # the truth is nearest
@@ -182,13 +197,15 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
         assert heading in done.stdout
     top = done.stdout.split("Nearest compounds")[1].split("Features that move")[0].strip().splitlines()[2:]
     assert len(top) == 5 and near.compound[0] in top[0] and (near.low <= near.high).all()
-    wrong = cpvae("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
-    assert wrong.returncode == 2 and "Did you mean" in wrong.stderr
+    wrong = here("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
+    assert wrong.exit_code == 2 and "Did you mean" in wrong.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_screen_lists_candidates(demo, tmp_path):
-    done = cpvae("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
-    assert done.returncode == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
+    done = here("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
+    assert done.exit_code == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
     found = pd.read_csv(tmp_path / "all.csv")
     assert found.compound.nunique() == 104 and found[found.known].q.isna().all() and found[~found.known].q.between(0, 1).all()
     assert len(done.stdout.splitlines()) == 6 and "candidates" in done.stdout.splitlines()[0]
@@ -224,9 +241,10 @@ def test_the_papers_preset_runs_to_a_report(tmp_path, quick_umap):
     assert set(pd.read_csv(run / "tables" / "lsa.csv").model) == {*MODELS, *BASELINES}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real profiles: set CPVAE_DATA (looked in {DATA.name}/)")
 def test_real_morphology_is_rebuilt_better_than_by_pca():
-    profiles = prepare_profiles(read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"), config := RunConfig())
+    profiles = prepare_profiles(read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"), config := RunConfig(vae=dict(steps=600)))
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     train, test = x[split == "train"], x[split == "test"]
     fvu = {}
@@ -236,6 +254,8 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
     assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
@@ -284,18 +304,21 @@ def stopped(stop, folder, main_only=False):
     return status, (folder / "stderr.txt").read_text().strip(), alive
 
 
-def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_umap):
+@pytest.mark.slow
+def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_umap, monkeypatch):
     write_small_world(tmp_path / "small.h5ad")
-    assert cpvae(*SMALL_RUN, "whole", "--jobs", 1, cwd=tmp_path).returncode == 0  # jobs change no byte
     assert stopped(signal.SIGKILL, tmp_path)[0] == -9
-    other = cpvae(*SMALL_RUN, "cut", "--seed", 1, "--resume", cwd=tmp_path)
-    assert other.returncode == 2 and "seed was 0, is 1" in other.stderr
-    done = cpvae(*SMALL_RUN, "cut", "--jobs", 1, "--resume", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert here(*SMALL_RUN, "whole", "--jobs", 1).exit_code == 0  # jobs change no byte
+    other = here(*SMALL_RUN, "cut", "--seed", 1, "--resume")
+    assert other.exit_code == 2 and "seed was 0, is 1" in other.stderr
+    done = here(*SMALL_RUN, "cut", "--jobs", 1, "--resume")
+    assert done.exit_code == 0, done.stderr
     assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == ["cut"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop, main_only", [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["ctrl-c", "kill"])
 def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, main_only, tmp_path, quick_umap):
     "Ctrl-C goes to every process in the terminal, `kill` and `timeout` to the main one alone."
@@ -304,11 +327,13 @@ def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, 
     assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == [".cut.part"]  # no lock is left
 
 
-def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap):
+@pytest.mark.slow
+def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap, monkeypatch):
     write_small_world(tmp_path / "small.h5ad")
     command = [*SMALL, "--out", "run", "--jobs", 1]
     process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for(lambda: (tmp_path / ".run.part").exists(), process)
-    second = cpvae(*command, cwd=tmp_path)
-    assert second.returncode == 2 and "another run is writing there" in second.stderr
+    monkeypatch.chdir(tmp_path)
+    second = here(*command)
+    assert second.exit_code == 2 and "another run is writing there" in second.stderr
     assert process.wait() == 0 and (tmp_path / "run" / "run.json").is_file()

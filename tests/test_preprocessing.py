@@ -91,6 +91,7 @@ def test_split_by_compound(seed, valid, test):
     pd.testing.assert_series_equal(part["first"], again, check_names=False)
 
 
+@pytest.mark.slow
 def test_every_compound_has_the_same_chance():
     moa = dict(zip([f"c{k}" for k in range(20)], ["A"] * 9 + ["B"] * 6 + list("CDEFG")))
     profiles = make(20, 1, 0)

@@ -170,6 +170,7 @@ for name in sys.argv[1:]:  # each by itself, as if nothing of the package had be
 """
 
 
+@pytest.mark.slow
 def test_importing_leaves_no_trace():
     names = [f"cpvae.{p.stem}" for p in modules() if p.name != "_modidx.py"]
     done = python(IMPORT_EACH, "cpvae", *names)

@@ -1038,6 +1038,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path):
     assert contents(tmp_path).keys() == {"plates", "plates/p0.csv"}
 
 
+@pytest.mark.slow
 def test_results_where_nothing_may_be_written(tmp_path):
     options = obeys_permissions(tmp_path)
     (tmp_path / "results").mkdir(mode=0o500)
@@ -1060,6 +1061,7 @@ def small_disk(limit):
     return {"preexec_fn": limit_files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2_000, 60_000])  # bytes: the first table, and AnnData written by HDF5
 def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path, quick_umap):
     csv(tmp_path, name="good.csv")

@@ -51,6 +51,7 @@ def save(folder, run, tables):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("works,n_pairs", [(True, 20), (False, 20), (True, 3), (True, 1)])
 def test_page_is_whole_and_self_contained(tmp_path, works, n_pairs):
     folder = save(tmp_path / "run", *example_run(works, n_pairs))
@@ -65,6 +66,7 @@ def test_page_is_whole_and_self_contained(tmp_path, works, n_pairs):
     assert len(list((folder / "figures").glob("*.png"))) == text.count("<img ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["training", "reconstruction", "umap", "lsa", "lsa_null"])
 def test_each_table_may_be_missing(tmp_path, missing):
     run, tables = example_run(n_pairs=4)
@@ -72,6 +74,7 @@ def test_each_table_may_be_missing(tmp_path, missing):
     Page(write_report(save(tmp_path / "run", run, tables)).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_same_tables_same_bytes_wherever_they_lie(tmp_path):
     run, tables = example_run(n_pairs=4)
     one, two = (save(tmp_path / name, run, tables) for name in ("one", "a longer name"))

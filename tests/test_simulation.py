@@ -107,6 +107,7 @@ def test_classifier_does_not_recognise_compounds():
     assert np.isnan(two_sample_test(wells[compound < 4], wells, compound[compound < 4], compound)["auc"])
 
 
+@pytest.mark.slow
 def test_tables_compare_every_cloud_with_the_same_test_profiles(profiles, pca):
     found, spread = fidelity_tables({"pca": pca}, profiles, most=60)
     found = found.set_index(["model", "draws"])

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pandas as pd
+import pytest
 
 from cpvae.containers import to_frame, write_profiles
 from cpvae.data import read_profiles
@@ -40,6 +41,7 @@ def everything(folder, table):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", "report.html")}
 
 
+@pytest.mark.slow
 def test_every_byte_is_the_same_however_pandas_keeps_text(tmp_path, quick_umap):
     table = holes()
     objects, strings = (pd.option_context("future.infer_string", kept, "mode.copy_on_write", kept) for kept in (False, True))

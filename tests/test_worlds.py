@@ -66,9 +66,11 @@ SHAPES = {"plain": lambda frame: frame, "both ways": with_words_both_ways, "no p
 TINY = dict(n_permutations=99, n_latent=3, vae=dict(steps=60, hidden_layer_sizes=(8,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("models", [("pca",), ("beta",)])
-def test_the_order_of_rows_changes_no_table(shape, models, tmp_path):
+def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch):
+    monkeypatch.setattr("cpvae.report._png", lambda figure: b"")  # no table
     frame, config = SHAPES[shape](table()), RunConfig(models=models, **TINY)
     runs = []
     for name, rows in (("file", frame), ("mixed", mixed(frame))):
@@ -258,6 +260,7 @@ def asked(run, *arguments):
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [dict(n_features=1), dict(n_features=2), dict(n_features=3, wells=1), dict(controls=1), dict(controls=2, wells=1), dict(pairs=((0, 1), (0, 2), (0, 3), (0, 4))), dict(pairs=((0, 1),))], ids=str)
 def test_nothing_that_a_user_reads_holds_a_number_that_is_none(shape, tmp_path):
     frame = table(**shape)

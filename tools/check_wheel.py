@@ -1,14 +1,16 @@
 """Fail unless the package builds, installs and imports where nothing but its own requirements is installed.
 
-An isolated build makes the source distribution and, from that, the wheel. The wheel goes into an empty environment with
-constraints.txt, and every module is imported in an empty folder, where neither nbdev nor fastcore is to be had.
+An isolated build makes the source distribution and, from that, the wheel. The wheel goes into an empty environment, beside
+links to what it requires, and what that requires in turn, as installed here. Every module is imported in an empty folder, where neither nbdev nor fastcore is to be had.
 """
 
 import sys
 import tempfile
 import venv
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from project import ROOT, modules, run, settings
 
 PROBE = """
@@ -31,6 +33,25 @@ def must(*command: str, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
+def required(name: str, extras: frozenset[str] = frozenset(), seen: dict[tuple[str, str], Distribution] | None = None) -> dict[tuple[str, str], Distribution]:
+    "All that a distribution requires where it runs, and what that requires; by name and extra."
+    seen = {} if seen is None else seen
+    for requirement in map(Requirement, distribution(name).requires or []):
+        if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            wanted = [(requirement.name.lower(), extra) for extra in requirement.extras | {""}]
+            if new := [each for each in wanted if each not in seen]:
+                seen |= dict.fromkeys(new, distribution(requirement.name))
+                required(requirement.name, frozenset(requirement.extras), seen)
+    return seen
+
+
+def link(found: Distribution, packages: Path) -> None:
+    "Links to a distribution's folders and modules."
+    for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+        if not (packages / top).exists():
+            (packages / top).symlink_to(found.locate_file(top))
+
+
 def main() -> None:
     "Run the gate on this project."
     names = ["cpvae", *(f"cpvae.{p.stem}" for p in modules() if p.name != "_modidx.py")]
@@ -45,7 +66,10 @@ def main() -> None:
         (wheel,) = (tmp / "dist").glob("*.whl")
         venv.create(tmp / "venv")
         python = str(tmp / "venv" / "bin" / "python")
-        must(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"), str(wheel))
+        must(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", "--no-deps", str(wheel))
+        (packages,) = (tmp / "venv").glob("[lL]ib/**/site-packages")
+        for found in {each.name: each for each in required("cpvae").values()}.values():
+            link(found, packages)
         (tmp / "empty").mkdir()
         must(python, "-c", PROBE, version, *names, cwd=tmp / "empty")
         said = must(str(tmp / "venv" / "bin" / "cpvae"), "--version", cwd=tmp / "empty")

@@ -1,4 +1,4 @@
-"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation|codes]`.
+"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation|codes|classes]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a split by compound, every
 figure on its test part; five seeds, each of the split and of the weights. Nothing here was chosen on these test parts.
@@ -6,6 +6,7 @@ figure on its test part; five seeds, each of the split and of the weights. Nothi
 nbs/results/rebuild.csv   FVU of each variant under both presets, and of PCA with 5, 10, 20, 50 (and 65) components
 nbs/results/ablation.csv  FVU of the vanilla VAE (of the MMD-VAE, where its kernel is in question) with one choice of the recommended preset changed
 nbs/results/codes.csv     FVU of ten units, ten splits: variants and their rivals, by the encoder's guess and by the posterior's mode, and PCA
+nbs/results/classes.csv   the same for U2OS with whole classes of injury held out: five folds, each class in one of them
 """
 
 import sys
@@ -17,13 +18,14 @@ from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
+from sklearn.model_selection import GroupKFold
 
 from cpvae.data import read_profiles
 from cpvae.evaluation import fvu
 from cpvae.fits import fit_one
 from cpvae.models import RIVALS, make_vae
 from cpvae.pipeline import PREPARATION, RunConfig, prepare_profiles
-from cpvae.preprocessing import drop_copies, scale_profiles, select_features, split_profiles
+from cpvae.preprocessing import drop_copies, scale_profiles, select_features, sort_rows, split_profiles
 
 SEEDS = range(5)
 VARIANTS = ("vanilla", "beta", "mmd")
@@ -51,6 +53,7 @@ SETTINGS = {
     "rebuild": {"split": "compound", "variants": VARIANTS, "PCA": COMPONENTS},
     "ablation": {"split": "compound", "changed": ABLATION, "changed in l1000": SMALL},
     "codes": {"split": "compound", "models": (*VARIANTS, *RIVALS, "pca"), "n_latent": 10},
+    "classes": {"split": "Metadata_injury_type in five folds", "models": (*VARIANTS, *RIVALS, "pca"), "n_latent": 10},
 }
 SPLITS = range(10)  # of codes
 
@@ -62,8 +65,25 @@ def prepared(folder: Path, name: str, processing: str, seed: int):
     if processing == "recommended":
         return prepare_profiles(table, RunConfig(seed=seed))
     steps = PREPARATION[processing]
-    table = select_features(split_profiles(drop_copies(table), **{"seed": seed} | PREPARATION["recommended"]["split"]), **steps["select"])
+    return processed(split_profiles(drop_copies(table), **{"seed": seed} | PREPARATION["recommended"]["split"]), steps)
+
+
+def processed(table, steps: dict):
+    "Features selected and scaled, on the part of a divided table that trains."
+    table = select_features(table, **steps["select"])
     return scale_profiles(table, **steps["scale_genes" if table.uns["cpvae"]["kind"] == "genes" else "scale"])
+
+
+def without_classes(folder: Path, fold: int):
+    "U2OS with a fold of the classes of injury as its test part; controls, which belong to none, and the other compounds are dealt into training and validation."
+    table = drop_copies(sort_rows(read_profiles(folder / TABLES["u2os"][0])))
+    injury = table.obs["Metadata_injury_type"].astype(str)
+    classes = sorted(set(injury) - {"Control"})
+    _, held_out = [*GroupKFold(len(SEEDS), shuffle=True, random_state=0).split(classes, groups=classes)][fold]
+    test = injury.isin([classes[i] for i in held_out]).to_numpy()
+    table = split_profiles(table, test=0, seed=fold)
+    table.obs["split"] = np.where(test, "test", table.obs["split"].astype(str))
+    return processed(table, PREPARATION["recommended"])
 
 
 def score(folder: Path, name: str, processing: str, seed: int, model, label: dict) -> dict:
@@ -103,9 +123,9 @@ def ablation(folder: Path) -> list[dict]:
     ]
 
 
-def both_codes(folder: Path, name: str, seed: int) -> list[dict]:
+def both_codes(profiles, seed: int, **label) -> list[dict]:
     "Ten units of every model on one split: what the encoder's guess and the posterior's mode leave."
-    profiles, rows = prepared(folder, name, "recommended", seed), []
+    rows = []
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     train, test = x[part == "train"], x[part == "test"]
     for model in (*VARIANTS, *RIVALS, "pca"):
@@ -116,22 +136,39 @@ def both_codes(folder: Path, name: str, seed: int) -> list[dict]:
                 fitted.set_params(code=code)
             rebuilt = np.asarray(fitted.inverse_transform(fitted.transform(test)))
             found = dict(model=model, code=code, fvu=fvu(test, rebuilt, train.mean(0)))
-            rows.append(dict(table=name, seed=seed) | found)
+            rows.append(label | found)
     return rows
+
+
+def one_split(folder: Path, name: str, seed: int) -> list[dict]:
+    "A split by compound."
+    return both_codes(prepared(folder, name, "recommended", seed), seed, table=name, seed=seed)
+
+
+def one_fold(folder: Path, fold: int) -> list[dict]:
+    "A fold of the classes of injury."
+    profiles = without_classes(folder, fold)
+    out = profiles.obs.loc[profiles.obs["split"] == "test", "Metadata_injury_type"].astype(str)
+    return both_codes(profiles, fold, fold=fold, held_out="|".join(sorted(set(out))), n_test=len(out))
 
 
 def codes(folder: Path) -> list[dict]:
     "How much of a profile its code holds, by the encoder's guess and by the posterior's mode."
-    return [delayed(both_codes)(folder, name, seed) for name in TABLES for seed in SPLITS]
+    return [delayed(one_split)(folder, name, seed) for name in TABLES for seed in SPLITS]
+
+
+def classes(folder: Path) -> list[dict]:
+    "The same for injuries of which no compound was seen."
+    return [delayed(one_fold)(folder, fold) for fold in SEEDS]
 
 
 if __name__ == "__main__":
     keep_fits()
     folder = Path(sys.argv[1])
-    sources = [folder / file for file, _ in TABLES.values()]
+    sources = {name: folder / file for name, (file, _) in TABLES.items()}
     for name in sys.argv[2:] or SETTINGS:
         rows = Parallel(n_jobs=-1, verbose=1)(globals()[name](folder))
-        table = pd.DataFrame(sum(rows, []) if name == "codes" else rows)
+        table = pd.DataFrame(rows if name in ("rebuild", "ablation") else sum(rows, []))
         seeds = SPLITS if name == "codes" else SEEDS
-        write_table(name, table, sources=sources, settings=SETTINGS[name], seeds=seeds)
-        print(table.groupby([c for c in ("table", "processing", "preset", "model", "code", "n_latent", "changed") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())
+        write_table(name, table, sources=[sources["u2os"]] if name == "classes" else sources.values(), settings=SETTINGS[name], seeds=seeds)
+        print(table.groupby([c for c in ("table", "fold", "processing", "preset", "model", "code", "n_latent", "changed") if c in table]).fvu.agg(["mean", "std"]).round(3).to_string())
