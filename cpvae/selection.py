@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PAPER_SWEEP', 'CRITERIA', 'SPACES', 'RUNGS', 'kept_epoch', 'loss_shares', 'elbo', 'held_out_scores', 'unsteadiness',
-           'hausdorff_scores', 'simulation_scores', 'weighted_vae', 'curve_point', 'weight_curve', 'choose_weight',
+           'hausdorff_scores', 'simulation_scores', 'weighted_vae', 'curve_points', 'weight_curve', 'choose_weight',
            'choices', 'curve_figure', 'Advice', 'weight_advice', 'latent_curve', 'space_of', 'vae_settings',
            'stopping_bounds', 'trial_value', 'open_study', 'ask', 'tell', 'tune', 'trials_table', 'importances',
            'fit_again', 'trials_advice', 'parallel_coordinates']
 
 # %% ../nbs/04_selection.ipynb #88220e05
 import hashlib
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from sklearn.decomposition import PCA
 
 from .checks import choose, counted
 from .distances import fidelity, nearest_distances
-from .fits import fit_one, quiet_workers
-from .models import PRESETS, VAE, loss_parts, make_vae, plan_of
+from .fits import fit_many, fit_one, quiet_workers, stacks_of
+from .models import PRESETS, VAE, CollapseWarning, loss_parts, make_vae, plan_of
 from .progress import Stage
 from .training import DivergedError, one_thread
 
@@ -134,18 +135,19 @@ def weighted_vae(
     return make_vae(variant, preset, **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings))
 
 # %% ../nbs/04_selection.ipynb #3288af44
-def curve_point(
-    vae: VAE,  # not fitted
+def curve_points(
+    vaes: Sequence[VAE],  # not fitted
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
-) -> dict[str, float]:  # `diverged`, and if not, `simulation_scores` and `held_out_scores`
-    "Fit one model on one thread and score it."
-    with one_thread():
+) -> list[dict[str, float]]:  # of each: `diverged`, and if not, `simulation_scores` and `held_out_scores`
+    "Fit models on one thread, small ones that are alike together, and score each."
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # a curve shows where units collapse
         try:
-            fitted = fit_one(vae, X, X_valid)
+            fitted = fit_many(dict(enumerate(vaes)), X, X_valid, jobs=1).values()
         except DivergedError:
-            return {"diverged": True}
-        return {"diverged": False} | simulation_scores(fitted, X, X_valid, fitted.seed_) | held_out_scores(fitted, X, X_valid)
+            return [{"diverged": True}] if len(vaes) == 1 else sum((curve_points([vae], X, X_valid) for vae in vaes), [])
+        return [{"diverged": False} | simulation_scores(f, X, X_valid, f.seed_) | held_out_scores(f, X, X_valid) for f in fitted]
 
 # %% ../nbs/04_selection.ipynb #416e9283
 def weight_curve(
@@ -159,21 +161,27 @@ def weight_curve(
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
-) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_point`
+) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_points`
     "What each weight brings. The result does not depend on `jobs`. Raises ProfileError for an unknown name, ValueError for too few validation profiles."
     choose(which, ("beta", "mmd_weight"), "weight")
     if len(X_valid) <= 5:
         raise ValueError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
     cells = [(float(weight), int(seed)) for weight in weights for seed in seeds]
     models = [weighted_vae(which, weight, preset, **({"random_state": seed} | settings)) for weight, seed in cells]
-    rows = _in_parallel(curve_point, [(m, X, X_valid) for m in models], jobs, progress)
-    return pd.DataFrame([{"weight": w, "seed": s} | row for (w, s), row in zip(cells, rows)])
+    stacks = stacks_of(dict(enumerate(models)), X.shape[1])
+    found = _in_parallel(curve_points, [([models[i] for i in stack], X, X_valid) for stack in stacks], jobs, progress, [*map(len, stacks)])
+    rows = dict(zip(sum(stacks, ()), sum(found, [])))
+    return pd.DataFrame([{"weight": w, "seed": s} | rows[i] for i, (w, s) in enumerate(cells)])
 
 # %% ../nbs/04_selection.ipynb #c7f79537
-def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool) -> list:  # results, in order
-    what = f"fitting {counted(len(arguments), 'model')} ({counted(len(arguments[0][1]), 'profile')})" if arguments else ""
-    with quiet_workers(), Stage(what, len(arguments), progress and bool(arguments), unit="fit") as stage:
-        return list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments)))
+def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool, sizes: Sequence[int] = ()) -> list:  # results, in order; sizes: how many fits each is, else one
+    sizes, done = sizes or [1] * len(arguments), []
+    what = f"fitting {counted(sum(sizes), 'model')} ({counted(len(arguments[0][1]), 'profile')})" if arguments else ""
+    with quiet_workers(), Stage(what, sum(sizes), progress and bool(arguments), unit="fit") as stage:
+        for size, one in zip(sizes, Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments), strict=True):
+            done.append(one)
+            stage.step(size)
+    return done
 
 # %% ../nbs/04_selection.ipynb #30925922
 # Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer to "one".

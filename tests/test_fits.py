@@ -73,7 +73,7 @@ def curved(n=500, n_features=20, seed=0):
 
 def of_seeds(variants, seeds, **settings):
     "Small models, alike but for variant and seed."
-    how = dict(hidden_layer_sizes=(16,), n_latent=3, steps=150) | settings
+    how = dict(hidden_layer_sizes=(16,), n_latent=3, steps=90) | settings
     return {(v, s): make_vae(v, random_state=s, **how) for v in variants for s in seeds}
 
 

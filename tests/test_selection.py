@@ -174,6 +174,8 @@ def test_a_curve_does_not_depend_on_jobs_and_survives_divergence():
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     assert len(one) == 4 and not one.diverged.any() and not one[one.seed == 0].equals(one[one.seed == 1])
     assert weight_curve(wild, VALID, [1], **ask).diverged.all()
+    mixed = weight_curve(X, VALID, [1, 3e38], "mmd_weight", **ask)  # those that are trained together do not fall together
+    assert (mixed.diverged == (mixed.weight > 1)).all() and mixed.elbo.notna().tolist() == [True, True, False, False]
 
 
 def test_curves_refuse_what_they_cannot_score():

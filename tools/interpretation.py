@@ -1,7 +1,7 @@
 """Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each variant of either preset is fitted to U2OS;
-each recommended variant is fitted once to L1000. Some twenty-five minutes on one core. CHECKPOINTS is a folder
+each recommended variant is fitted once to L1000. CHECKPOINTS is a folder
 to keep fits in: what stands there is not fitted again, so that seeds can be added later.
 
 nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance of posterior means, active, variance of draws around them (noise), mean |change|, correlation with the others
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
@@ -66,6 +67,22 @@ def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+def measures(model: str, seed: int, fit, name: str, profiles) -> list[tuple[str, dict, pd.DataFrame]]:
+    "What one fit says: table, labels, rows."
+    x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
+    train, label, one = x[part == "train"], dict(model=model, seed=seed), dict(model=model)
+    found = [("latents", label, latent_table(fit, train)), ("entanglement", label, pd.DataFrame([entanglement(fit, train)]))]
+    if seed == 0:
+        found.append(("association", one, association_table(latent_means(fit, x), profiles, PERMUTATIONS)))
+        if name == "l1000":
+            found.append(("genes", one, rank_features(traverse(fit, train), profiles.var_names)))
+        else:
+            found.append(("contributions", one, grouped(fit, train, profiles.var)))
+    if name == "u2os":
+        found.append(("distinct", label, contribution_table(fit, train, feature_groups(profiles.var)).query("q < 0.05")))
+    return found
+
+
 def settings(key: str, seeds: int) -> dict:
     "What a table's provenance says of how it was made."
     found = {"variants": VAES, "latent units": 10, "seeds": {"u2os": seeds, "l1000": 1}}
@@ -85,24 +102,17 @@ if __name__ == "__main__":
         def keep(key, table, name=name, preset=preset, **about):
             found.setdefault(key, []).append(table.assign(**about, table=name, preset=preset))
 
-        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, checkpoints=kept and kept / f"{name}-{preset}", jobs=1)
-        for (model, seed), fit in fitted.items():
-            keep("latents", latent_table(fit, train), model=model, seed=seed)
-            keep("entanglement", pd.DataFrame([entanglement(fit, train)]), model=model, seed=seed)
-            if seed == 0:
-                follows = association_table(latent_means(fit, x), profiles, PERMUTATIONS)
-                keep("association", follows, model=model)
-                if name == "l1000":
-                    keep("genes", rank_features(traverse(fit, train), profiles.var_names), model=model)
-                else:
-                    keep("contributions", grouped(fit, train, profiles.var), model=model)
-            if name == "u2os":
-                keep("distinct", contribution_table(fit, train, feature_groups(profiles.var)).query("q < 0.05"), model=model, seed=seed)
+        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, checkpoints=kept and kept / f"{name}-{preset}", jobs=-1)
+        tasks = (delayed(measures)(model, seed, fit, name, profiles) for (model, seed), fit in fitted.items())
+        for key, labels, table in sum(Parallel(n_jobs=-1)(tasks), []):
+            keep(key, table, **labels)
         if n > 1:
             groups, who = feature_groups(profiles.var), profiles.obs["compound"].astype(str)[part == "train"]
             pca = {s: PCA(10, random_state=0).fit(drawn(train, who, s)) for s in range(n)}
-            for model, fits in ({v: {s: fitted[v, s] for s in range(n)} for v in VAES} | {"pca": pca}).items():
-                keep("stability", stability_table(fits, train, groups), model=model)
+            families = {v: {s: fitted[v, s] for s in range(n)} for v in VAES} | {"pca": pca}
+            tables = Parallel(n_jobs=-1)(delayed(stability_table)(fits, train, groups) for fits in families.values())
+            for model, table in zip(families, tables, strict=True):
+                keep("stability", table, model=model)
         for key, tables in found.items():
             table = pd.concat(tables, ignore_index=True)
             first = ["table", "preset", "model", *(c for c in ("seed", "by") if c in table)]

@@ -37,7 +37,7 @@ def scored(profiles, n_permutations: int):
     "Fit the three VAEs and PCA to the training part and score every pair."
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     asked = {v: make_vae(v, random_state=0) for v in VAES} | {"pca": PCA(10, random_state=0)}
-    return lsa_table(fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1), profiles, n_permutations)
+    return lsa_table(fit_many(asked, x[split == "train"], x[split == "valid"], jobs=-1), profiles, n_permutations, jobs=-1)
 
 
 def apart(profiles, sets, strict: bool):

@@ -1,7 +1,7 @@
 """Make the tables that nbs/07c_simulation and nbs/07d_features read: `python tools/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
-seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity. Some quarter of an hour a seed on one core.
+seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity.
 
 nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.simulation.fidelity_tables`, by data set, preset and seed
 nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 
@@ -93,8 +94,9 @@ def seen_once(config, profiles, dataset: str, fitted):
     yield f"umap_{dataset}", mixed.head(POINTS).drop(columns="shuffled")
 
 
-def measured(dataset: str, preset: str, folder: Path, seed: int):
+def measured(dataset: str, preset: str, folder: Path, seed: int) -> list[tuple[str, pd.DataFrame]]:
     "The tables of one data set, preset and seed: name, rows."
+    found = []
     name, settings = DATASETS[dataset]
     file, how = TABLES[name]
     config = RunConfig(preset=preset, **settings)
@@ -102,15 +104,14 @@ def measured(dataset: str, preset: str, folder: Path, seed: int):
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     if seed == 0:
         fitted = fit_models(profiles, config)
-        yield from seen_once(config, profiles, dataset, fitted)
+        found += seen_once(config, profiles, dataset, fitted)
         models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
     else:
         asked = {name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings)) for name in config.models}
         models = fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1)
     fidelity, spread = fidelity_tables(models, profiles, seed)
-    yield "simulation_fidelity", fidelity.assign(seed=seed)
-    if seed == 0:
-        yield "simulation_spread", spread
+    found.append(("simulation_fidelity", fidelity.assign(seed=seed)))
+    return found + ([("simulation_spread", spread)] if seed == 0 else [])
 
 
 def settings(name: str, datasets: list[str]) -> dict:
@@ -123,8 +124,10 @@ def settings(name: str, datasets: list[str]) -> dict:
 if __name__ == "__main__":
     keep_fits()
     folder, n_seeds, parts = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, {}
-    for seed, dataset, preset in product(range(n_seeds), DATASETS, PRESETS):
-        for name, table in measured(dataset, preset, folder, seed):
+    tasks = [*product(range(n_seeds), DATASETS, PRESETS)]
+    every = Parallel(n_jobs=-1, return_as="generator")(delayed(measured)(dataset, preset, folder, seed) for seed, dataset, preset in tasks)
+    for (seed, dataset, preset), found in zip(tasks, every, strict=True):
+        for name, table in found:
             parts.setdefault(name, []).append(table.assign(dataset=dataset, preset=preset))
         for name, each in parts.items():
             table = pd.concat(each)
