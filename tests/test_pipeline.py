@@ -61,8 +61,7 @@ def demo(once):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
-def test_the_demo_leaves_a_whole_run(demo):
+def test_the_demo_leaves_a_whole_run_that_finds_the_truth(demo):
     assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
     assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
     assert [p.name for p in demo.parent.iterdir()] == ["demo"]  # nothing temporary beside it
@@ -74,11 +73,8 @@ def test_the_demo_leaves_a_whole_run(demo):
     assert list(traversal) == ["model", "latent", "feature", "compartment", "channel", "contribution"] and set(traversal.model) == {*MODELS}
     assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
 
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("demo")
-def test_the_demo_finds_the_truth_that_was_simulated(demo):
-    lsa = pd.read_csv(demo / "tables" / "lsa.csv").set_index("model")
+    # and it finds the truth that was simulated
+    lsa = lsa.set_index("model")
     found = (lsa.q < 0.05).groupby("model").mean()
     assert max(found["beta"], found["mmd"]) >= 0.8
     held_out = pd.read_csv(demo / "tables" / "reconstruction.csv").query("split == 'test'").set_index(["model", "shuffled"]).fvu
@@ -185,7 +181,6 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
     done = here("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
@@ -202,7 +197,6 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_screen_lists_candidates(demo, tmp_path):
     done = here("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
     assert done.exit_code == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
@@ -255,7 +249,6 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
