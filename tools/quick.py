@@ -1,4 +1,4 @@
-"""Test the part one is working on: `python tools/quick.py [PART ...]`, a minute at most.
+"""Test the part one is working on: `python tools/quick.py [PART ...]`.
 
 A part is what notebook, module and test file are called: `lsa` is nbs/06_lsa.ipynb and tests/test_lsa.py. Without PART, all
 that changed since the last commit. Tests marked slow are left out; `make test` runs everything.
@@ -29,7 +29,8 @@ def main(parts: list[str]) -> int:  # exit status
     of = [path.stem for path in notebooks() if part_of(path) in parts]
     tests = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob("test_*.py")) if part_of(path) in parts]
     if not of + tests:
-        print(f"quick: {' '.join(parts) or 'nothing'} has no notebook and no test" if parts else "quick: nothing has changed; name a part: make test-quick OF=lsa")
+        found = f"no notebook or test belongs to {' '.join(parts)}" if parts else "nothing has changed"
+        print(f"quick: {found}; name a part: make test-quick OF=lsa")
         return 2
     print("quick:", *of, *tests, flush=True)
     steps = [(tool("nbdev_test"), "--file_re", rf"^({'|'.join(map(re.escape, of))})\.ipynb$", "--n_workers", "2", "--do_print", "--timing")] if of else []
