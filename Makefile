@@ -41,7 +41,7 @@ notebooks: $(READY)
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
 
 pytest: $(READY)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -q -n $(WORKERS)
 
 test-newest: .venv-newest/.ready ## the same with the newest version of everything but torch, in an environment of its own
 
@@ -49,7 +49,7 @@ test-oldest: .venv-oldest/.ready ## the same with the lower bounds in settings.i
 
 test-newest test-oldest:
 	$(@:test-%=.venv-%)/bin/nbdev_test --n_workers $(WORKERS) --do_print --timing
-	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --dist loadgroup --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
+	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
 
 sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
 	$(BIN)/python tools/sync.py

@@ -1,4 +1,4 @@
-"""Set before anything heavy is imported: no windows, one thread a process, and OpenMP threads that sleep while they wait."""
+"""Set before anything heavy is imported: no windows, one thread a process, OpenMP threads that sleep while they wait, and no UMAP."""
 
 import os
 import sys
@@ -14,36 +14,18 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # else scikit-learn skips one of 
 os.environ.pop("CPVAE_FITS", None)  # a test of fitting that reads a fit would test nothing
 
 
-def stand_in_for_umap(patch):
-    "Put a stand-in before UMAP in this process; the folder that holds it."
-    folder = str(Path(__file__).parent / "quick")
-    patch.syspath_prepend(folder)
-    for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
-        patch.delitem(sys.modules, name)
-    return folder
+# Two coordinates stand in for UMAP, here and in every process started from here but the demo's.
+QUICK = str(Path(__file__).parent / "quick")
+sys.path.insert(0, QUICK)
+os.environ["PYTHONPATH"] = os.pathsep.join([QUICK, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="module")
-def quick():
-    "Replace UMAP by a stand-in in this process, while the tests of a module run."
+def no_figures():
+    "Draw no figure in this process while the tests of a module run that look at something else."
     with pytest.MonkeyPatch.context() as patch:
-        stand_in_for_umap(patch)
+        patch.setattr("cpvae.report._png", lambda figure: b"a figure")
         yield
-        sys.modules.pop("umap", None)
-
-
-@pytest.fixture
-def quick_umap(monkeypatch):
-    "Replace UMAP by a stand-in, here and in processes started from here, and draw no figure here."
-    from joblib.externals.loky import get_reusable_executor
-
-    monkeypatch.setenv("PYTHONPATH", stand_in_for_umap(monkeypatch))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setattr("cpvae.report._png", lambda figure: b"")
-    get_reusable_executor().shutdown()
-    yield
-    sys.modules.pop("umap", None)
-    get_reusable_executor().shutdown()
 
 
 @pytest.fixture(scope="session")

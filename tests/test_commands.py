@@ -13,10 +13,9 @@ import pandas as pd
 import pytest
 from anndata import read_h5ad
 from sklearn.decomposition import PCA
-from typer.testing import CliRunner
+from running import cli
 
 from cpvae.checks import ProfileError
-from cpvae.cli import app
 from cpvae.containers import write_profiles
 from cpvae.data import describe_profiles, read_profiles
 from cpvae.datasets import simulate_profiles
@@ -36,14 +35,6 @@ from cpvae.selection import tune, weight_curve
 A, B = "simulated mechanism 02", "simulated mechanism 04"
 
 
-def cli(*arguments):
-    "The command in this process: exit code, stdout, stderr."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    return done.exit_code, done.stdout, done.stderr
-
-
 def little_world():
     "Simulated profiles with everything that a table may say, in columns of their own."
     world = simulate_profiles(seed=0, n_mechanisms=4, n_pairs=3, n_features=20, n_maps=2)
@@ -56,7 +47,7 @@ def little_world():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick):
+def finished(tmp_path_factory, no_figures):
     "A finished run of three models, and what was said meanwhile on stdout and stderr."
     config = RunConfig(models=("vanilla", "mmd", "pca"), n_permutations=100, vae=dict(steps=60, hidden_layer_sizes=(16,)))
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
@@ -119,7 +110,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bare_table_goes_from_run_to_screen(tmp_path, quick):
+def test_a_bare_table_goes_from_run_to_screen(tmp_path, no_figures):
     "Compounds, mechanisms, controls and features, and nothing else; and told to be quiet."
     write_profiles(without(little_world(), EVERYTHING), tmp_path / "bare.h5ad")
     run = tmp_path / "run"
@@ -183,7 +174,7 @@ def test_a_pair_that_is_never_whole_at_one_time():
         lsa_table({"pca": PCA(3).fit(profiles.layers["scaled"])}, profiles, 100)
 
 
-def test_the_report_says_which_partner_is_missing(tmp_path, quick):
+def test_the_report_says_which_partner_is_missing(tmp_path, no_figures):
     world = little_world()
     lonely = kept(world, (world.obs.moa == "") | world.obs.moa.str.contains("|", regex=False))
     run = run_pipeline(lonely, tmp_path / "run", RunConfig(models=("pca",)), jobs=1)

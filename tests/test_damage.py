@@ -179,7 +179,7 @@ def test_defects_of_our_own_stay_defects(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick):
+def finished(tmp_path_factory, no_figures):
     "A small world and a finished run of it."
     world = simulate_profiles(seed=3, n_mechanisms=6, n_pairs=3, n_features=40, n_maps=2)
     return world, run_pipeline(world, tmp_path_factory.mktemp("finished") / "run", RunConfig(**TINY), jobs=1)

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from typer.testing import CliRunner
+from running import cli
 
 from cpvae.checks import ProfileError
-from cpvae.cli import app
 from cpvae.containers import (
     parts_from_anndata,
     parts_from_table,
@@ -177,7 +176,7 @@ def test_a_layer_is_named_and_offered_beside_counts(tmp_path):
         chosen.X, profiles.layers["lognorm"]
     )
     assert np.array_equal(read_profiles(profiles, layer="lognorm").X, chosen.X)
-    said = CliRunner().invoke(app, ["info", str(tmp_path / "t.h5ad"), "--layer", "lognorm"])
+    said = cli("info", tmp_path / "t.h5ad", "--layer", "lognorm")
     assert said.exit_code == 0 and "raw counts" not in said.output
 
 
@@ -613,7 +612,7 @@ def test_the_simulator_can_be_written(tmp_path):
     ],
 )
 def test_buckets_are_refused_with_the_command_that_copies(address, command):
-    said = CliRunner().invoke(app, ["info", address])
+    said = cli("info", address)
     assert said.exit_code == 2 and f"`{command}`" in said.output
     with pytest.raises(ProfileError, match="is not on this machine"):
         read_profiles([address])
@@ -649,7 +648,7 @@ def test_an_address_is_fetched_once(tmp_path, server, monkeypatch):
     assert first.uns["cpvae"]["source"] == "my table.csv" and not np.array_equal(first.X, other.X)
     read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1"))
     assert len(asked) == 2
-    said = CliRunner().invoke(app, ["info", f"{url}/other/my%20table.csv"])
+    said = cli("info", f"{url}/other/my%20table.csv")
     assert said.exit_code == 0 and len(asked) == 2 and "my table.csv" in said.output
 
 

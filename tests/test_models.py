@@ -104,6 +104,22 @@ def test_adam_moves_as_its_formula_says():
     assert bowl.w.detach().numpy() == pytest.approx(w, abs=1e-6)
 
 
+def test_of_epochs_that_are_equally_good_the_first_is_kept():
+    module = torch.nn.Linear(2, 1, bias=False)
+    one, two = (Standing(module, None, None, None) for _ in range(2))
+    for losses, weight in (([3.0, 1.0], 1.0), ([2.0, 1.0], 2.0), ([2.0, 0.5], 3.0), ([4.0, 0.5], 4.0)):
+        torch.nn.init.constant_(module.weight, weight)
+        one.history.append({"valid_loss": losses[0]})
+        one.keep_if_best("valid_loss")
+    assert (one.best_epoch, one.best["weight"].tolist()) == (2, [[2.0, 2.0]])
+    module.weight = torch.nn.Parameter(torch.zeros(2, 1))  # of two models
+    for losses, weight in (([3.0, 1.0], 1.0), ([2.0, 1.0], 2.0), ([2.0, 0.5], 3.0), ([4.0, 0.5], 4.0)):
+        torch.nn.init.constant_(module.weight, weight)
+        two.history.append({"valid_loss": losses})
+        two.keep_if_best("valid_loss")
+    assert (two.best_epoch, two.best["weight"].tolist()) == ([2, 3], [[2.0], [3.0]])
+
+
 def test_shuffled_heads_or_a_forgotten_rectifier_would_show():
     "The two checks above can fail: leaving out either part of a head changes the loss."
     x, seeded = torch.randn(23, 17, generator=torch.Generator().manual_seed(0)), lambda: torch.Generator().manual_seed(3)

@@ -6,9 +6,8 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from running import cli
 
-from cpvae.cli import app
 from cpvae.containers import write_profiles
 from cpvae.data import (
     ProfileError,
@@ -371,7 +370,7 @@ def test_measured_pairs_are_told_from_annotated_ones(tmp_path):
     assert len(evaluable_pairs(read(both))) == 1 and measured_pairs(read(both)) == []
     for table, says in ((renamed(dactolisib="sirolimus+alpelisib"), "1 of 1"), (make(), "0 of 1")):
         table.to_csv(tmp_path / "t.csv", index=False)
-        assert re.search(rf"measured pairs +{says}", CliRunner().invoke(app, ["info", str(tmp_path / "t.csv")]).output)
+        assert re.search(rf"measured pairs +{says}", cli("info", tmp_path / "t.csv").output)
 
 
 def test_one_column_may_tell_treatment_and_mechanism():
@@ -418,8 +417,8 @@ def test_what_was_read_survives_writing(suffix, options, tmp_path):
 def test_the_command_takes_what_it_says(tmp_path):
     table = two_columns(moa={name: moa.replace("|", " and ") for name, moa in MOA.items()}, role={"DMSO": "mock"})
     table.replace({"Metadata_compound": {"DMSO": None}}).to_csv(tmp_path / "t.csv", index=False)
-    words = ["info", str(tmp_path / "t.csv"), "--compound-column", "compound+drug_b", "--control", "role=mock", "--control", "docetaxel", "--moa-separator", "and"]
-    done = CliRunner().invoke(app, words)
+    words = ["info", tmp_path / "t.csv", "--compound-column", "compound+drug_b", "--control", "role=mock", "--control", "docetaxel", "--moa-separator", "and"]
+    done = cli(*words)
     assert done.exit_code == 0 and re.search("control rows +8", done.output) and re.search(r"measured pairs +1 of 1", done.output)
 
 

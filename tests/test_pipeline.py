@@ -15,9 +15,8 @@ import pandas as pd
 import psutil
 import pytest
 from anndata import read_h5ad
-from typer.testing import CliRunner
+from running import cli
 
-from cpvae.cli import app
 from cpvae.data import ProfileError, read_profiles
 from cpvae.datasets import simulate_profiles
 from cpvae.scoreboard import COLUMNS, lsa_table
@@ -30,14 +29,9 @@ MODELS = ["vanilla", "beta", "mmd", "pca"]
 BASELINES = {"global_mean", "global_mean_scaled", "control", "a", "b", "stronger", "mean_ab", "additive_input", "mechanism_blind"}
 
 
-def cpvae(*arguments, cwd=None):
+def cpvae(*arguments, cwd=None, **more):
     "The command as installed, in a process of its own."
-    return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-
-def here(*arguments):
-    "The command in this process."
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
 
 
 def fingerprint(run):
@@ -48,7 +42,8 @@ def fingerprint(run):
 
 def make_demo(folder):
     "A finished demo, as a user starts it."
-    done = cpvae("demo", "--out", "results/demo", "--jobs", 1, cwd=folder)
+    whole = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # with UMAP itself
+    done = cpvae("demo", "--out", "results/demo", "--jobs", 1, cwd=folder, env=whole)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "report: results/demo/report.html\n"
     said = [line for line in done.stderr.splitlines() if not line.startswith("done in ")]
@@ -87,7 +82,7 @@ def test_the_demo_leaves_a_whole_run_that_finds_the_truth(demo):
 
 
 @pytest.mark.slow
-def test_jobs_change_no_byte(tmp_path, quick_umap):
+def test_jobs_change_no_byte(tmp_path, no_figures):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
     small = dict(n_permutations=100, vae=dict(steps=60, hidden_layer_sizes=(32,)))
     one, two = (run_pipeline(world, tmp_path / str(jobs), RunConfig(seed=3, **small), jobs=jobs) for jobs in (1, 2))
@@ -156,7 +151,7 @@ def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
-    done = here("demo", "--out", tmp_path / "thesis")
+    done = cli("demo", "--out", tmp_path / "thesis")
     assert done.exit_code == 2 and "is not a run" in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
 
@@ -183,7 +178,7 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
 @pytest.mark.slow
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
-    done = here("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
+    done = cli("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
     assert done.exit_code == 0, done.stderr
     near = pd.read_csv(tmp_path / "near.csv")
     assert len(near) == 104 and near.cosine.is_monotonic_decreasing
@@ -192,20 +187,20 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
         assert heading in done.stdout
     top = done.stdout.split("Nearest compounds")[1].split("Features that move")[0].strip().splitlines()[2:]
     assert len(top) == 5 and near.compound[0] in top[0] and (near.low <= near.high).all()
-    wrong = here("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
+    wrong = cli("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
     assert wrong.exit_code == 2 and "Did you mean" in wrong.stderr
 
 
 @pytest.mark.slow
 def test_screen_lists_candidates(demo, tmp_path):
-    done = here("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
+    done = cli("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
     assert done.exit_code == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
     found = pd.read_csv(tmp_path / "all.csv")
     assert found.compound.nunique() == 104 and found[found.known].q.isna().all() and found[~found.known].q.between(0, 1).all()
     assert len(done.stdout.splitlines()) == 6 and "candidates" in done.stdout.splitlines()[0]
 
 
-def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, quick_umap):
+def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_figures):
     "Neither it nor its compounds train or validate, and models and scaling do not change if its profiles do."
     world = simulate_profiles(seed=7, n_mechanisms=6, n_pairs=4, n_features=60, n_maps=2)
     pair = next(m for m in world.obs.moa.unique() if "|" in m)
@@ -227,7 +222,7 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, qui
             prepare_profiles(world, RunConfig(leave_out=(wrong,)))
 
 
-def test_the_papers_preset_runs_to_a_report(tmp_path, quick_umap):
+def test_the_papers_preset_runs_to_a_report(tmp_path, no_figures):
     world = simulate_profiles(seed=6, n_mechanisms=6, n_pairs=3, n_features=60, n_maps=2)
     run = run_pipeline(world, tmp_path / "run", RunConfig(preset="chow2022", n_permutations=200, vae=dict(epochs=5)), jobs=1)
     config = json.loads((run / "models" / "mmd" / "config.json").read_text())["params"]
@@ -298,14 +293,14 @@ def stopped(stop, folder, main_only=False):
 
 
 @pytest.mark.slow
-def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_umap, monkeypatch):
+def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, no_figures, monkeypatch):
     write_small_world(tmp_path / "small.h5ad")
     assert stopped(signal.SIGKILL, tmp_path)[0] == -9
     monkeypatch.chdir(tmp_path)
-    assert here(*SMALL_RUN, "whole", "--jobs", 1).exit_code == 0  # jobs change no byte
-    other = here(*SMALL_RUN, "cut", "--seed", 1, "--resume")
+    assert cli(*SMALL_RUN, "whole", "--jobs", 1).exit_code == 0  # jobs change no byte
+    other = cli(*SMALL_RUN, "cut", "--seed", 1, "--resume")
     assert other.exit_code == 2 and "seed was 0, is 1" in other.stderr
-    done = here(*SMALL_RUN, "cut", "--jobs", 1, "--resume")
+    done = cli(*SMALL_RUN, "cut", "--jobs", 1, "--resume")
     assert done.exit_code == 0, done.stderr
     assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == ["cut"]
@@ -313,7 +308,7 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, quick_u
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop, main_only", [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["ctrl-c", "kill"])
-def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, main_only, tmp_path, quick_umap):
+def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, main_only, tmp_path, no_figures):
     "Ctrl-C goes to every process in the terminal, `kill` and `timeout` to the main one alone."
     write_small_world(tmp_path / "small.h5ad")
     assert stopped(stop, tmp_path, main_only) == (128 + stop, "cpvae: interrupted; the same command with --resume goes on where it stopped", [])
@@ -321,12 +316,12 @@ def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, 
 
 
 @pytest.mark.slow
-def test_two_runs_cannot_write_to_one_place(tmp_path, quick_umap, monkeypatch):
+def test_two_runs_cannot_write_to_one_place(tmp_path, no_figures, monkeypatch):
     write_small_world(tmp_path / "small.h5ad")
     command = [*SMALL, "--out", "run", "--jobs", 1]
     process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for(lambda: (tmp_path / ".run.part").exists(), process)
     monkeypatch.chdir(tmp_path)
-    second = here(*command)
+    second = cli(*command)
     assert second.exit_code == 2 and "another run is writing there" in second.stderr
     assert process.wait() == 0 and (tmp_path / "run" / "run.json").is_file()

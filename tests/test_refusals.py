@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from running import cli
 
-from cpvae.cli import app
 from cpvae.data import describe_profiles, read_profiles
 from cpvae.datasets import DATASETS
 
@@ -117,13 +116,6 @@ def truncated(folder, name, share=0.5):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(len(whole) * share)])
     return ["run", name]
-
-
-def cli(*arguments):
-    "Run the command in this process."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
 
 
 def shell(*arguments, cwd, **options):
@@ -1063,7 +1055,7 @@ def small_disk(limit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [2_000, 60_000])  # bytes: the first table, and AnnData written by HDF5
-def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path, quick_umap):
+def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path, no_figures):
     csv(tmp_path, name="good.csv")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "keep.txt").write_text("precious")

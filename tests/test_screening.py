@@ -11,11 +11,13 @@ import pytest
 from anndata import AnnData
 from scipy.stats import kstest
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 
 from cpvae.data import ProfileError, read_profiles
 from cpvae.datasets import simulate_profiles
 from cpvae.lsa import latent_groups, prepare, unit
+from cpvae.prediction import regressed_codes
 from cpvae.preprocessing import drop_copies, scale_profiles, split_profiles
 from cpvae.screening import (
     SCORES, analogues, half_whiten, hidden_second_mechanism, mechanism_members, moved_features, nearest_compounds, predicted_draws, predicted_state,
@@ -115,6 +117,19 @@ def test_genes_carry_symbols_and_have_no_compartments():
     profiles.var = profiles.var.assign(symbol=list("VWXYZ"), compartment="", channel="", feature_group="")
     moved = moved_features(profiles, prepare(profiles), np.arange(5.0), n=None)
     assert moved["symbol"].tolist() == list("ZYXWV") and "compartment" not in moved and summarize_moves(moved).empty
+    assert moved_features(profiles, prepare(profiles), np.arange(5.0), n=2)["symbol"].tolist() == list("ZY")
+
+
+def test_a_ridge_of_codes_on_mechanisms_is_the_known_one():
+    profiles = world()
+    arithmetic, identity = prepare(profiles), FunctionTransformer(inverse_func=None, func=None, check_inverse=False)
+    latents = latent_groups(identity, arithmetic, profiles)
+    pool = np.arange(len(arithmetic.compounds)) % 5 > 0
+    terms = MultiLabelBinarizer().fit(arithmetic.compounds["moa"].str.split("|"))
+    x, common = terms.transform(arithmetic.compounds["moa"].str.split("|")), latents.compounds[pool].mean(axis=0)
+    ridge = Ridge(alpha=10, fit_intercept=False).fit(x[pool], latents.compounds[pool] - common)
+    asked = terms.transform([(p.a, p.b) for p in arithmetic.pairs])
+    assert np.allclose(regressed_codes(arithmetic, latents, pool), common + ridge.predict(asked), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -18,7 +18,7 @@ def threads():
 
 
 @pytest.mark.slow
-def test_threads_change_no_byte(tmp_path, quick_umap, threads):
+def test_threads_change_no_byte(tmp_path, no_figures, threads):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=200, n_maps=3)
     config, files = RunConfig(models=("beta", "pca"), seed=3, n_permutations=200, vae=dict(steps=30)), {}
     for n in (1, 2):

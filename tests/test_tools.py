@@ -220,6 +220,27 @@ def test_a_table_made_anew_is_compared_by_numbers_and_words():
         assert paper.difference(old, wrong) == np.inf
 
 
+def test_a_tool_runs_again_if_anything_its_tables_follow_from_has_changed(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir(), out.mkdir()
+    (data / "cells.csv").write_text("1")
+    (out / "sizes.csv").write_text("a\n1\n")
+    origin = paper.made_from("sizes", data)
+    made = {"from": origin, "tables": {"sizes.csv": paper.digest(out / "sizes.csv")}}
+    assert paper.made_from("sizes", data) == origin and paper.stands(made, origin, out)
+    others = {paper.made_from("performance", data), paper.made_from("sizes", data, "another package")}
+    (data / "cells.csv").write_text("2")
+    others |= {paper.made_from("sizes", data)}
+    (data / "map.tsv").write_text("")
+    others |= {paper.made_from("sizes", data)}
+    assert len(others | {origin}) == 5 and not any(paper.stands(made, other, out) for other in others)
+    assert not paper.stands({}, origin, out) and not paper.stands({"from": origin, "tables": {}}, origin, out)
+    (out / "sizes.csv").write_text("a\n2\n")
+    assert not paper.stands(made, origin, out)
+    (out / "sizes.csv").unlink()
+    assert not paper.stands(made, origin, out)
+
+
 def test_all_that_the_checklist_asks_is_answered():
     places = checklist.answers()
     with open(ROOT / "nbs" / "paper" / "checklist.csv", encoding="utf-8") as file:

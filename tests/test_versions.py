@@ -42,7 +42,7 @@ def everything(folder, table):
 
 
 @pytest.mark.slow
-def test_every_byte_is_the_same_however_pandas_keeps_text(tmp_path, quick_umap):
+def test_every_byte_is_the_same_however_pandas_keeps_text(tmp_path, no_figures):
     table = holes()
     objects, strings = (pd.option_context("future.infer_string", kept, "mode.copy_on_write", kept) for kept in (False, True))
     with objects:

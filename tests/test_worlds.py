@@ -8,7 +8,7 @@ import pytest
 from anndata import AnnData
 from scipy.stats import false_discovery_control
 from sklearn.covariance import LedoitWolf
-from typer.testing import CliRunner
+from running import cli
 
 from cpvae.checks import ProfileError
 from cpvae.data import profiles_from_table, read_profiles
@@ -22,8 +22,6 @@ from cpvae.pipeline import RunConfig, predict_from_run, prepare_profiles, run_pi
 from cpvae.preprocessing import sort_rows, split_profiles
 from cpvae.scoreboard import active_compounds
 from cpvae.screening import half_whiten, random_groups, relabelled_p, screen, screen_pairs
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def table(n_mechanisms=5, n_features=12, controls=12, wells=2, seed=0, pairs=((0, 1), (1, 2), (2, 3), (3, 4), (0, 4))):
@@ -254,8 +252,7 @@ def test_large_ratios_are_times_and_unscored_reconstructions_are_said():
 
 
 def asked(run, *arguments):
-    from cpvae.cli import app
-    result = CliRunner().invoke(app, [*map(str, arguments)])
+    result = cli(*arguments)
     assert result.exit_code == 0, result.output
     return result.output
 

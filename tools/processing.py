@@ -19,7 +19,7 @@ from cpvae.data import read_profiles
 from cpvae.scoreboard import lsa_table
 from cpvae.fits import fit_one
 from cpvae.pipeline import PREPARATION, RunConfig, make_model
-from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_values, select_features, split_profiles
+from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_values, select_features, split_profiles, with_set_aside
 
 SEEDS = range(5)
 PROCESSING = ("chow2022", "chow2022, centred", "recommended")
@@ -29,7 +29,9 @@ SPLITS, MODELS, PERMUTATIONS = ("rows", "compound"), ("pca", "beta"), 100
 def processed(path: Path, processing: str, by: str, seed: int):
     "Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound; `centred`: each feature then less its training median."
     how = PREPARATION[processing.partition(",")[0]]
-    profiles = split_profiles(drop_copies(read_profiles(path)), by=by, valid=0.1, test=0.2, seed=seed)
+    profiles = read_profiles(path)
+    profiles = profiles if processing == "recommended" else with_set_aside(profiles)  # as `prepare_profiles` does
+    profiles = split_profiles(drop_copies(profiles), by=by, valid=0.1, test=0.2, seed=seed)
     profiles = scale_profiles(select_features(profiles, **how["select"]), **how["scale"])
     if processing.endswith("centred"):
         train = (profiles.obs["split"] == "train").to_numpy()
@@ -44,7 +46,8 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
     FVU: `feature_fvu` on treated test rows, mean over the features all keep.
     """
     profiles, rows = processed(path, processing, by, seed), []
-    shared = profiles.var_names[profiles.var_names.isin(processed(path, "chow2022", by, seed).var_names)]
+    kept = [set(processed(path, preset, by, seed).var_names) for preset in PREPARATION]
+    shared = [name for name in profiles.var_names if all(name in names for names in kept)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
     for name in MODELS:

@@ -34,7 +34,7 @@ def main(parts: list[str]) -> int:  # exit status
         return 2
     print("quick:", *of, *tests, flush=True)
     steps = [(tool("nbdev_test"), "--file_re", rf"^({'|'.join(map(re.escape, of))})\.ipynb$", "--n_workers", "2", "--do_print", "--timing")] if of else []
-    steps += [(tool("pytest"), "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", *tests)] if tests else []
+    steps += [(tool("pytest"), "-q", "-n", "2", "-m", "not slow", *tests)] if tests else []
     return max(run(*step).returncode for step in steps)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import TABLES
+from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
@@ -109,6 +109,7 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 if __name__ == "__main__":
+    keep_fits()
     folder = Path(sys.argv[1])
     done = [measure(folder, name) for name in TABLES]
     sources = [folder / file for file, _ in TABLES.values()]

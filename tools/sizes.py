@@ -13,7 +13,8 @@ from provenance import write_table
 
 from cpvae.containers import read_table
 from cpvae.data import describe_profiles, mend_moa, read_profiles, row_digests
-from cpvae.preprocessing import SELECTION, drop_copies, select_features, split_profiles
+from cpvae.pipeline import RunConfig, prepare_profiles
+from cpvae.preprocessing import SELECTION, split_profiles, with_set_aside
 
 SPLITS = {"rows": (0.1, 0.1), "compound": (0.1, 0.2)}  # paper's, ours: shares of validation, test
 SEEDS = range(5)
@@ -41,8 +42,9 @@ def of_table(profiles) -> dict[str, int]:
     found = {name: holds[name] for name in ("profiles", "exact copies", "features", "compounds", "annotated compounds", "plates", "control rows")}
     treated = profiles.obs[~profiles.obs.is_control & (profiles.obs["compound"] != "")]
     found |= by_number(treated.groupby("compound").moa.first().astype(str)) | {"evaluable pairs": len(holds["evaluable pairs"])}
-    whole = split_profiles(drop_copies(profiles))
-    return found | {f"features kept, {preset}": select_features(whole, **how).n_vars for preset, how in SELECTION.items()}
+    found |= {"features, positions too": with_set_aside(profiles).n_vars}
+    kept = {f"features kept, {preset}": prepare_profiles(profiles, RunConfig(preset=preset)).n_vars for preset in SELECTION}
+    return found | kept
 
 
 def of_split(profiles, by: str, valid: float, test: float) -> dict[str, float]:
