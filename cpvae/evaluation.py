@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.spatial.distance import cdist
 
 from .checks import counted, must_decode
 from .progress import Stage
@@ -114,13 +115,15 @@ def umap_embedding(
     if len(original) < 4:
         raise ValueError(f"a map needs at least 4 profiles, got {len(original)}")
     original = _thin(original, max_points, seed)
-    what, layout = f"drawing the map of {counted(len(original), 'profile')}", 20  # the layout takes as long as placing 20 matrices
+    what, layout = f"drawing the map of {counted(len(original), 'profile')}", 5  # the layout takes as long as placing five matrices
     with warnings.catch_warnings(), one_thread(), Stage(what, layout + len(others), progress, unit="part", row=1) as stage:
         warnings.simplefilter("ignore")
-        reducer = _umap()(n_neighbors=min(n_neighbors, len(original) - 1), random_state=seed, n_jobs=1).fit(original)
+        n_neighbors = min(n_neighbors, len(original) - 1)
+        # UMAP's own `transform` calls Python for each distance
+        reducer = _umap()(n_neighbors=n_neighbors, metric="precomputed", random_state=seed, n_jobs=1).fit(cdist(original, original))
         stage.step(layout)
         placed = {"original": reducer.embedding_}
-        placed |= {label: reducer.transform(_thin(x, max_points, seed)) for label, x in stage.each(others.items())}
+        placed |= {label: reducer.transform(cdist(_thin(x, max_points, seed), original)) for label, x in stage.each(others.items())}
     frames = [pd.DataFrame({"label": [label] * len(xy), "umap1": xy[:, 0], "umap2": xy[:, 1]}) for label, xy in placed.items()]
     return pd.concat(frames, ignore_index=True)
 
