@@ -1,5 +1,6 @@
 # Every target runs in .venv. The first one that needs it creates it, with the exact versions of constraints.txt, and it is
-# kept until settings.ini, setup.py or constraints.txt change. Needs python3 (3.11 or newer) with pip, and make.
+# kept until settings.ini, setup.py or constraints.txt change. Needs python3 (3.11 or newer) with pip, and make. What is installed is
+# compiled when it is first imported: most of it never is.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -108,7 +109,7 @@ $(READY): settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip >$(LOG) 2>&1; } || \
 	  { echo "No virtual environment could be made with $(PYTHON): it needs its venv module and pip" >&2; exit 1; }
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
 	@touch $@
 
 $(BENCH)/.ready: settings.ini setup.py constraints.txt
