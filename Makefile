@@ -1,6 +1,5 @@
 # Every target runs in .venv. The first one that needs it creates it, with the exact versions of constraints.txt, and it is
-# kept until settings.ini, setup.py or constraints.txt change. Needs python3 (3.11 or newer) with pip, and make. What is installed is
-# compiled when it is first imported: most of it never is.
+# kept until settings.ini, setup.py or constraints.txt change. Needs python3 (3.11 or newer) with pip, and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -42,7 +41,7 @@ notebooks: $(READY)
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
 
 pytest: $(READY)
-	$(BIN)/pytest -q -n $(WORKERS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 test-newest: .venv-newest/.ready ## the same with the newest version of everything but torch, in an environment of its own
 
@@ -50,7 +49,7 @@ test-oldest: .venv-oldest/.ready ## the same with the lower bounds in settings.i
 
 test-newest test-oldest:
 	$(@:test-%=.venv-%)/bin/nbdev_test --n_workers $(WORKERS) --do_print --timing
-	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
+	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --dist worksteal --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
 
 sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
 	$(BIN)/python tools/sync.py
@@ -110,6 +109,7 @@ $(READY): settings.ini setup.py constraints.txt
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip >$(LOG) 2>&1; } || \
 	  { echo "No virtual environment could be made with $(PYTHON): it needs its venv module and pip" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >>$(LOG) 2>&1 || true # on all cores; pip has one. What cannot be compiled is nothing that is imported
 	@touch $@
 
 $(BENCH)/.ready: settings.ini setup.py constraints.txt
