@@ -63,8 +63,9 @@ docs: $(READY) ## fail unless every public name is documented, the site's pages 
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/check_links.py
 
-lint: $(READY) ## ruff on notebooks, tests and tools
+lint: $(READY) ## ruff on notebooks, tests and tools; and no room of the package imports from a floor above it
 	$(BIN)/ruff check nbs tests tools setup.py
+	$(BIN)/lint-imports --no-cache
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py

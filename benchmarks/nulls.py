@@ -18,9 +18,12 @@ from anndata import AnnData
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer
 
-from cpvae.lsa import correlate, global_mean, latent_groups, prepare
-from cpvae.models import make_vae
-from cpvae.nulls import common_path, compound_blocks, null_strata, permutation_tests, remove_common
+from cpvae.lsa.predictors import global_mean
+from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.states import correlate
+from cpvae.model.presets import make_vae
+from cpvae.lsa.nulls import common_path, null_strata, permutation_tests, remove_common
+from cpvae.lsa.relabel import compound_blocks
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tools"))

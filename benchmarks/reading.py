@@ -38,19 +38,19 @@ def pandas_reads_to_a_matrix(path, _):
 
 
 def cpvae_takes_apart(path, info):
-    from cpvae.containers import read_parts
+    from cpvae.io.read import read_parts
 
     return read_parts(path, **info).values
 
 
 def cpvae_reads(path, info):
-    from cpvae.data import read_profiles
+    from cpvae.profiles.read import read_profiles
 
     return read_profiles(path, drop_na=True, **info).X
 
 
 def cpvae_reads_all_genes(path, info):
-    from cpvae.containers import read_parts
+    from cpvae.io.read import read_parts
 
     return read_parts(path, all_genes=True, **info).values
 
@@ -84,9 +84,9 @@ def pycytominer_selects(path, _):
 READERS = {
     "pandas": pandas_reads,
     "pandas, to a float32 matrix": pandas_reads_to_a_matrix,
-    "cpvae.containers.read_parts": cpvae_takes_apart,
-    "cpvae.data.read_profiles": cpvae_reads,
-    "cpvae.containers.read_parts, all genes": cpvae_reads_all_genes,
+    "cpvae.io.read.read_parts": cpvae_takes_apart,
+    "cpvae.profiles.read.read_profiles": cpvae_reads,
+    "cpvae.io.read.read_parts, all genes": cpvae_reads_all_genes,
     "cmapPy": cmappy_reads,
     "cmapPy, landmark genes": cmappy_reads_landmarks,
     "pycytominer.feature_select": pycytominer_selects,
@@ -96,7 +96,7 @@ READERS = {
 def measure(reader: str, path: Path, info: dict) -> None:
     "Run one reader and print what it took. The imports count in the memory, not in the seconds."
     module = reader.split(",")[0].split(".feature")[0]
-    for name in (["cpvae.containers", "cpvae.data", "anndata", "pyarrow.parquet", "h5py"] if module.startswith("cpvae") else [module]):
+    for name in (["cpvae.io.read", "cpvae.profiles.read", "anndata", "pyarrow.parquet", "h5py"] if module.startswith("cpvae") else [module]):
         __import__(name if name != "cmapPy" else "cmapPy.pandasGEXpress.parse")
     start = time.perf_counter()
     values = READERS[reader](path, info)
@@ -144,11 +144,11 @@ def stand_ins(folder: Path, full: bool) -> dict:
     name = lambda kind, rows, columns: f"{kind}, {rows:,} x {columns:,}"
     rows = sizes["level5"]["n_maps"] * (6 * sizes["level5"]["per_map"] + sizes["level5"].get("n_controls", 12))
     return {
-        name("LINCS level 5, csv.gz", rows, sizes["level5"]["n_features"]): (folder / "level5.csv.gz", {}, ["pandas", "pandas, to a float32 matrix", "cpvae.containers.read_parts", "cpvae.data.read_profiles", "pycytominer.feature_select"]),
-        name("cells, parquet", sizes["cells"]["n"], 600): (folder / "cells.parquet", {}, ["pandas", "pandas, to a float32 matrix", "cpvae.containers.read_parts", "cpvae.data.read_profiles"]),
-        name("CLUE, GCT 1.3", sizes["clue"]["n"], 978): (folder / "clue.gct", {}, ["cmapPy", "cpvae.containers.read_parts"]),
-        name("GSE70138, GCTX, landmark genes of", sizes["gse"]["n"], sizes["gse"]["n_genes"]): (folder / "gse70138" / "level5.gctx", info, ["cmapPy, landmark genes", "cpvae.containers.read_parts", "cpvae.data.read_profiles"]),
-        name("GSE70138, GCTX", sizes["gse"]["n"], sizes["gse"]["n_genes"]): (folder / "gse70138" / "level5.gctx", info, ["cmapPy", "cpvae.containers.read_parts, all genes"]),
+        name("LINCS level 5, csv.gz", rows, sizes["level5"]["n_features"]): (folder / "level5.csv.gz", {}, ["pandas", "pandas, to a float32 matrix", "cpvae.io.read.read_parts", "cpvae.profiles.read.read_profiles", "pycytominer.feature_select"]),
+        name("cells, parquet", sizes["cells"]["n"], 600): (folder / "cells.parquet", {}, ["pandas", "pandas, to a float32 matrix", "cpvae.io.read.read_parts", "cpvae.profiles.read.read_profiles"]),
+        name("CLUE, GCT 1.3", sizes["clue"]["n"], 978): (folder / "clue.gct", {}, ["cmapPy", "cpvae.io.read.read_parts"]),
+        name("GSE70138, GCTX, landmark genes of", sizes["gse"]["n"], sizes["gse"]["n_genes"]): (folder / "gse70138" / "level5.gctx", info, ["cmapPy, landmark genes", "cpvae.io.read.read_parts", "cpvae.profiles.read.read_profiles"]),
+        name("GSE70138, GCTX", sizes["gse"]["n"], sizes["gse"]["n_genes"]): (folder / "gse70138" / "level5.gctx", info, ["cmapPy", "cpvae.io.read.read_parts, all genes"]),
     }  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def one(python: str, reader: str, path: Path, info: dict) -> dict:
 
 def agree(what: str, found: dict) -> None:
     "Stop if two readers of the whole file found other numbers."
-    whole = {reader: f for reader, f in found.items() if reader not in ("cpvae.data.read_profiles", "pycytominer.feature_select")}
+    whole = {reader: f for reader, f in found.items() if reader not in ("cpvae.profiles.read.read_profiles", "pycytominer.feature_select")}
     (first, truth), *others = whole.items()
     for reader, f in others:
         if f["shape"] != truth["shape"] or abs(f["sum"] - truth["sum"]) > 1e-5 * (f["shape"][0] * f["shape"][1]) ** 0.5:  # float32 rounds; a lost cell shows

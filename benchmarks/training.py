@@ -36,9 +36,13 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from torch import nn
 
-from cpvae.fits import fit_many
-from cpvae.models import VAE, Network, Objective, _Trainable, fit_together, make_vae
-from cpvae.training import Plan, Standing, one_thread, train_epoch
+from cpvae.model.fits import fit_many
+from cpvae.model.network import Network, Objective, _Trainable
+from cpvae.model.presets import make_vae
+from cpvae.model.vae import VAE, fit_together
+from cpvae.model.plan import Plan
+from cpvae.model.train import Standing, train_epoch
+from cpvae.threads import one_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from provenance import machine, write_table  # noqa: E402

@@ -1,6 +1,6 @@
 """`python -m cpvae` is the command `cpvae`."""
 
-from cpvae.cli import main
+from cpvae.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -6,11 +6,11 @@ import re
 
 import nbformat
 import pytest
-from project import ROOT, modules, notebooks
+from project import ROOT, modules, notebooks, room
 from sklearn.base import BaseEstimator
 from test_settings import HERE, OPTIONS, public
 
-from cpvae.models import VAESettings
+from cpvae.model.settings import VAESettings
 
 OPTION = re.compile(r"(?<![\w-])--(?:[a-z]|\{\})[a-z-]*(?:\{\}[a-z-]*)*")  # "--seed", "--{}-column"
 COMMAND = re.compile(r"`cpvae ([a-z]+(?:-[a-z]+)?)\b([^`]*)`")
@@ -56,7 +56,7 @@ def test_a_wrong_advice_would_be_seen():
         assert what_is_wrong(right) == [], right
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=room)
 def test_messages_name_options_that_are_there(path):
     found = [(text, wrong) for text in sentences(ast.parse(path.read_text(encoding="utf-8"))) if (wrong := what_is_wrong(text))]
     assert found == []
@@ -87,7 +87,7 @@ def in_python(text):
     return [] if text.startswith(OF_PYTHON) else [name for name in named if name in ARGUMENTS]
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=room)
 def test_a_user_of_the_command_line_is_not_told_to_pass_an_argument(path):
     assert in_python("Ask for fewer with min_compounds.") and in_python("use another method, or by='table'") and not in_python("say --drop-na")
     for function in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)):
@@ -108,7 +108,7 @@ def without_option(text):
     return [advice for advice, option in DONE_BY.items() if re.search(advice, text) and option not in text and not text.startswith(OF_PYTHON)]
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=room)
 def test_what_a_message_advises_it_names_the_option_of(path):
     assert without_option("add compounds, or split by rows") and without_option("so normalise them first") and without_option("join a table of mechanisms")
     assert not without_option("or split by rows with --preset chow2022") and not without_option("split before the consensus")

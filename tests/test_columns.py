@@ -6,11 +6,14 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cpvae.checks import ProfileError
-from cpvae.columns import KNOWN_METADATA, Named, Wanted, bookkeeping, choose_features, plain
-from cpvae.containers import parts_from_table, read_parts, write_profiles
-from cpvae.data import describe_profiles, evaluable_pairs, profiles_from_table, read_profiles
-from cpvae.pipeline import RunConfig, prepare_profiles
+from cpvae.errors import ProfileError
+from cpvae.io.columns import KNOWN_METADATA, Named, Wanted, bookkeeping, choose_features, plain
+from cpvae.io.read import read_parts
+from cpvae.io.tables import parts_from_table
+from cpvae.io.write import write_profiles
+from cpvae.profiles.pairs import describe_profiles, evaluable_pairs
+from cpvae.profiles.read import profiles_from_table, read_profiles
+from cpvae.run.preset import RunConfig, prepare_profiles
 
 RNG = np.random.default_rng(0)
 META = pd.DataFrame(

@@ -15,22 +15,28 @@ from anndata import read_h5ad
 from sklearn.decomposition import PCA
 from running import cli
 
-from cpvae.checks import ProfileError
-from cpvae.containers import write_profiles
-from cpvae.data import describe_profiles, read_profiles
-from cpvae.datasets import simulate_profiles
-from cpvae.features import feature_table
-from cpvae.fits import fit_many
-from cpvae.interpretation import association_table, traversal_table
-from cpvae.lsa import latent_groups, prepare
-from cpvae.models import make_vae
-from cpvae.pipeline import RunConfig, open_run, predict_from_run, prepare_profiles, run_pipeline, screen_run
-from cpvae.preprocessing import consensus_profiles, normalize_profiles
-from cpvae.records import write_record
-from cpvae.report import choose_model, write_report
-from cpvae.scoreboard import lsa_table
-from cpvae.screening import moved_features, predicted_state, screen, summarize_moves
-from cpvae.selection import tune, weight_curve
+from cpvae.errors import ProfileError
+from cpvae.io.write import write_profiles
+from cpvae.profiles.pairs import describe_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.measure.features import feature_table
+from cpvae.model.fits import fit_many
+from cpvae.latents.associate import association_table
+from cpvae.latents.traverse import traversal_table
+from cpvae.lsa.space import latent_groups, prepare
+from cpvae.model.presets import make_vae
+from cpvae.run.ask import open_run, predict_from_run, screen_run
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
+from cpvae.run.folder import write_record
+from cpvae.run.report import choose_model, write_report
+from cpvae.lsa.table import lsa_table
+from cpvae.screening.predict import moved_features, predicted_state, summarize_moves
+from cpvae.screening.screen import screen
+from cpvae.tune.curves import weight_curve
+from cpvae.tune.search import tune
 
 A, B = "simulated mechanism 02", "simulated mechanism 04"
 

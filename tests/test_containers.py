@@ -20,8 +20,11 @@ from pyarrow import csv as pc
 from pyarrow import parquet as pq
 from scipy.sparse import csc_matrix, csr_matrix
 
-from cpvae.checks import ProfileError, counted, listed
-from cpvae.containers import Parts, parts_from_table, profile_files, read_parts, read_table, to_frame, write_profiles
+from cpvae.errors import ProfileError, counted, listed
+from cpvae.io.parts import Parts
+from cpvae.io.read import profile_files, read_parts, read_table
+from cpvae.io.tables import parts_from_table
+from cpvae.io.write import to_frame, write_profiles
 
 
 def make_table(n=40, n_features=6, seed=0, names="Cells_F{}"):
@@ -532,7 +535,7 @@ def test_only_landmarks_are_read(chunks, dtype, tmp_path, monkeypatch):
 @pytest.mark.parametrize("budget", [1, 10, 50, 10_000])
 @pytest.mark.parametrize("chunks", [None, (7, 6), (30, 1), (1, 20)])
 def test_blocks_of_hdf5(budget, chunks, tmp_path):
-    from cpvae.containers import _pick_columns
+    from cpvae.io.gct import _pick_columns
 
     path, values, _ = gctx(tmp_path / "t.gctx", chunks=chunks)
     with h5py.File(path) as file:
@@ -710,7 +713,7 @@ def test_counting_and_listing():
 
 def test_a_refusal_needs_no_slow_import(tmp_path):
     code = (
-        "import sys, cpvae.containers as c\n"
+        "import sys, cpvae.io.read as c\n"
         "try: c.read_parts('nowhere.csv')\n"
         "except c.ProfileError: print(*[m for m in ('pyarrow.csv', 'h5py', 'torch', 'anndata', 'sklearn', 'scipy') if m in sys.modules])"
     )

@@ -18,18 +18,23 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 from test_pipeline import fingerprint
 
-import cpvae.containers
-import cpvae.pipeline
-from cpvae.checks import ProfileError
-from cpvae.claims import check_claims
-from cpvae.containers import read_table, write_profiles
-from cpvae.data import read_profiles
-from cpvae.datasets import known_datasets, simulate_profiles
-from cpvae.models import load_model
-from cpvae.pipeline import RunConfig, open_run, run_pipeline
-from cpvae.records import write_record
-from cpvae.report import read_run
-from cpvae.selection import open_study
+import cpvae.io.read
+import cpvae.run.ask
+import cpvae.run.pipeline
+from cpvae.errors import ProfileError
+from cpvae.io.claims import check_claims
+from cpvae.io.read import read_table
+from cpvae.io.write import write_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.datasets import known_datasets
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.model.store import load_model
+from cpvae.run.ask import open_run
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig
+from cpvae.run.folder import write_record
+from cpvae.run.report import read_run
+from cpvae.tune.search import open_study
 
 TINY = dict(models=("vanilla", "pca"), n_permutations=100, vae=dict(steps=30, hidden_layer_sizes=(16,)))
 
@@ -169,11 +174,11 @@ def test_defects_of_our_own_stay_defects(tmp_path, monkeypatch):
     "The same mistake in a line of ours, and in a library that we called."
     good_input.csv(tmp_path)
     theirs = lambda *_: None + 1
-    monkeypatch.setitem(cpvae.containers.READERS, ".csv", theirs)
+    monkeypatch.setitem(cpvae.io.read.READERS, ".csv", theirs)
     with pytest.raises(ProfileError, match="bad.csv: is damaged") as caught:
         read_profiles(tmp_path / "bad.csv")
     assert isinstance(caught.value.__cause__, TypeError)  # for --debug
-    monkeypatch.setitem(cpvae.containers.READERS, ".csv", eval("lambda *_: None + 1", vars(cpvae.containers)))
+    monkeypatch.setitem(cpvae.io.read.READERS, ".csv", eval("lambda *_: None + 1", vars(cpvae.io.read)))
     with pytest.raises(TypeError):
         read_profiles(tmp_path / "bad.csv")
 
@@ -192,8 +197,8 @@ def tiny(finished, tmp_path):
 
 
 def test_no_file_of_a_run_can_change_unnoticed(tiny, monkeypatch, record_property):
-    stored = cpvae.containers.read_anndata(tiny[1] / "latents.h5ad")
-    monkeypatch.setattr(cpvae.pipeline, "read_anndata", lambda path: stored)  # digests come first, and reading takes long
+    stored = cpvae.io.read.read_anndata(tiny[1] / "latents.h5ad")
+    monkeypatch.setattr(cpvae.run.ask, "read_anndata", lambda path: stored)  # digests come first, and reading takes long
     rng, tried, refused, harmless, run = random.Random(5), 0, 0, set(), tiny[1]
     record = json.loads((run / "run.json").read_text())
     files = sorted(path for path in run.rglob("*") if path.is_file())
@@ -289,7 +294,7 @@ def test_a_run_that_may_not_be_written_to_can_be_asked(tiny):
 def test_resuming_what_is_damaged_or_not_there(tiny, tmp_path, monkeypatch, capsys):
     world, run = tiny
     says = lambda *_, **how: (run_pipeline(world, tmp_path / "again", RunConfig(**TINY), jobs=1, progress=True, **how), capsys.readouterr().err)[1]
-    monkeypatch.setattr(cpvae.pipeline, "write_report", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(cpvae.run.pipeline, "write_report", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         says(resume=True)
     assert "nothing is left of an earlier run to resume; starting anew" in capsys.readouterr().err
@@ -297,16 +302,16 @@ def test_resuming_what_is_damaged_or_not_there(tiny, tmp_path, monkeypatch, caps
     [checkpoint] = (part / "checkpoints").iterdir()  # the model and its shuffled control are small, and trained together
     assert (part / "tables").is_dir()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-9] + b"x" + checkpoint.read_bytes()[-8:])  # a weight, which no format notices
-    monkeypatch.setattr(cpvae.pipeline, "write_report", lambda folder: None)
+    monkeypatch.setattr(cpvae.run.pipeline, "write_report", lambda folder: None)
     assert "vanilla-False+vanilla-True: its checkpoint is damaged; this fit starts anew" in says(resume=True)
     assert fingerprint(tmp_path / "again") == fingerprint(run) and not part.exists()
     assert "nothing to resume" in says(resume=True)
     (tmp_path / "again" / "latents.h5ad").write_bytes(b"lost")
-    assert not cpvae.pipeline._is_finished(tmp_path / "again", json.loads((run / "run.json").read_text())["plan"])
+    assert not cpvae.run.pipeline._is_finished(tmp_path / "again", json.loads((run / "run.json").read_text())["plan"])
     part.mkdir()
     for plan in ("{", "[]", "", "[" * 50_000):
         (part / "plan.json").write_text(plan)
-        assert cpvae.pipeline._left(tmp_path / "again") is None
+        assert cpvae.run.folder._left(tmp_path / "again") is None
 
 
 def test_a_damaged_search_is_refused(tmp_path):
@@ -385,17 +390,17 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch):
     good_input.csv(tmp_path, name=name)
     good_input.refused(good_input.cli("info", name), "not UTF-8")
     with pytest.raises(ProfileError, match="not UTF-8"):
-        cpvae.pipeline.check_destination(tmp_path / name)
+        cpvae.run.folder.check_destination(tmp_path / name)
 
 
 def test_a_link_to_a_run_stays_one(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
-    assert cpvae.pipeline.check_destination(tmp_path / "link") == (tmp_path / "there").resolve()
+    assert cpvae.run.folder.check_destination(tmp_path / "link") == (tmp_path / "there").resolve()
 
 
 def test_a_home_that_may_not_be_written_to(tmp_path, monkeypatch):
-    from cpvae.cli import _somewhere_to_cache
+    from cpvae.cli.commands import _somewhere_to_cache
 
     for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -415,7 +420,7 @@ def test_a_home_that_may_not_be_written_to(tmp_path, monkeypatch):
 def test_want_of_memory_is_no_defect(error, says, capsys):
     import typer
 
-    from cpvae.cli import refusing
+    from cpvae.cli.refusing import refusing
 
     with pytest.raises(typer.Exit) as ended, refusing():
         raise error
@@ -425,7 +430,7 @@ def test_want_of_memory_is_no_defect(error, says, capsys):
 def test_an_interrupt_that_a_library_wraps_is_an_interrupt(capsys):
     import typer
 
-    from cpvae.cli import refusing
+    from cpvae.cli.refusing import refusing
 
     with pytest.raises(typer.Exit) as ended, refusing(interrupted="go on"):
         try:
@@ -438,7 +443,7 @@ def test_an_interrupt_that_a_library_wraps_is_an_interrupt(capsys):
 def test_an_end_that_takes_too_long_is_cut_short_with_the_same_line(capfd, monkeypatch):
     import typer
 
-    from cpvae import cli
+    from cpvae.cli import refusing as cli
 
     left = []
     monkeypatch.setattr(cli, "_leave", left.append)

@@ -12,24 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cpvae.containers import write_profiles
-from cpvae.data import (
-    ProfileError,
-    describe_profiles,
-    dose_levels,
-    dose_unit_named,
-    doses_in_micromolar,
-    evaluable_pairs,
-    finite_part,
-    join_mechanisms,
-    mechanism_groups,
-    mend_moa,
-    parse_feature,
-    profiles_from_table,
-    read_profiles,
-    row_digests,
-    similar_mechanisms,
-)
+from cpvae.io.write import write_profiles
+from cpvae.errors import ProfileError
+from cpvae.profiles.dose import dose_levels, dose_unit_named, doses_in_micromolar
+from cpvae.profiles.features import finite_part, parse_feature
+from cpvae.profiles.mechanisms import join_mechanisms, mend_moa
+from cpvae.profiles.pairs import describe_profiles, evaluable_pairs, mechanism_groups, row_digests
+from cpvae.profiles.pairs import similar_mechanisms
+from cpvae.profiles.read import profiles_from_table, read_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -168,9 +158,9 @@ def test_missing_file_and_folder(tmp_path):
 def test_a_refusal_needs_no_slow_import(tmp_path):
     (tmp_path / "t.csv").write_text(with_cell(None))
     code = (
-        "import sys, cpvae.data\n"
-        f"try: cpvae.data.read_profiles({str(tmp_path / 't.csv')!r})\n"
-        "except cpvae.data.ProfileError: print(*[m for m in ('torch','anndata','sklearn','scipy','umap','nbdev','fastcore') if m in sys.modules])"
+        "import sys, cpvae.profiles.read, cpvae.errors\n"
+        f"try: cpvae.profiles.read.read_profiles({str(tmp_path / 't.csv')!r})\n"
+        "except cpvae.errors.ProfileError: print(*[m for m in ('torch','anndata','sklearn','scipy','umap','nbdev','fastcore') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
@@ -525,8 +515,8 @@ def test_what_is_kept_is_finite_and_no_more_is_lost(seed):
 
 
 def test_what_is_known_of_features_stays_with_them():
-    from cpvae.containers import Parts
-    from cpvae.data import profiles_from_parts
+    from cpvae.io.parts import Parts
+    from cpvae.profiles.read import profiles_from_parts
 
     metadata = TABLE.filter(like="Metadata_")
     values = np.random.default_rng(0).normal(size=(len(TABLE), 3)).astype(np.float32)
@@ -537,8 +527,8 @@ def test_what_is_known_of_features_stays_with_them():
 
 
 def test_values_are_not_copied_without_need():
-    from cpvae.containers import parts_from_table
-    from cpvae.data import profiles_from_parts
+    from cpvae.io.tables import parts_from_table
+    from cpvae.profiles.read import profiles_from_parts
 
     parts = parts_from_table(TABLE, "t")
     assert np.shares_memory(profiles_from_parts(parts, "t").X, parts.values)
@@ -684,7 +674,7 @@ def test_the_fingerprint_of_several_files(tmp_path):
 
 
 def test_what_cpvae_wrote_comes_back_as_it_was(tmp_path, profiles):
-    from cpvae.containers import write_profiles
+    from cpvae.io.write import write_profiles
 
     before = profiles.copy()
     write_profiles(profiles, tmp_path / "t.h5ad")
@@ -702,7 +692,7 @@ def test_what_cpvae_wrote_comes_back_as_it_was(tmp_path, profiles):
 
 @pytest.mark.parametrize("file", ["t.csv", "t.parquet"])
 def test_tables_written_by_cpvae_can_be_read_again(file, tmp_path, profiles):
-    from cpvae.containers import write_profiles
+    from cpvae.io.write import write_profiles
 
     write_profiles(profiles, tmp_path / file)
     back = read_profiles(tmp_path / file)

@@ -24,10 +24,12 @@ import standins
 from filelock import FileLock
 
 from cpvae import datasets
-from cpvae.columns import bookkeeping
-from cpvae.data import ProfileError, mend_moa
-from cpvae.datasets import DATASETS, DataFile, cache_folder, fetch_dataset, known_datasets, load_dataset
-from cpvae.preprocessing import with_set_aside
+from cpvae.io.columns import bookkeeping
+from cpvae.errors import ProfileError
+from cpvae.profiles.mechanisms import mend_moa
+from cpvae.datasets import DATASETS, DataFile, cache_folder, fetch_dataset, known_datasets
+from cpvae.datasets import load_dataset
+from cpvae.preparation.clean import with_set_aside
 
 CONTENT = np.random.default_rng(7).bytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,12 +10,15 @@ import torch
 from project import ROOT, settings
 from torch.overrides import TorchFunctionMode
 
-import cpvae.pipeline as pipeline
-import cpvae.training as training
-from cpvae.checks import ProfileError
-from cpvae.datasets import simulate_profiles
-from cpvae.models import PRESETS, VAE, load_model, make_vae, save_model
-from cpvae.training import CheckpointError, torch_device
+from cpvae.model import plan, train
+from cpvae.run import preset
+from cpvae.errors import ProfileError
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.model.presets import PRESETS, make_vae
+from cpvae.model.store import load_model, save_model
+from cpvae.model.vae import VAE
+from cpvae.model.plan import torch_device
+from cpvae.model.train import CheckpointError
 
 DRAWN = {"rand", "randn", "randint", "randperm", "normal"}
 MADE = {"tensor", "as_tensor", "zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye"}
@@ -96,7 +99,7 @@ def test_a_resumed_fit_draws_as_an_uninterrupted_one(explicit, tmp_path, monkeyp
 
     settings = SMALL | dict(epochs=6)
     whole = VAE(**settings).fit(X)
-    monkeypatch.setitem(training.train.__kwdefaults__, "every", 1)
+    monkeypatch.setitem(train.train.__kwdefaults__, "every", 1)
     with pytest.raises(Enough):
         VAE(**settings).fit(X, checkpoint=tmp_path / "cut", after_epoch=stop)
     resumed = VAE(**settings).fit(X, checkpoint=tmp_path / "cut")
@@ -110,7 +113,7 @@ def gpu_of_another_kind(monkeypatch):
     def unusable(kind):
         return {"cpu": "", "mps": "PyTorch finds none", "cuda": "no kernel image is available for execution on the device"}[kind]
 
-    monkeypatch.setattr(training, "_unusable", unusable)
+    monkeypatch.setattr(plan, "_unusable", unusable)
 
 
 def test_a_device_that_cannot_compute_is_passed_over_or_refused(gpu_of_another_kind):
@@ -123,8 +126,8 @@ def test_a_checkpoint_of_another_device_is_refused_by_name(tmp_path, monkeypatch
     VAE(**SMALL | dict(device="auto")).fit(X, checkpoint=tmp_path / "here")
     if torch_device("auto").type == "cpu":
         VAE(**SMALL).fit(X, checkpoint=tmp_path / "here")  # "auto" was this device
-    plain = training.write_checkpoint
-    monkeypatch.setattr(training, "write_checkpoint", lambda path, standing, about: plain(path, standing, about | {"device": "mps"}))
+    plain = train.write_checkpoint
+    monkeypatch.setattr(train, "write_checkpoint", lambda path, standing, about: plain(path, standing, about | {"device": "mps"}))
     VAE(**SMALL).fit(X, checkpoint=tmp_path / "there")
     with pytest.raises(CheckpointError, match="device was mps, is cpu"):
         VAE(**SMALL).fit(X, checkpoint=tmp_path / "there")
@@ -134,11 +137,11 @@ def test_a_full_gpu_is_the_users_to_mend(monkeypatch):
     def full(*_, **__):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
-    monkeypatch.setattr(pipeline, "fit_many", full)
-    config = pipeline.RunConfig()
-    profiles = pipeline.prepare_profiles(simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config)
+    monkeypatch.setattr(preset, "fit_many", full)
+    config = preset.RunConfig()
+    profiles = preset.prepare_profiles(simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config)
     with pytest.raises(ProfileError, match="memory is full.*--device cpu"):
-        pipeline.fit_models(profiles, config)
+        preset.fit_models(profiles, config)
 
 
 NEEDED = {"torch", "numpy", "pandas", "scikit-learn", "safetensors", "scipy", "joblib", "threadpoolctl"}  # the last three come with scikit-learn
@@ -177,5 +180,5 @@ def test_the_check_of_a_device_sees_what_is_wrong(monkeypatch):
     def unseeded(n, batch_size, generator):
         return torch.randperm(n).tensor_split(-(-n // batch_size))
 
-    monkeypatch.setattr(training, "batches", unseeded)
+    monkeypatch.setattr(train, "batches", unseeded)
     assert [row[2] for row in device_check.check("cpu")] == [False]

@@ -9,10 +9,14 @@ import pytest
 from distributed import Client, LocalCluster
 from sklearn.decomposition import PCA
 
-from cpvae.checks import ProfileError
-from cpvae.fits import TOGETHER, fit_many, fit_one, stacks_of
-from cpvae.models import VAE, SettingError, fit_together, make_vae, posterior
-from cpvae.training import DivergedError, shuffle_columns
+from cpvae.errors import ProfileError
+from cpvae.model.fits import TOGETHER, fit_many, fit_one, stacks_of
+from cpvae.model.codes import posterior
+from cpvae.model.presets import make_vae
+from cpvae.model.settings import SettingError
+from cpvae.model.vae import VAE, fit_together
+from cpvae.model.plan import shuffle_columns
+from cpvae.model.train import DivergedError
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +135,7 @@ def test_who_is_trained_together_follows_from_the_plan_alone(tmp_path):
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("cpvae.models.latent_units", killed)  # after training, before the result
+        patch.setattr("cpvae.model.vae.latent_units", killed)  # after training, before the result
         fit_many(models, x[:200], x[200:], checkpoints=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     resumed = fit_many(models, x[:200], x[200:], checkpoints=tmp_path)

@@ -11,18 +11,16 @@ import pytest
 from anndata import AnnData
 from running import cli
 
-from cpvae.checks import ProfileError
-from cpvae.containers import (
-    parts_from_anndata,
-    parts_from_table,
-    profile_files,
-    read_parts,
-    read_table,
-    write_profiles,
-)
-from cpvae.data import copy_groups, describe_profiles, read_profiles
-from cpvae.datasets import fetch_address, simulate_profiles
-from cpvae.preprocessing import drop_copies
+from cpvae.errors import ProfileError
+from cpvae.io.h5ad import parts_from_anndata
+from cpvae.io.read import profile_files, read_parts, read_table
+from cpvae.io.tables import parts_from_table
+from cpvae.io.write import write_profiles
+from cpvae.profiles.pairs import copy_groups, describe_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.datasets import fetch_address
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.preparation.clean import drop_copies
 
 GENES = ["TP53", "MYC", "EGFR", "JUN", "FOS"]
 

@@ -8,23 +8,14 @@ from scipy.stats import f_oneway, kstest, multivariate_normal, ortho_group
 from sklearn.decomposition import PCA, FastICA
 from sklearn.preprocessing import Normalizer
 
-from cpvae.interpretation import (
-    association_table,
-    contribution_table,
-    contributions,
-    entanglement,
-    feature_groups,
-    latent_means,
-    match_latents,
-    permuted_r2,
-    plot_contributions,
-    rank_features,
-    stability_table,
-    total_correlation,
-    traversal_table,
-    traverse,
-)
-from cpvae.models import make_vae, posterior
+from cpvae.latents.associate import association_table, permuted_r2
+from cpvae.latents.stability import match_latents, stability_table
+from cpvae.latents.traverse import contribution_table, contributions, entanglement, feature_groups
+from cpvae.latents.traverse import plot_contributions, rank_features, total_correlation
+from cpvae.latents.traverse import traversal_table, traverse
+from cpvae.model.transformers import latent_means
+from cpvae.model.codes import posterior
+from cpvae.model.presets import make_vae
 
 BLOCKS, SIZE, UNITS = 12, 15, 6
 GROUPS = pd.DataFrame(np.repeat(np.eye(BLOCKS, dtype=bool), SIZE, axis=0), columns=[f"g{i}" for i in range(BLOCKS)])

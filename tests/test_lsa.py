@@ -12,11 +12,18 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from cpvae import lsa, nulls, scoreboard
-from cpvae.data import read_profiles
-from cpvae.datasets import simulate_profiles
-from cpvae.models import make_vae
-from cpvae.preprocessing import drop_copies, scale_profiles, split_profiles
+from cpvae.lsa.nulls import common_path, null_p_values, permutation_scores, permutation_tests, shuffled_scores, zscore_10_shuffles
+from cpvae.lsa.predictors import global_mean, mechanism_blind, trivial_baselines
+from cpvae.lsa.relabel import permuted_weights
+from cpvae.lsa.space import latent_groups, predict_states, prepare
+from cpvae.lsa.table import COLUMNS, lsa_table
+from cpvae.lsa.worlds import WORLDS, silent_world
+from cpvae.profiles.read import read_profiles
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.model.presets import make_vae
+from cpvae.preparation.clean import drop_copies
+from cpvae.preparation.scale import scale_profiles
+from cpvae.preparation.split import split_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -64,11 +71,11 @@ def curved_model(curve=0.3):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", nulls.WORLDS)
+@pytest.mark.parametrize("shared", WORLDS)
 def test_null_validity(shared):
     "Where mechanisms do nothing, the primary null is silent, whatever compounds share; 600 pairs a world, none of those of the committed table."
     tables = range(300, 308) if shared == "reference" else range(300, 304)
-    found = pd.concat([nulls.null_p_values(nulls.silent_world(shared, seed, 600 // len(tables)), FunctionTransformer(), 199) for seed in tables])
+    found = pd.concat([null_p_values(silent_world(shared, seed, 600 // len(tables)), FunctionTransformer(), 199) for seed in tables])
     rate, at_most = (found.drop(columns="pair") <= 0.05).mean(), 0.05 + 4 * np.sqrt(0.05 * 0.95 / 600)
     assert len(found) == 600
     assert 0.02 <= rate["matched"] <= at_most and kstest(found["matched"], "uniform").pvalue > 0.001
@@ -79,10 +86,10 @@ def test_null_validity(shared):
 
 def test_unrecorded_plates_cannot_be_matched():
     "The primary null is as good as the record."
-    worlds = [nulls.silent_world("plates", seed) for seed in (7, 8)]
+    worlds = [silent_world("plates", seed) for seed in (7, 8)]
     for world in worlds:
         world.obs["plate"] = ""
-    found = pd.concat([nulls.null_p_values(w, FunctionTransformer(), 99) for w in worlds])
+    found = pd.concat([null_p_values(w, FunctionTransformer(), 99) for w in worlds])
     assert (found["matched"] <= 0.05).mean() > 0.5
     np.testing.assert_allclose((found["matched"] <= 0.05).mean(), (found["strength"] <= 0.05).mean(), atol=0.05)
 
@@ -90,7 +97,7 @@ def test_unrecorded_plates_cannot_be_matched():
 def test_additive_world_is_found_and_the_right_latent_space_wins():
     profiles = additive_world()
     bent = curved_model().fit(profiles.layers["scaled"])
-    table, _ = scoreboard.lsa_table({"bent": bent}, profiles, n_permutations=2000)
+    table, _ = lsa_table({"bent": bent}, profiles, n_permutations=2000)
     mean = table.groupby(["model", "space"])[["l2", "mismatch_r", "delta_pearson"]].mean()
     assert (table.loc[table["model"] == "bent", "q"] < 0.05).mean() >= 0.9
     for other in set(mean.index) - {("bent", "bent")}:
@@ -104,15 +111,15 @@ def test_additive_world_is_found_and_the_right_latent_space_wins():
 def test_permutations_agree_with_a_loop():
     profiles = additive_world(n_pairs=3)
     model = curved_model().fit(profiles.layers["scaled"])
-    arithmetic = lsa.prepare(profiles)
-    latents, pair = lsa.latent_groups(model, arithmetic, profiles), arithmetic.pairs[1]
+    arithmetic = prepare(profiles)
+    latents, pair = latent_groups(model, arithmetic, profiles), arithmetic.pairs[1]
     pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
-    weights = nulls.permuted_weights(pair, np.where(pool, 0, -1), 300, np.random.default_rng(0))
-    truth, common, D = arithmetic.group_mean([pair.in_ab])[0], lsa.global_mean(arithmetic, pair), arithmetic.control
-    path = nulls.common_path(arithmetic.means[pool], D)
+    weights = permuted_weights(pair, np.where(pool, 0, -1), 300, np.random.default_rng(0))
+    truth, common, D = arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair), arithmetic.control
+    path = common_path(arithmetic.means[pool], D)
     strength = np.linalg.norm(arithmetic.means[pool] - D, axis=1)
     bent = np.linalg.lstsq(np.stack([strength, strength**2], 1), arithmetic.means[pool] - D, rcond=None)[0].T  # spans what the path spans
-    l2, cosine = nulls.permutation_scores(model, latents, weights, truth, common, path, block=64)
+    l2, cosine = permutation_scores(model, latents, weights, truth, common, path, block=64)
     for row in range(301):
         dense = weights[row].toarray()[0]
         z = sum(w * z for w, z in zip(dense, latents.compounds, strict=True) if w) - latents.control
@@ -136,9 +143,9 @@ def test_permutations_are_decoded_in_blocks():
             return super().inverse_transform(z)
 
     model = Counting(10, random_state=0).fit(profiles.X)
-    arithmetic = lsa.prepare(profiles)
-    latents = {"pca": lsa.latent_groups(model, arithmetic, profiles)}
-    _, null = nulls.permutation_tests({"pca": model}, latents, arithmetic, profiles, 5000)
+    arithmetic = prepare(profiles)
+    latents = {"pca": latent_groups(model, arithmetic, profiles)}
+    _, null = permutation_tests({"pca": model}, latents, arithmetic, profiles, 5000)
     assert len(null) == 20 * 5001 and sum(decoded) == 2 * len(null), "each relabelling of each null is decoded once"
     assert len(decoded) == 2 * 20 * 2, "4,096 at a time"
 
@@ -148,28 +155,28 @@ def test_order_of_wells_and_company_of_models_change_nothing():
     pca, bent = PCA(5, random_state=0).fit(profiles.layers["scaled"]), curved_model().fit(profiles.layers["scaled"])
     columns = ["pair", "l2", "pearson", "delta_pearson", "mismatch_r", "rank", "beats_both_parents", "p", "p_matched", "p_floor", "q", "z10"]
     of = lambda table: table.loc[table["model"] == "pca", columns].reset_index(drop=True)
-    one, null = scoreboard.lsa_table({"pca": pca}, profiles, n_permutations=200)
-    two, both = scoreboard.lsa_table({"bent": bent, "pca": pca}, profiles, n_permutations=200)
+    one, null = lsa_table({"pca": pca}, profiles, n_permutations=200)
+    two, both = lsa_table({"bent": bent, "pca": pca}, profiles, n_permutations=200)
     pd.testing.assert_frame_equal(of(one), of(two))
     assert np.array_equal(null.loc[null["model"] == "pca", "cosine"], both.loc[both["model"] == "pca", "cosine"])
     mixed = profiles[np.random.default_rng(1).permutation(profiles.n_obs)].copy()
-    three, _ = scoreboard.lsa_table({"pca": pca}, mixed, n_permutations=200)
+    three, _ = lsa_table({"pca": pca}, mixed, n_permutations=200)
     pd.testing.assert_frame_equal(of(one).drop(columns="z10"), of(three).drop(columns="z10"), rtol=1e-4)
 
 
 def test_predictions_do_not_see_the_truth():
     profiles = additive_world(n_pairs=5)
     model = PCA(5, random_state=0).fit(profiles.layers["scaled"])
-    before = lsa.prepare(profiles)
+    before = prepare(profiles)
     changed, target = profiles.copy(), before.pairs[2]
     changed.layers["scaled"][(changed.obs["moa"] == target.moa).to_numpy()] *= -3
-    after = lsa.prepare(changed)
+    after = prepare(changed)
     assert np.abs(before.group_mean([target.in_ab]) - after.group_mean([target.in_ab])).max() > 1
-    old, new = (lsa.predict_states(model, a, lsa.latent_groups(model, a, x)) for a, x in ((before, profiles), (after, changed)))
+    old, new = (predict_states(model, a, latent_groups(model, a, x)) for a, x in ((before, profiles), (after, changed)))
     assert np.array_equal(old, new)
-    for name, states in lsa.trivial_baselines(before).items():
-        assert np.array_equal(states[2], lsa.trivial_baselines(after)[name][2]), name
-    assert np.array_equal(lsa.mechanism_blind(old), lsa.mechanism_blind(new))
+    for name, states in trivial_baselines(before).items():
+        assert np.array_equal(states[2], trivial_baselines(after)[name][2]), name
+    assert np.array_equal(mechanism_blind(old), mechanism_blind(new))
 
 
 @pytest.mark.slow
@@ -179,8 +186,8 @@ def test_real_tables(name, zero_control, n_pairs):
     if not path.exists():
         pytest.skip(f"{path.name} is not in CPVAE_DATA")
     profiles = scale_profiles(split_profiles(drop_copies(read_profiles(path, zero_control=zero_control))))
-    table, null = scoreboard.lsa_table({"pca": PCA(10, random_state=0).fit(profiles.layers["scaled"])}, profiles, n_permutations=300)
-    assert table["pair"].nunique() == n_pairs and len(null) == 2 * n_pairs * 301 and list(table.columns) == scoreboard.COLUMNS
+    table, null = lsa_table({"pca": PCA(10, random_state=0).fit(profiles.layers["scaled"])}, profiles, n_permutations=300)
+    assert table["pair"].nunique() == n_pairs and len(null) == 2 * n_pairs * 301 and list(table.columns) == COLUMNS
     assert table["active_a"].isna().all() == zero_control
     assert (table["z10"].dropna().abs() <= np.sqrt(10) + 1e-9).all()
     mean = table.groupby(["model", "space"])["l2"].mean()
@@ -190,8 +197,8 @@ def test_real_tables(name, zero_control, n_pairs):
 def test_the_papers_z_by_hand():
     "Labels of annotated and control wells permuted ten times, plain means, z within eleven values (paper §5.6)."
     world = additive_world(n_pairs=3, n_features=12)
-    arithmetic, identity = lsa.prepare(world), FunctionTransformer()
-    z = nulls.zscore_10_shuffles(nulls.shuffled_scores(identity, arithmetic, lsa.latent_groups(identity, arithmetic, world), world, seed=4)[0])
+    arithmetic, identity = prepare(world), FunctionTransformer()
+    z = zscore_10_shuffles(shuffled_scores(identity, arithmetic, latent_groups(identity, arithmetic, world), world, seed=4)[0])
     label, x = np.where(world.obs["is_control"], "DMSO", world.obs["moa"]), pd.DataFrame(world.layers["scaled"].astype(float))
     rng, distance, truth = np.random.default_rng(4), [], x.groupby(label).mean()
     for shuffle in range(11):
@@ -206,10 +213,10 @@ def test_only_exchangeable_compounds_are_relabelled(monkeypatch):
     world = additive_world(n_pairs=3, n_features=12)
     names = world.obs["compound"].astype(str)
     world.obs["moa"] = np.where(names == "m5-0", "", np.where(names == "m6-0", "m0|m1|m9", world.obs["moa"].astype(str)))
-    arithmetic, identity, seen = lsa.prepare(world), FunctionTransformer(), []
-    real = nulls.permuted_weights
-    monkeypatch.setattr(nulls, "permuted_weights", lambda pair, strata, *rest: seen.append((pair, strata)) or real(pair, strata, *rest))
-    tests, _ = nulls.permutation_tests({"x": identity}, {"x": lsa.latent_groups(identity, arithmetic, world)}, arithmetic, world, 99)
+    arithmetic, identity, seen = prepare(world), FunctionTransformer(), []
+    real = permuted_weights
+    monkeypatch.setattr("cpvae.lsa.nulls.permuted_weights", lambda pair, strata, *rest: seen.append((pair, strata)) or real(pair, strata, *rest))
+    tests, _ = permutation_tests({"x": identity}, {"x": latent_groups(identity, arithmetic, world)}, arithmetic, world, 99)
     compounds = arithmetic.compounds["compound"].to_numpy()
     pair, strata = next((p, s) for p, s in seen if {p.a, p.b} == {"m0", "m1"})
     out = set(compounds[strata < 0])
@@ -219,15 +226,15 @@ def test_only_exchangeable_compounds_are_relabelled(monkeypatch):
 
 def test_an_undefined_pair_costs_the_others_no_q(monkeypatch):
     world = additive_world(n_pairs=3, n_features=12)
-    real = nulls.permutation_tests
+    real = permutation_tests
 
     def one_undefined(*arguments, **options):
         tests, null = real(*arguments, **options)
         tests.loc[0, "p_matched"] = np.nan
         return tests, null
 
-    monkeypatch.setattr(scoreboard, "permutation_tests", one_undefined)
-    table, _ = scoreboard.lsa_table({}, world, n_permutations=99)
+    monkeypatch.setattr("cpvae.lsa.table.permutation_tests", one_undefined)
+    table, _ = lsa_table({}, world, n_permutations=99)
     q = table.loc[table.model == "additive_input", "q"]
     assert q.isna().sum() == 1 and q.notna().sum() == 2
 
@@ -241,7 +248,7 @@ def test_interaction_is_what_the_sum_cannot_know():
         profiles = scale_profiles(split_profiles(world))
         x = profiles.layers["scaled"]
         model = make_vae("beta", random_state=0, steps=800, hidden_layer_sizes=(128,)).fit(x[profiles.obs["split"] == "train"], X_valid=x[profiles.obs["split"] == "valid"])
-        table, _ = scoreboard.lsa_table({"beta": model}, profiles, n_permutations=2000)
+        table, _ = lsa_table({"beta": model}, profiles, n_permutations=2000)
         found[interaction] = table[table["model"].isin(["beta", "additive_input"])].groupby("model")[["l2_scaled", "l2", "mismatch_r", "cosine"]].mean()
         found[interaction]["found"] = table.groupby("model")["q"].agg(lambda q: (q < 0.05).mean())
     adds, interacts = found[0.0], found[1.0]

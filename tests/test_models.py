@@ -11,8 +11,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cpvae.models import PRESETS, VAE, Network, Objective, _Trainable, load_model, make_vae, posterior, save_model
-from cpvae.training import Plan, Standing, train_epoch
+from cpvae.model.codes import posterior
+from cpvae.model.network import Network, Objective, _Trainable
+from cpvae.model.presets import PRESETS, make_vae
+from cpvae.model.store import load_model, save_model
+from cpvae.model.vae import VAE
+from cpvae.model.plan import Plan
+from cpvae.model.train import Standing, train_epoch
 
 PAPER = [preset for preset in PRESETS if preset != "recommended"]
 

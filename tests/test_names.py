@@ -8,21 +8,15 @@ import pandas as pd
 import pytest
 from running import cli
 
-from cpvae.containers import write_profiles
-from cpvae.data import (
-    ProfileError,
-    describe_profiles,
-    evaluable_pairs,
-    measured_pairs,
-    mechanism_groups,
-    mend_moa,
-    profiles_from_table,
-    read_profiles,
-    why_no_pair,
-)
-from cpvae.compounds import is_control_name, is_dmso, says_nothing, single_treatments
-from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.scoreboard import by_target, by_treatment
+from cpvae.io.write import write_profiles
+from cpvae.errors import ProfileError
+from cpvae.profiles.mechanisms import mend_moa
+from cpvae.profiles.pairs import describe_profiles, evaluable_pairs, measured_pairs
+from cpvae.profiles.pairs import mechanism_groups, why_no_pair
+from cpvae.profiles.read import profiles_from_table, read_profiles
+from cpvae.profiles.names import is_control_name, is_dmso, says_nothing, single_treatments
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.profiles.pairs import by_target, by_treatment
 
 MOA = {"sirolimus": "mTOR inhibitor", "torkinib": "mTOR inhibitor", "alpelisib": "PI3K inhibitor", "copanlisib": "PI3K inhibitor",
        "dactolisib": "mTOR inhibitor|PI3K inhibitor", "docetaxel": "tubulin inhibitor"}  # fmt: skip
@@ -423,7 +417,7 @@ def test_the_command_takes_what_it_says(tmp_path):
 
 
 def test_info_counts_pairs_of_treatments(tmp_path, monkeypatch):
-    from cpvae.cli import describe_for_info
+    from cpvae.cli.commands import describe_for_info
 
     rng = np.random.default_rng(0)
     monkeypatch.chdir(tmp_path)

@@ -6,24 +6,12 @@ import pytest
 from scipy.stats import kruskal, spearmanr
 from scipy.stats import norm as normal
 
-from cpvae.data import ProfileError
-from cpvae.findings import example_run
-from cpvae.performance import (
-    class_test,
-    compare_left_out,
-    correlation,
-    join_pairs,
-    leverage,
-    mean_l2,
-    mechanism_class,
-    minus_log_p,
-    pair_key,
-    plot_cell_count,
-    plot_mean_l2,
-    strength_table,
-    with_and_without_synonyms,
-    without_counts,
-)
+from cpvae.errors import ProfileError
+from cpvae.report.summary import example_run
+from cpvae.paper.performance import class_test, compare_left_out, correlation, join_pairs, leverage
+from cpvae.paper.performance import mean_l2, mechanism_class, minus_log_p, pair_key, plot_cell_count
+from cpvae.paper.performance import plot_mean_l2, strength_table, with_and_without_synonyms
+from cpvae.paper.performance import without_counts
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ import pytest
 from anndata import read_h5ad
 from running import cli
 
-from cpvae.data import ProfileError, read_profiles
-from cpvae.datasets import simulate_profiles
-from cpvae.scoreboard import COLUMNS, lsa_table
-from cpvae.containers import write_profiles
-from cpvae.fits import fit_one
-from cpvae.pipeline import RunConfig, into_place, make_model, prepare_profiles, run_pipeline
+from cpvae.errors import ProfileError
+from cpvae.profiles.read import read_profiles
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.lsa.table import COLUMNS, lsa_table
+from cpvae.io.write import write_profiles
+from cpvae.model.fits import fit_one
+from cpvae.run.folder import into_place
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig, make_model, prepare_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]

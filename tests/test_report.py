@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cpvae.data import ProfileError
-from cpvae.findings import example_run, findings
-from cpvae.report import read_run, write_report
+from cpvae.errors import ProfileError
+from cpvae.report.summary import example_run
+from cpvae.report.words import findings
+from cpvae.run.report import read_run, write_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 FETCHES = {"src", "href", "srcset", "data", "action", "poster", "background"}
@@ -114,5 +115,5 @@ def test_refusals_name_the_file(tmp_path):
 
 
 def test_report_needs_no_model():
-    code = "import sys, cpvae.report; print([m for m in ('torch', 'umap', 'numba', 'matplotlib.pyplot') if m in sys.modules])"
+    code = "import sys, cpvae.run.report; print([m for m in ('torch', 'umap', 'numba', 'matplotlib.pyplot') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -14,15 +14,20 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 
-from cpvae.data import ProfileError, read_profiles
-from cpvae.datasets import simulate_profiles
-from cpvae.lsa import latent_groups, prepare, unit
-from cpvae.prediction import regressed_codes
-from cpvae.preprocessing import drop_copies, scale_profiles, split_profiles
-from cpvae.screening import (
-    SCORES, analogues, half_whiten, hidden_second_mechanism, mechanism_members, moved_features, nearest_compounds, predicted_draws, predicted_state,
-    random_groups, relabelled_p, screen, screen_pairs, summarize_hidden, summarize_moves, votes,
-)
+from cpvae.errors import ProfileError
+from cpvae.profiles.read import read_profiles
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.states import unit
+from cpvae.lsa.left_out import regressed_codes
+from cpvae.preparation.clean import drop_copies
+from cpvae.preparation.scale import scale_profiles
+from cpvae.preparation.split import split_profiles
+from cpvae.screening.predict import moved_features, nearest_compounds, predicted_draws
+from cpvae.screening.predict import predicted_state, summarize_moves
+from cpvae.screening.screen import hidden_second_mechanism, random_groups, relabelled_p, screen
+from cpvae.screening.screen import screen_pairs, summarize_hidden
+from cpvae.screening.votes import SCORES, analogues, half_whiten, mechanism_members, votes
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -15,29 +15,12 @@ from optuna.storages.journal import JournalFileBackend
 from scipy.stats import norm
 from sklearn.base import clone
 
-from cpvae.models import make_vae
-from cpvae.selection import (
-    CRITERIA,
-    choices,
-    choose_weight,
-    elbo,
-    hausdorff_scores,
-    held_out_scores,
-    importances,
-    kept_epoch,
-    loss_shares,
-    parallel_coordinates,
-    simulation_scores,
-    space_of,
-    stopping_bounds,
-    tell,
-    trial_value,
-    trials_table,
-    tune,
-    unsteadiness,
-    vae_settings,
-    weight_curve,
-)
+from cpvae.model.presets import make_vae
+from cpvae.tune.curves import CRITERIA, choices, choose_weight, elbo, hausdorff_scores
+from cpvae.tune.curves import held_out_scores, kept_epoch, loss_shares, simulation_scores
+from cpvae.tune.curves import unsteadiness, weight_curve
+from cpvae.tune.search import importances, parallel_coordinates, space_of, stopping_bounds, tell
+from cpvae.tune.search import trial_value, trials_table, tune, vae_settings
 
 SMALL = dict(hidden_layer_sizes=(16,), n_latent=4, steps=60)
 
@@ -190,7 +173,7 @@ def test_curves_refuse_what_they_cannot_score():
 def test_the_papers_sweep_holds_what_the_paper_held():
     found = weight_curve(X[:60], VALID[:30], [0.3], seeds=[0], epochs=2)
     assert found.active[0] <= 50 and len(found) == 1
-    from cpvae.selection import weighted_vae
+    from cpvae.tune.curves import weighted_vae
 
     params = weighted_vae("beta", 0.06, "chow2022-cp4").get_params()
     assert [params[k] for k in ("beta", "n_latent", "learning_rate", "batch_size", "epochs", "heads")] == [0.06, 50, 1e-3, 128, 50, "chow2022"]
@@ -301,11 +284,11 @@ def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
 
 
 def test_an_interrupt_leaves_no_trial_behind(monkeypatch):
-    import cpvae.selection
+    from cpvae.tune import search
 
-    studies, opened = [], cpvae.selection.open_study
-    monkeypatch.setattr(cpvae.selection, "open_study", lambda *a: studies.append(opened(*a)) or studies[0])
-    monkeypatch.setattr(cpvae.selection, "trial_value", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    studies, opened = [], search.open_study
+    monkeypatch.setattr(search, "open_study", lambda *a: studies.append(opened(*a)) or studies[0])
+    monkeypatch.setattr(search, "trial_value", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tune(X, VALID, trials=2, steps=20)
     assert [t.state.name for t in studies[0].trials] == ["FAIL"] and trials_table(studies[0]).empty

@@ -25,17 +25,22 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from test_refusals import cli, contents, csv, good, refused
 
 import cpvae
-from cpvae.checks import ProfileError, must_decode
-from cpvae.cli import app
-from cpvae.evaluation import reconstruct
-from cpvae.fits import fit_many, fit_one
-from cpvae.lsa import latent_groups
-from cpvae.models import PRESETS, RIVALS, VAE, SettingError, VAESettings, loss_parts, make_vae, save_model
-from cpvae.nulls import permutation_tests
-from cpvae.pipeline import _SETTINGS, RunConfig, make_model, prepare_profiles, run_pipeline
-from cpvae.prediction import leave_pairs_out
-from cpvae.selection import elbo, weight_advice
-from cpvae.simulation import simulate
+from cpvae.errors import ProfileError
+from cpvae.model.transformers import must_decode
+from cpvae.cli.refusing import app
+from cpvae.model.transformers import reconstruct
+from cpvae.model.fits import fit_many, fit_one
+from cpvae.lsa.space import latent_groups
+from cpvae.model.presets import PRESETS, RIVALS, make_vae
+from cpvae.model.settings import SettingError, VAESettings
+from cpvae.model.store import save_model
+from cpvae.model.vae import VAE, loss_parts
+from cpvae.lsa.nulls import permutation_tests
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import _SETTINGS, RunConfig, make_model, prepare_profiles
+from cpvae.lsa.left_out import leave_pairs_out
+from cpvae.tune.curves import elbo, weight_advice
+from cpvae.measure.fidelity import simulate
 
 X = np.random.default_rng(0).standard_normal((60, 6)).astype("float32")
 
@@ -191,7 +196,7 @@ def test_settings_of_one_variant_are_its_own():
 
 
 def cpvae_simulated():
-    from cpvae.datasets import simulate_profiles
+    from cpvae.profiles.simulate import simulate_profiles
 
     return simulate_profiles(seed=0, n_mechanisms=6, n_pairs=2, n_features=30, n_maps=2)
 
@@ -201,10 +206,10 @@ def cpvae_simulated():
 
 def public():
     "Every public class and function, by module."
-    for module in pkgutil.iter_modules(cpvae.__path__):
-        if module.name.startswith("_") or module.name == "cli":
+    for module in pkgutil.walk_packages(cpvae.__path__, "cpvae."):
+        if module.ispkg or module.name.rpartition(".")[2].startswith("_") or module.name.startswith("cpvae.cli."):
             continue
-        home = importlib.import_module(f"cpvae.{module.name}")
+        home = importlib.import_module(module.name)
         for name in home.__all__:
             thing = getattr(home, name)
             if callable(thing) and getattr(thing, "__module__", "") == home.__name__:
@@ -347,11 +352,11 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pca_run(place):
     "A run of PCA on the good table, without a map."
-    from cpvae.data import read_profiles
+    from cpvae.profiles.read import read_profiles
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("cpvae.pipeline.umap_table", lambda *_: pd.DataFrame({"model": ["data"], "kind": ["original"], "umap1": [0.0], "umap2": [0.0], "label": ["original"]}))
-    patch.setattr("cpvae.pipeline.write_report", lambda folder: None)
+    patch.setattr("cpvae.run.tables.umap_table", lambda *_: pd.DataFrame({"model": ["data"], "kind": ["original"], "umap1": [0.0], "umap2": [0.0], "label": ["original"]}))
+    patch.setattr("cpvae.run.pipeline.write_report", lambda folder: None)
     run_pipeline(read_profiles(place / "good.csv"), place / "RUN", RunConfig(models=("pca",), n_permutations=100), jobs=1)
     patch.undo()
     return place
@@ -363,7 +368,7 @@ def unread(monkeypatch):
     def mistake(*_, **__):
         raise AssertionError("something was read, or fitted")
 
-    for name in ("data.read_profiles", "datasets.simulate_profiles", "datasets.fetch_dataset", "pipeline.open_run", "pipeline.prepare_profiles", "fits.fit_one"):
+    for name in ("profiles.read.read_profiles", "profiles.simulate.simulate_profiles", "datasets.fetch_dataset", "run.ask.open_run", "run.preset.prepare_profiles", "model.fits.fit_one"):
         monkeypatch.setattr(f"cpvae.{name}", mistake)
 
 
@@ -374,7 +379,7 @@ def test_no_command_takes_a_wrong_option(option, pca_run, monkeypatch):
     before = contents(pca_run)
     if name not in READ:
         unread(monkeypatch)
-    monkeypatch.setattr("cpvae.pipeline.fit_models", None)
+    monkeypatch.setattr("cpvae.run.pipeline.fit_models", None)
     without = [word for i, word in enumerate(right) if word != name and right[i - 1] != name]
     for value, says in wrong_of(option):
         refused(cli(*without, *([f"{name}={value}"] if option.kind is bool else [name, value])), *([] if name in ("--a", "--b", "--model") else [name]), says)
@@ -396,7 +401,7 @@ def test_there_are_options_to_try():
 
 def test_words_of_the_command_line_are_those_of_the_package():
     "A list of words stands in the command line too, so that it need not load what it does not use."
-    from cpvae.pipeline import USUAL
+    from cpvae.run.preset import USUAL
 
     hints, at = typing.get_type_hints(RunConfig), {str(option): option for option in OPTIONS}
     for name in ("preset", "normalize", "consensus", "group_by", "device"):
@@ -448,7 +453,7 @@ def test_each_search_ends_with_advice_and_a_command_that_works(searched, monkeyp
         asked.update(config=config, table=table)
         return out.absolute()
 
-    monkeypatch.setattr("cpvae.pipeline.run_pipeline", note)
+    monkeypatch.setattr("cpvae.run.pipeline.run_pipeline", note)
     for command, text in said.items():
         lines = text.strip().splitlines()
         last = lines[-1].removeprefix("or, with what was found: ").removeprefix("next: ")

@@ -6,17 +6,21 @@ import pytest
 from scipy.stats import ttest_ind, wasserstein_distance
 from sklearn.decomposition import PCA
 
-from cpvae import features, performance, simulation
-from cpvae.data import ProfileError
-from cpvae.datasets import simulate_profiles
-from cpvae.distances import fidelity
-from cpvae.evaluation import reconstruct
-from cpvae.features import authors_channel, distance_table, feature_clusters, feature_emd, feature_table, group_contrast
-from cpvae.models import VAE
-from cpvae.preprocessing import scale_profiles, split_profiles
-from cpvae.report import COLOURS
-from cpvae.simulation import code_density, direction_spread, fidelity_tables, simulate, simulations, two_sample_test
-from cpvae.training import shuffle_columns
+from cpvae.measure import features, fidelity as simulation
+from cpvae.paper import performance
+from cpvae.errors import ProfileError
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.measure.distances import fidelity
+from cpvae.model.transformers import reconstruct
+from cpvae.measure.features import authors_channel, distance_table, feature_clusters, feature_emd
+from cpvae.measure.features import feature_table, group_contrast
+from cpvae.model.vae import VAE
+from cpvae.preparation.scale import scale_profiles
+from cpvae.preparation.split import split_profiles
+from cpvae.style import COLOURS
+from cpvae.measure.fidelity import code_density, direction_spread, fidelity_tables, simulate
+from cpvae.measure.fidelity import simulations, two_sample_test
+from cpvae.model.plan import shuffle_columns
 
 
 @pytest.fixture(scope="module")

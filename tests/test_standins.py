@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 import standins
 
-from cpvae.data import describe_profiles, read_profiles
+from cpvae.profiles.pairs import describe_profiles
+from cpvae.profiles.read import read_profiles
 
 COUNTS = (
     "profiles", "features", "compounds", "plates", "times (h)", "control rows", "annotated compounds",

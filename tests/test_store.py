@@ -10,9 +10,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
-from cpvae import fits, models
-from cpvae.fits import STORE, fit_key, fit_many, fit_one, fitting_code
-from cpvae.models import VAE, make_vae
+from cpvae.model import fits, vae
+from cpvae.model.fits import STORE, fit_key, fit_many, fit_one, fitting_code
+from cpvae.model.presets import make_vae
+from cpvae.model.vae import VAE
 
 X = np.random.default_rng(0).standard_normal((60, 8)).astype("float32")
 TRAIN, VALID = X[:40], X[40:]
@@ -28,13 +29,13 @@ OTHER = {  # a parameter of a VAE to another value
 def trained(monkeypatch, tmp_path):
     "How often a training began, with a store of its own."
     counted = []
-    undisturbed = models.train
+    undisturbed = vae.train
 
     def train(*arguments, **named):
         counted.append(1)
         return undisturbed(*arguments, **named)
 
-    monkeypatch.setattr(models, "train", train)
+    monkeypatch.setattr(vae, "train", train)
     monkeypatch.setenv(STORE, str(tmp_path / "fits"))
     return counted
 
@@ -81,7 +82,7 @@ def test_other_profiles_are_another_fit(change, trained):
     assert len(trained) == before + 1
 
 
-@pytest.mark.parametrize("module", ["losses", "training", "models", "fits"])
+@pytest.mark.parametrize("module", fits._MODULES)
 def test_one_line_of_the_code_that_fits_makes_all_stale(module, trained, tmp_path, monkeypatch):
     fit_one(SMALL, TRAIN, VALID)
     package, known = tmp_path / "package", fitting_code()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from cpvae.datasets import simulate_profiles
-from cpvae.pipeline import RunConfig, run_pipeline
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cpvae.containers import to_frame, write_profiles
-from cpvae.data import read_profiles
-from cpvae.datasets import simulate_profiles
-from cpvae.pipeline import RunConfig, predict_from_run, run_pipeline, screen_run
+from cpvae.io.write import to_frame, write_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.run.ask import predict_from_run, screen_run
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig
 
 CONFIG = RunConfig(models=("beta", "pca"), seed=3, n_permutations=50, vae=dict(steps=20, hidden_layer_sizes=(8,)))
 

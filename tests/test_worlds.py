@@ -10,18 +10,25 @@ from scipy.stats import false_discovery_control
 from sklearn.covariance import LedoitWolf
 from running import cli
 
-from cpvae.checks import ProfileError
-from cpvae.data import profiles_from_table, read_profiles
-from cpvae.findings import (
-    advantages, baseline_findings, blind_findings, example_run, findings, no_interval, number,
-    reconstruction_findings, reference_findings, shuffled_findings, significance_findings,
-)
-from cpvae.lsa import Arithmetic, prepare, unit
-from cpvae.nulls import draw_disjoint, silent_world, strength_strata
-from cpvae.pipeline import RunConfig, predict_from_run, prepare_profiles, run_pipeline
-from cpvae.preprocessing import sort_rows, split_profiles
-from cpvae.scoreboard import active_compounds
-from cpvae.screening import half_whiten, random_groups, relabelled_p, screen, screen_pairs
+from cpvae.errors import ProfileError
+from cpvae.profiles.read import profiles_from_table, read_profiles
+from cpvae.report.summary import advantages, example_run
+from cpvae.report.words import baseline_findings, blind_findings, findings, no_interval
+from cpvae.report.words import reconstruction_findings, reference_findings, shuffled_findings
+from cpvae.report.words import significance_findings
+from cpvae.style import number
+from cpvae.lsa.space import Arithmetic, prepare
+from cpvae.lsa.states import unit
+from cpvae.lsa.relabel import draw_disjoint, strength_strata
+from cpvae.lsa.worlds import silent_world
+from cpvae.run.ask import predict_from_run
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.preparation.clean import sort_rows
+from cpvae.preparation.split import split_profiles
+from cpvae.lsa.kinds import active_compounds
+from cpvae.screening.screen import random_groups, relabelled_p, screen, screen_pairs
+from cpvae.screening.votes import half_whiten
 
 
 def table(n_mechanisms=5, n_features=12, controls=12, wells=2, seed=0, pairs=((0, 1), (1, 2), (2, 3), (3, 4), (0, 4))):
@@ -68,7 +75,7 @@ TINY = dict(n_permutations=99, n_latent=3, vae=dict(steps=60, hidden_layer_sizes
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("models", [("pca",), ("beta",)])
 def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch):
-    monkeypatch.setattr("cpvae.report._png", lambda figure: b"")  # no table
+    monkeypatch.setattr("cpvae.run.report._png", lambda figure: b"")  # no table
     frame, config = SHAPES[shape](table()), RunConfig(models=models, **TINY)
     runs = []
     for name, rows in (("file", frame), ("mixed", mixed(frame))):

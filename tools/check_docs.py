@@ -17,7 +17,7 @@ import tokenize
 from collections import Counter
 from pathlib import Path
 
-from project import ROOT, modules, notebooks
+from project import ROOT, modules, notebooks, room
 
 
 def comments(source: str) -> dict[int, str]:
@@ -30,11 +30,11 @@ def comments(source: str) -> dict[int, str]:
 class Checker:
     "Collects what lacks documentation in one module."
 
-    def __init__(self, source: str, name: str):
+    def __init__(self, source: str, name: str, helpful: set[str] = frozenset()):
         self.name, self.lines, self.comments = name, source.splitlines(), comments(source)
         self.missing: list[str] = []
         self.count = Counter()
-        self.helpful: set[str] = set()  # constants that carry `help=`, as command line options do
+        self.helpful = set(helpful)  # constants that carry `help=`, as command line options do
 
     def note(self, kind: str, what: str, documented: bool) -> None:
         "Count one thing that must be documented."
@@ -104,9 +104,9 @@ class Checker:
                         self.note("names", f"{name}: constant without comment", self.commented(node.lineno) or self.commented(node.end_lineno))
 
 
-def check(source: str, name: str) -> Checker:
-    "What the module `name` with this source documents, and what it does not."
-    checker = Checker(source, name)
+def check(source: str, name: str, helpful: set[str] = frozenset()) -> Checker:
+    "What the module `name` with this source documents, and what it does not; `helpful` are options that it may import."
+    checker = Checker(source, name, helpful)
     checker.module(ast.parse(source))
     return checker
 
@@ -184,11 +184,12 @@ def main() -> None:
     "Run the gate on this project."
     os.chdir(ROOT)
     total, missing = Counter(), []
-    for path in modules():
-        if path.name != "_modidx.py":
-            checker = check(path.read_text(encoding="utf-8"), path.stem)
-            total += checker.count
-            missing += checker.missing
+    sources = {room(p): p.read_text(encoding="utf-8") for p in modules() if p.name != "_modidx.py"}
+    options = set().union(*(check(s, name).helpful for name, s in sources.items()))
+    for name, source in sources.items():
+        checker = check(source, name, options)
+        total += checker.count
+        missing += checker.missing
     if missing:
         sys.exit(f"docs: {len(missing)} of {sum(total.values())} undocumented:\n  " + "\n  ".join(missing))
     if not total:

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from project import ROOT, modules, run, settings
+from project import ROOT, modules, room, run, settings
 
 PROBE = """
 import importlib, importlib.metadata, importlib.util, pathlib, sys
@@ -54,8 +54,8 @@ def link(found: Distribution, packages: Path) -> None:
 
 def main() -> None:
     "Run the gate on this project."
-    names = ["cpvae", *(f"cpvae.{p.stem}" for p in modules() if p.name != "_modidx.py")]
-    if missing := {"cpvae.models", "cpvae.lsa"} - set(names):
+    names = ["cpvae", *(room(p) for p in modules() if p.name != "_modidx.py")]
+    if missing := {"cpvae.model.vae", "cpvae.lsa.space"} - set(names):
         sys.exit(f"wheel: the package lacks {', '.join(sorted(missing))}")
     version = settings()["version"]
     with tempfile.TemporaryDirectory() as folder:

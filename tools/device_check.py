@@ -21,8 +21,10 @@ from sklearn.decomposition import PCA
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cpvae import training
-from cpvae.models import PRESETS, VAE, fit_together, load_model, make_vae, save_model
+from cpvae.model import plan
+from cpvae.model.presets import PRESETS, make_vae
+from cpvae.model.store import load_model, save_model
+from cpvae.model.vae import VAE, fit_together
 
 SAME_WEIGHTS = 1e-3  # largest difference of codes and reconstructions between devices, in standard deviations of a feature
 SAME_QUALITY = 0.02  # largest difference of the unexplained fraction between devices, means of three seeds
@@ -149,9 +151,9 @@ def check(device: str) -> list[tuple[str, str, bool, str, float]]:
 
 def main() -> None:
     "Check the devices that are named, or all there are."
-    devices = sys.argv[1:] or list(dict.fromkeys(["cpu", training.torch_device("auto").type]))
+    devices = sys.argv[1:] or list(dict.fromkeys(["cpu", plan.torch_device("auto").type]))
     try:
-        names = ", ".join(map(training.device_name, devices))
+        names = ", ".join(map(plan.device_name, devices))
     except ValueError as error:
         sys.exit(f"device_check: {error}")
     print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}; {names}")

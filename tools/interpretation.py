@@ -23,11 +23,16 @@ from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
-from cpvae.data import read_profiles
-from cpvae.fits import fit_many
-from cpvae.interpretation import association_table, contribution_table, contributions, entanglement, feature_groups, latent_means, rank_features, stability_table, traverse
-from cpvae.models import latent_units, make_vae, posterior
-from cpvae.pipeline import RunConfig, prepare_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.model.fits import fit_many
+from cpvae.latents.associate import association_table
+from cpvae.latents.stability import stability_table
+from cpvae.latents.traverse import contribution_table, contributions, entanglement, feature_groups
+from cpvae.latents.traverse import rank_features, traverse
+from cpvae.model.transformers import latent_means
+from cpvae.model.codes import latent_units, posterior
+from cpvae.model.presets import make_vae
+from cpvae.run.preset import RunConfig, prepare_profiles
 
 VAES = ("vanilla", "beta", "mmd")
 PERMUTATIONS = 199  # of what a latent follows

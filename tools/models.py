@@ -1,4 +1,4 @@
-"""Make the tables of the models' worth that nbs/03_models reads: `python tools/models.py DATA [rebuild|ablation|codes|classes]`.
+"""Make the tables of the models' worth that nbs/03e_presets reads: `python tools/models.py DATA [rebuild|ablation|codes|classes]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a split by compound, every
 figure on its test part; five seeds, each of the split and of the weights. Nothing here was chosen on these test parts.
@@ -20,12 +20,15 @@ from provenance import write_table
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
 
-from cpvae.data import read_profiles
-from cpvae.evaluation import fvu
-from cpvae.fits import fit_one
-from cpvae.models import RIVALS, make_vae
-from cpvae.pipeline import PREPARATION, RunConfig, prepare_profiles
-from cpvae.preprocessing import drop_copies, scale_profiles, select_features, sort_rows, split_profiles
+from cpvae.profiles.read import read_profiles
+from cpvae.measure.reconstruction import fvu
+from cpvae.model.fits import fit_one
+from cpvae.model.presets import RIVALS, make_vae
+from cpvae.run.preset import PREPARATION, RunConfig, prepare_profiles
+from cpvae.preparation.clean import drop_copies, sort_rows
+from cpvae.preparation.scale import scale_profiles
+from cpvae.preparation.select import select_features
+from cpvae.preparation.split import split_profiles
 
 SEEDS = range(5)
 VARIANTS = ("vanilla", "beta", "mmd")

@@ -1,4 +1,4 @@
-"""Try every null in every silent world: `python tools/nulls.py` writes nbs/results/null_validity.csv, which nbs/06a_nulls reads.
+"""Try every null in every silent world: `python tools/nulls.py` writes nbs/results/null_validity.csv, which nbs/07_nulls reads.
 
 Three thousand six hundred pairs a world, in 24 tables (48 of the reference world, whose tables are large), arithmetic in feature space,
 399 permutations of each null.
@@ -12,7 +12,8 @@ from provenance import write_table
 from scipy.stats import kstest
 from sklearn.preprocessing import FunctionTransformer
 
-from cpvae.nulls import WORLDS, null_p_values, silent_world
+from cpvae.lsa.nulls import null_p_values
+from cpvae.lsa.worlds import WORLDS, silent_world
 
 # Tables of each world, pairs of a table, and seeds of the tables.
 SEEDS = {world: range(100, 148 if world == "reference" else 124) for world in WORLDS}

@@ -1,9 +1,9 @@
-"""Make the tables of performance that nbs/07b_performance reads: `python tools/performance.py DATA`.
+"""Make the tables of performance that nbs/12_performance reads: `python tools/performance.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Models are the recommended ones, one seed; relabelled 10,000 times.
 Some twenty minutes on two cores.
 
-nbs/results/lsa_TABLE.csv           a row a predictor and pair, `cpvae.scoreboard.COLUMNS` and where they come from
+nbs/results/lsa_TABLE.csv           a row a predictor and pair, `cpvae.lsa.table.COLUMNS` and where they come from
 nbs/results/lsa_TABLE_left_out.csv  the same by models that saw no compound of any pair, 1,000 relabellings
 nbs/results/lsa_TABLE_apart.csv     a row a VAE and pair: scores by models that saw everything but this pair ("one"), or but its set of five pairs and their mechanisms ("five":
                                     L1000's five best and five middling pairs by the paper's z of the MMD-VAE, U2OS's five pairs)
@@ -19,15 +19,17 @@ from project import MAP, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
-from cpvae.data import evaluable_pairs, read_profiles
-from cpvae.fits import fit_many
-from cpvae.lsa import prepare
-from cpvae.models import make_vae
-from cpvae.nulls import shuffled_scores, zscore_10_shuffles
-from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.prediction import leave_pairs_out, scale_without
-from cpvae.preprocessing import drop_copies
-from cpvae.scoreboard import lsa_table, predict_all, score_states
+from cpvae.profiles.pairs import evaluable_pairs
+from cpvae.profiles.read import read_profiles
+from cpvae.model.fits import fit_many
+from cpvae.lsa.space import prepare
+from cpvae.model.presets import make_vae
+from cpvae.lsa.nulls import shuffled_scores, zscore_10_shuffles
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.lsa.left_out import leave_pairs_out, scale_without
+from cpvae.preparation.clean import drop_copies
+from cpvae.lsa.scores import score_states
+from cpvae.lsa.table import lsa_table, predict_all
 
 VAES = ("vanilla", "beta", "mmd")
 PERMUTATIONS, FEWER, KEPT = 10_000, 1_000, 10  # models saw everything, or no pair; in the file

@@ -2,7 +2,7 @@
 
 The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset, or by the
 authors' and then centred, and split either way.
-Writes nbs/results/processing.csv, which 09_pipeline reads and draws, because the table itself is not in the repository.
+Writes nbs/results/processing.csv, which 25a_preset reads and draws, because the table itself is not in the repository.
 """
 
 import sys
@@ -15,11 +15,14 @@ from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 
-from cpvae.data import read_profiles
-from cpvae.scoreboard import lsa_table
-from cpvae.fits import fit_one
-from cpvae.pipeline import PREPARATION, RunConfig, make_model
-from cpvae.preprocessing import drop_copies, feature_fvu, scale_profiles, scale_values, select_features, split_profiles, with_set_aside
+from cpvae.profiles.read import read_profiles
+from cpvae.lsa.table import lsa_table
+from cpvae.model.fits import fit_one
+from cpvae.run.preset import PREPARATION, RunConfig, make_model
+from cpvae.preparation.clean import drop_copies, with_set_aside
+from cpvae.preparation.scale import feature_fvu, scale_profiles, scale_values
+from cpvae.preparation.select import select_features
+from cpvae.preparation.split import split_profiles
 
 SEEDS = range(5)
 PROCESSING = ("chow2022", "chow2022, centred", "recommended")

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from project import ROOT
 
-from cpvae.checks import locked
+from cpvae.io.write import locked
 
 RESULTS = ROOT / "nbs" / "results"
 FILE = "provenance.json"  # beside the tables

@@ -19,14 +19,17 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
-from cpvae.data import evaluable_pairs, read_profiles
-from cpvae.fits import fit_one
-from cpvae.lsa import prepare
-from cpvae.models import make_vae
-from cpvae.nulls import permutation_tests
-from cpvae.prediction import leave_pairs_out, predict_by, regressed_codes, scale_without, shrunk_codes
-from cpvae.preprocessing import drop_copies
-from cpvae.scoreboard import describe_pairs, predict_all, score_table
+from cpvae.profiles.pairs import evaluable_pairs
+from cpvae.profiles.read import read_profiles
+from cpvae.model.fits import fit_one
+from cpvae.lsa.space import prepare
+from cpvae.model.presets import make_vae
+from cpvae.lsa.nulls import permutation_tests
+from cpvae.lsa.left_out import leave_pairs_out, predict_by, regressed_codes, scale_without
+from cpvae.lsa.left_out import shrunk_codes
+from cpvae.preparation.clean import drop_copies
+from cpvae.lsa.kinds import describe_pairs
+from cpvae.lsa.table import predict_all, score_table
 
 SEEDS = {"pairs": range(5), "nothing": range(2), "strict": range(2)}  # by what is left out
 PERMUTATIONS = 10_000

@@ -1,5 +1,5 @@
 """Hide mechanisms and look whether they are found: `python tools/screening.py DATA` writes nbs/results/screening.csv and
-screening_candidates.csv, which nbs/06d_screening reads.
+screening_candidates.csv, which nbs/11_screening reads.
 
 DATA is a folder that holds the U2OS and the L1000 table. Each is prepared as a run prepares it; PCA and a beta-VAE of ten latent units are
 fitted on its training part, which takes no labels. Compounds are dealt at random to the half that the score is chosen on and the half that is
@@ -16,13 +16,15 @@ from project import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 
-from cpvae.data import read_profiles
-from cpvae.fits import fit_one
-from cpvae.lsa import latent_groups, prepare, unit
-from cpvae.models import make_vae
-from cpvae.nulls import common_path
-from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.screening import SCORES, analogues, half_whiten, hidden_second_mechanism, mechanism_members, nearest, screen, summarize_hidden
+from cpvae.profiles.read import read_profiles
+from cpvae.model.fits import fit_one
+from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.states import unit
+from cpvae.model.presets import make_vae
+from cpvae.lsa.nulls import common_path
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.screening.screen import hidden_second_mechanism, screen, summarize_hidden
+from cpvae.screening.votes import SCORES, analogues, half_whiten, mechanism_members, nearest
 
 TOP = 15  # candidates kept of each table
 SETTINGS = {

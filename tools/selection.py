@@ -15,11 +15,12 @@ from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 
-from cpvae import selection
-from cpvae.data import read_profiles
-from cpvae.models import make_vae
-from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.selection import importances, latent_curve, space_of, trials_table, tune, vae_settings, weight_curve
+from cpvae.tune import search
+from cpvae.profiles.read import read_profiles
+from cpvae.model.presets import make_vae
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.tune.curves import latent_curve, weight_curve
+from cpvae.tune.search import importances, space_of, trials_table, tune, vae_settings
 
 PAPER = {"u2os": "chow2022", "l1000": "chow2022-l1000"}  # preset of the paper's settings
 BETAS = {"chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100)}
@@ -81,8 +82,8 @@ def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def at_shares(vae, x, valid, by_elbo: bool) -> list[float]:
     "A trial's value after each of `SHARES` of its epochs, and at its end; nothing stops it."
-    selection.RUNGS = dict.fromkeys(selection.RUNGS, SHARES)
-    value, rungs, _ = selection.trial_value(vae, x, valid, by_elbo)
+    search.RUNGS = dict.fromkeys(search.RUNGS, SHARES)
+    value, rungs, _ = search.trial_value(vae, x, valid, by_elbo)
     return [*rungs, value]
 
 

@@ -1,11 +1,11 @@
-"""Make the tables that nbs/07c_simulation and nbs/07d_features read: `python tools/simulation.py DATA [SEEDS]`.
+"""Make the tables that nbs/04d_fidelity and nbs/04c_features read: `python tools/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
 seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity.
 
-nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.simulation.fidelity_tables`, by data set, preset and seed
+nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.measure.fidelity.fidelity_tables`, by data set, preset and seed
 nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
-nbs/results/table1.csv               `cpvae.features.distance_table`, and the regularisers' shares of the last validation loss
+nbs/results/table1.csv               `cpvae.measure.features.distance_table`, and the regularisers' shares of the last validation loss
 nbs/results/features_errors.csv      error and variance of every feature, U2OS consensus
 nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
 nbs/results/training_curves.csv      losses by epoch, some 80 epochs a curve
@@ -24,14 +24,16 @@ from joblib import Parallel, delayed
 from project import TABLES, keep_fits
 from provenance import write_table
 
-from cpvae.data import read_profiles
-from cpvae.evaluation import reconstruct, umap_table
-from cpvae.features import authors_channel, distance_table, feature_clusters, feature_table, group_contrast
-from cpvae.fits import fit_many
-from cpvae.models import VAE
-from cpvae.pipeline import RunConfig, fit_models, make_model, prepare_profiles, training_table
-from cpvae.selection import loss_shares
-from cpvae.simulation import fidelity_tables
+from cpvae.profiles.read import read_profiles
+from cpvae.measure.maps import umap_table
+from cpvae.model.transformers import reconstruct
+from cpvae.measure.features import authors_channel, distance_table, feature_clusters, feature_table
+from cpvae.measure.features import group_contrast
+from cpvae.model.fits import fit_many
+from cpvae.model.vae import VAE
+from cpvae.run.preset import RunConfig, fit_models, make_model, prepare_profiles, training_table
+from cpvae.tune.curves import loss_shares
+from cpvae.measure.fidelity import fidelity_tables
 
 # Name: table, settings of a run.
 DATASETS = {

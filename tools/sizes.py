@@ -11,10 +11,14 @@ import pandas as pd
 from project import MAP, TABLES
 from provenance import write_table
 
-from cpvae.containers import read_table
-from cpvae.data import describe_profiles, mend_moa, read_profiles, row_digests
-from cpvae.pipeline import RunConfig, prepare_profiles
-from cpvae.preprocessing import SELECTION, split_profiles, with_set_aside
+from cpvae.io.read import read_table
+from cpvae.profiles.mechanisms import mend_moa
+from cpvae.profiles.pairs import describe_profiles, row_digests
+from cpvae.profiles.read import read_profiles
+from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.preparation.clean import with_set_aside
+from cpvae.preparation.select import SELECTION
+from cpvae.preparation.split import split_profiles
 
 SPLITS = {"rows": (0.1, 0.1), "compound": (0.1, 0.2)}  # paper's, ours: shares of validation, test
 SEEDS = range(5)

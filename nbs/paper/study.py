@@ -8,7 +8,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cpvae.datasets import cache_folder, known_datasets, load_dataset
-from cpvae.findings import COLOURS as COLOUR  # noqa: F401, the studies take it from here
+from cpvae.style import COLOURS as COLOUR  # noqa: F401, the studies take it from here
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
