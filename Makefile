@@ -22,7 +22,7 @@ notebooks pytest test-quick test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ test-oldest: .venv-oldest/.ready ## the same with the lower bounds in settings.i
 test-newest test-oldest:
 	$(@:test-%=.venv-%)/bin/nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(@:test-%=.venv-%)/bin/pytest -q -n $(WORKERS) --dist worksteal --deselect tests/test_project.py::test_constraints_pin_all_that_is_used
+
+export: $(READY) ## write the package from the notebooks, docments as docstrings
+	$(BIN)/python tools/export.py
 
 sync: $(READY) ## export into an empty package, clean notebooks, rebuild README.md: fail if anything changes
 	$(BIN)/python tools/sync.py

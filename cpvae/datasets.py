@@ -32,7 +32,24 @@ from .progress import Stage
 # %% ../nbs/22_datasets.ipynb #5b8ac615
 @dataclass(frozen=True)
 class DataFile:
-    "One file of a dataset: where it is, and how to know that it is the right one."
+    """One file of a dataset: where it is, and how to know that it is the right one.
+
+    Parameters
+    ----------
+    name : str
+        what it is called in the cache, and on a mirror
+    url : str
+        where it is published
+    licence : str
+        on what terms
+    sha256 : str | None, default None
+        of its bytes; None where none is published: then recorded on first use and checked
+        from there on
+    size : int | None, default None
+        in bytes; None where unknown
+    shape : tuple[int, int] | None, default None
+        of a `.gctx.gz`, which is unpacked: profiles and features it must hold
+    """
 
     name: str  # what it is called in the cache, and on a mirror
     url: str  # where it is published
@@ -44,7 +61,22 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    "The files of a dataset, and how `read_profiles` reads them."
+    """The files of a dataset, and how `read_profiles` reads them.
+
+    Parameters
+    ----------
+    about : str
+        what it holds
+    files : dict[str, DataFile]
+        the file for each argument of `read_profiles`: "profiles", "moa_table",
+        "profile_info", "feature_info"
+    options : dict, default field(default_factory=dict)
+        further arguments of `read_profiles`
+    without : dict[str, str], default field(default_factory=dict)
+        metadata column -> value whose rows are left out
+    n_features : int | None, default None
+        features that must be there after reading; None for any number
+    """
 
     about: str  # what it holds
     files: dict[str, DataFile]  # the file for each argument of `read_profiles`: "profiles", "moa_table", "profile_info", "feature_info"
@@ -109,7 +141,13 @@ def _dataset_called(name):
 
 # %% ../nbs/22_datasets.ipynb #a6095004
 def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
-    "Every dataset that can be fetched by name. Raises `ProfileError` if the registry cannot be read."
+    """Every dataset that can be fetched by name. Raises `ProfileError` if the registry cannot be read.
+
+    Returns
+    -------
+    dict[str, Dataset]
+        name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
+    """
     own = os.environ.get("CPVAE_REGISTRY")
     if not own:
         return DATASETS
@@ -123,7 +161,13 @@ def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those 
 
 # %% ../nbs/22_datasets.ipynb #c5bb2fe2
 def cache_folder() -> Path:  # `CPVAE_CACHE`, or else the system's folder for caches
-    "Where fetched files are kept."
+    """Where fetched files are kept.
+
+    Returns
+    -------
+    Path
+        `CPVAE_CACHE`, or else the system's folder for caches
+    """
     import pooch
 
     return Path(os.environ.get("CPVAE_CACHE") or pooch.os_cache("cpvae")).expanduser()
@@ -224,7 +268,15 @@ def _download(url, part, file, progress):
 # %% ../nbs/22_datasets.ipynb #325a4fc8
 @dataclass(frozen=True)
 class Downloader:
-    "How pooch brings a file: resumes, tries again, and refuses in words."
+    """How pooch brings a file: resumes, tries again, and refuses in words.
+
+    Parameters
+    ----------
+    file : DataFile
+        what to bring
+    progress : bool, default False
+        tell how far it is
+    """
 
     file: DataFile  # what to bring
     progress: bool = False  # tell how far it is
@@ -332,7 +384,25 @@ def fetch_dataset(
     cache: str | Path | None = None,  # folder to keep them in; None for `cache_folder()`
     progress: bool = False,  # tell how far each download is
 ) -> dict[str, Path]:  # each file, by what `read_profiles` takes it as
-    "Have a dataset's files in the cache, checked. Raises `ProfileError` if one cannot be had, or is not the right one."
+    """Have a dataset's files in the cache, checked. Raises `ProfileError` if one cannot be had, or is not the right one.
+
+    Parameters
+    ----------
+    name : str
+        of a dataset in `known_datasets()`
+    base_url : str | None, default None
+        a mirror: files are taken from here by their names, instead of where they are
+        published
+    cache : str | Path | None, default None
+        folder to keep them in; None for `cache_folder()`
+    progress : bool, default False
+        tell how far each download is
+
+    Returns
+    -------
+    dict[str, Path]
+        each file, by what `read_profiles` takes it as
+    """
     cache, paths = Path(cache or cache_folder()).expanduser().absolute(), {}
     for role, file in _dataset_called(name).files.items():
         url = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
@@ -349,7 +419,22 @@ def fetch_address(
     cache: str | Path | None = None,  # folder to keep it in; None for `cache_folder()`
     progress: bool = False,  # tell how far the download is
 ) -> Path:  # the file in the cache
-    "Have a file of the web in the cache, once and for all. Raises `ProfileError` if it cannot be had."
+    """Have a file of the web in the cache, once and for all. Raises `ProfileError` if it cannot be had.
+
+    Parameters
+    ----------
+    url : str
+        https address of a file of profiles, which ends in a suffix that is read
+    cache : str | Path | None, default None
+        folder to keep it in; None for `cache_folder()`
+    progress : bool, default False
+        tell how far the download is
+
+    Returns
+    -------
+    Path
+        the file in the cache
+    """
     name = unquote(PurePosixPath(urlsplit(url).path).name)
     kinds = [f"{kind}{packed}" for kind in READERS for packed in ("", *_COMPRESSED)]
     if not name.lower().endswith(tuple(kinds)) or name.lower().endswith(".zarr"):
@@ -389,7 +474,24 @@ def load_dataset(
     progress: bool = False,  # tell how far each download is
     **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
 ):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
-    "Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read."
+    """Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read.
+
+    Parameters
+    ----------
+    name : str
+        of a dataset in `known_datasets()`
+    cache : str | Path | None, default None
+        folder of fetched files; None for `cache_folder()`
+    progress : bool, default False
+        tell how far each download is
+    **options
+        arguments of `read_profiles` that differ from the dataset's own; None and False
+        leave the choice to it
+
+    Returns
+    -------
+    AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
+    """
     dataset = _dataset_called(name)
     if "profiles" not in dataset.files:
         raise ProfileError(f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with --moa")

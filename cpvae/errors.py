@@ -19,7 +19,20 @@ def counted(
     n: int,  # how many
     thing: str,  # of what, in the singular
 ) -> str:  # e.g. "1,200 rows", "1 row"
-    "A number with its noun."
+    """A number with its noun.
+
+    Parameters
+    ----------
+    n : int
+        how many
+    thing : str
+        of what, in the singular
+
+    Returns
+    -------
+    str
+        e.g. "1,200 rows", "1 row"
+    """
     return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
@@ -32,7 +45,20 @@ def listed(
     names: Sequence,  # what to name
     n: int = 4,  # how many of them at most
 ) -> str:  # e.g. "a, b, c, d and 3 more"
-    "The first few of many names, long ones cut."
+    """The first few of many names, long ones cut.
+
+    Parameters
+    ----------
+    names : Sequence
+        what to name
+    n : int, default 4
+        how many of them at most
+
+    Returns
+    -------
+    str
+        e.g. "a, b, c, d and 3 more"
+    """
     return ", ".join(map(_short, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 # %% ../nbs/20_errors.ipynb #chk00010
@@ -41,7 +67,22 @@ def choose(
     options: Collection[Hashable],  # what there is; of a mapping, its keys
     what: str,  # what is chosen, in the singular: "preset", "criterion"
 ) -> Any:  # what the mapping holds under that name; the value itself if `options` is no mapping
-    "Pick one of a few. Raises ProfileError for anything else, naming what there is and the nearest spelling."
+    """Pick one of a few. Raises ProfileError for anything else, naming what there is and the nearest spelling.
+
+    Parameters
+    ----------
+    value : Any
+        what was asked for
+    options : Collection[Hashable]
+        what there is; of a mapping, its keys
+    what : str
+        what is chosen, in the singular: "preset", "criterion"
+
+    Returns
+    -------
+    Any
+        what the mapping holds under that name; the value itself if `options` is no mapping
+    """
     if not isinstance(value, Hashable) or value not in options:
         names = {str(option).lower(): option for option in options}
         asked = str(value).strip().lower()

@@ -14,7 +14,13 @@ from collections.abc import Iterable, Iterator
 
 # %% ../nbs/20a_progress.ipynb #prg00005
 def on_terminal() -> bool:  # stderr is a terminal
-    "Whether somebody watches."
+    """Whether somebody watches.
+
+    Returns
+    -------
+    bool
+        stderr is a terminal
+    """
     return sys.stderr is not None and sys.stderr.isatty()
 
 # %% ../nbs/20a_progress.ipynb #prg00006
@@ -22,7 +28,15 @@ def tell(
     text: str,  # a line
     show: bool = True,  # False: say nothing
 ) -> None:
-    "Say something about the work on stderr."
+    """Say something about the work on stderr.
+
+    Parameters
+    ----------
+    text : str
+        a line
+    show : bool, default True
+        False: say nothing
+    """
     if show and sys.stderr is not None:
         print(text, file=sys.stderr, flush=True)
 
@@ -30,7 +44,18 @@ def tell(
 def duration(
     seconds: float,  # how long something took, s
 ) -> str:  # e.g. "12 s", "3 min 20 s", "2 h 5 min"
-    "A span of time as one says it."
+    """A span of time as one says it.
+
+    Parameters
+    ----------
+    seconds : float
+        how long something took, s
+
+    Returns
+    -------
+    str
+        e.g. "12 s", "3 min 20 s", "2 h 5 min"
+    """
     whole = round(seconds)
     for unit, size, small, part in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -67,7 +92,13 @@ class Stage:
         self,
         n: int = 1,  # how many
     ) -> None:
-        "Steps are done."
+        """Steps are done.
+
+        Parameters
+        ----------
+        n : int, default 1
+            how many
+        """
         if self.bar is not None:
             self.bar.update(n)
 
@@ -75,7 +106,18 @@ class Stage:
         self,
         items: Iterable,  # such as the results of `joblib.Parallel(return_as="generator")`
     ) -> Iterator:  # the same, a step each
-        "Count items as they come."
+        """Count items as they come.
+
+        Parameters
+        ----------
+        items : Iterable
+            such as the results of `joblib.Parallel(return_as="generator")`
+
+        Returns
+        -------
+        Iterator
+            the same, a step each
+        """
         for item in items:
             yield item
             self.step()

@@ -30,7 +30,17 @@ COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "ae": "#E6
 def small_type(
     fig,  # a matplotlib `Figure`
 ):  # the same figure
-    "A figure of small panels: small type, no box."
+    """A figure of small panels: small type, no box.
+
+    Parameters
+    ----------
+    fig
+        a matplotlib `Figure`
+
+    Returns
+    -------
+    the same figure
+    """
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(which="both", labelsize=7.5)
@@ -42,7 +52,18 @@ def small_type(
 def display_name(
     method: str,  # a model, a baseline, or `mechanism_blind/MODEL`
 ) -> str:  # the name a reader sees; an unknown one stays as it is
-    "What a model or baseline is called in figures, tables and sentences."
+    """What a model or baseline is called in figures, tables and sentences.
+
+    Parameters
+    ----------
+    method : str
+        a model, a baseline, or `mechanism_blind/MODEL`
+
+    Returns
+    -------
+    str
+        the name a reader sees; an unknown one stays as it is
+    """
     kind, _, space = method.partition("/")
     return NAMES.get(kind, kind) + (f", {NAMES.get(space, space)}" if space else "")
 
@@ -50,7 +71,18 @@ def display_name(
 def number(
     value: Any,  # a cell of a table
 ) -> str:  # three significant digits, thousands separated; an en dash where there is none
-    "A table's cell as a reader wants it."
+    """A table's cell as a reader wants it.
+
+    Parameters
+    ----------
+    value : Any
+        a cell of a table
+
+    Returns
+    -------
+    str
+        three significant digits, thousands separated; an en dash where there is none
+    """
     if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
         return "–"
     if isinstance(value, (bool, np.bool_)):
@@ -69,6 +101,17 @@ def number(
 def usual_order(
     names: Iterable[str],  # models, with or without repetition
 ) -> list[str]:  # each once: known models first, then the others as they come
-    "Models in the order in which every figure and table shows them."
+    """Models in the order in which every figure and table shows them.
+
+    Parameters
+    ----------
+    names : Iterable[str]
+        models, with or without repetition
+
+    Returns
+    -------
+    list[str]
+        each once: known models first, then the others as they come
+    """
     known = list(NAMES)
     return sorted(dict.fromkeys(names), key=lambda n: known.index(n) if n in known else len(known))

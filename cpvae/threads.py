@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from threadpoolctl import ThreadpoolController
 
 # %% ../nbs/20b_threads.ipynb #7b81a6b2
@@ -32,7 +31,15 @@ def _thread_pools() -> ThreadpoolController:  # of all libraries that are loaded
 
 @contextmanager
 def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and OpenMP use one thread
-    "Run a block on a single thread, then restore what was set before; such blocks may run side by side."
+    """Run a block on a single thread, then restore what was set before; such blocks may run side by side.
+
+    Returns
+    -------
+    Iterator[None]
+        a context in which PyTorch, BLAS and OpenMP use one thread
+    """
+    import torch  # takes seconds, and much that imports this needs none
+
     global _inside
     pools, before = _thread_pools(), torch.get_num_threads()
     with _GUARD:
@@ -52,7 +59,14 @@ def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and Open
 # %% ../nbs/20b_threads.ipynb #13c9f465
 @contextmanager
 def quiet_workers() -> Iterator[None]:  # a context in which joblib replaces a worker that has grown without a word in the user's terminal
-    "Silence joblib's remark that it replaced a worker."
+    """Silence joblib's remark that it replaced a worker.
+
+    Returns
+    -------
+    Iterator[None]
+        a context in which joblib replaces a worker that has grown without a word in the
+        user's terminal
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         yield

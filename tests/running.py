@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
-from cpvae.cli.refusing import app
+from cpvae.cli.commands import app
 
 
 class Done(NamedTuple):

@@ -26,11 +26,11 @@ from cpvae.latents.associate import association_table
 from cpvae.latents.traverse import traversal_table
 from cpvae.lsa.space import latent_groups, prepare
 from cpvae.model.presets import make_vae
-from cpvae.run.ask import open_run, predict_from_run, screen_run
+from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig, prepare_profiles
 from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
-from cpvae.run.folder import write_record
+from cpvae.run.record import write_record
 from cpvae.run.report import choose_model, write_report
 from cpvae.lsa.table import lsa_table
 from cpvae.screening.predict import moved_features, predicted_state, summarize_moves
@@ -102,7 +102,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     if no_mechanism:
         with pytest.raises(ProfileError, match="no compound has a mechanism"):
             lsa_table({"pca": model}, profiles, 100)
-        for ask in (lambda: predict_from_run(run, A, B), lambda: screen_run(run)):
+        for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
             with pytest.raises(ProfileError, match="--moa"):
                 ask()
     else:
@@ -209,12 +209,12 @@ def test_predict_asks_the_model_that_came_nearest(finished, tmp_path):
     path = run / "tables" / "lsa.csv"
     lsa = pd.read_csv(path)
     best = lsa[lsa.model.isin(["vanilla", "mmd", "pca"])].groupby("model").l2.mean().idxmin()
-    assert (choose_model(run)[0], open_run(run)[0], predict_from_run(run, A, B).state.name) == (best, best, best)
+    assert (choose_model(run)[0], Run(run).open()[0], Run(run).predict(A, B).state.name) == (best, best, best)
     for name, shown in {"vanilla": "vanilla VAE", "mmd": "MMD-VAE", "pca": "PCA"}.items():
         lsa.assign(l2=lsa.l2.where(lsa.model != name, 0.125)).to_csv(path, index=False)
         sealed(run)
         assert re.fullmatch(rf"model: {shown}, nearest to the truth over 3 pairs of this run: mean L2 0\.1[23]; .+", asked(run))
-        assert (open_run(run)[0], predict_from_run(run, A, B).state.name) == (name, name)
+        assert (Run(run).open()[0], Run(run).predict(A, B).state.name) == (name, name)
     path.unlink()
     sealed(run)
     held = pd.read_csv(run / "tables" / "reconstruction.csv").query("split == 'test' and not shuffled and model != 'mean'").set_index("model").fvu
@@ -223,7 +223,7 @@ def test_predict_asks_the_model_that_came_nearest(finished, tmp_path):
 
 @pytest.mark.parametrize(("name", "model"), [("MMD-VAE", "mmd"), ("mmd-vae", "mmd"), ("mmd", "mmd"), ("Vanilla VAE", "vanilla"), ("VANILLA", "vanilla"), ("PCA", "pca")])
 def test_a_model_goes_by_the_names_that_are_shown(name, model, finished):
-    assert open_run(finished[0], name)[0] == model
+    assert Run(finished[0]).open(name)[0] == model
 
 
 def test_a_model_that_is_not_there(finished):
@@ -244,6 +244,83 @@ def test_info_of_a_run(finished, stored):
     assert out.count("asked unless another is named") == 1 and re.search(r"pairs scored +3\n", out)
 
 
+# ---- new profiles through a finished run --------------------------------------------------------------------------------------
+
+
+def as_table(profiles):
+    "The CSV that a lab would send: raw features and what is known of each well."
+    return pd.DataFrame(profiles.X, columns=profiles.var_names).assign(
+        Metadata_compound=profiles.obs["compound"].to_numpy(), Metadata_Plate=profiles.obs["plate"].to_numpy(),
+        Metadata_dose_uM=profiles.obs["dose"].to_numpy(),
+    )  # fmt: skip
+
+
+def test_transform_gives_the_codes_that_the_run_has(finished, stored, tmp_path):
+    new = as_table(stored).sample(frac=1, axis=1, random_state=0).assign(Cells_Never_Seen=1.5)
+    new.sample(frac=1, random_state=1).to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "deep" / "codes.csv"
+    code, told, err = cli("transform", finished[0], tmp_path / "new.csv", "--out", out)
+    assert (code, err) == (0, ""), err
+    assert told.rstrip().endswith(f"codes of {stored.n_obs:,} profiles: {out}")
+    codes = pd.read_csv(out).loc[new.sample(frac=1, random_state=1).index.argsort()]
+    for name in ("vanilla", "mmd", "pca"):
+        z = codes[[f"{name}_{i + 1}" for i in range(stored.obsm[f"X_{name}"].shape[1])]]
+        assert np.allclose(z, stored.obsm[f"X_{name}"], rtol=1e-4, atol=1e-4)
+    assert codes["compound"].tolist() == stored.obs["compound"].tolist()
+    _, pca, own = Run(finished[0]).open("pca")
+    error = ((own.layers["scaled"] - pca.inverse_transform(own.obsm["X_pca"])) ** 2).mean(1)
+    assert np.allclose(codes["error_pca"], error, rtol=1e-3)
+
+
+def test_transform_takes_few_wells_in_which_a_feature_does_not_vary(finished, stored, tmp_path):
+    order = as_table(stored).drop_duplicates("Metadata_compound").sort_values("Metadata_compound", key=lambda c: c != "DMSO")
+    few = order[:3].assign(**{stored.var_names[0]: 0.25})
+    few.to_csv(tmp_path / "few.csv", index=False)
+    code, _, err = cli("transform", finished[0], tmp_path / "few.csv", "--model", "PCA", "--out", tmp_path / "codes.csv")
+    assert (code, err) == (0, ""), err
+    scaled = stored.layers["scaled"][few.index].copy()
+    scaled[:, 0] = np.clip((0.25 - stored.var["center"].iloc[0]) / stored.var["scale"].iloc[0], -10, 10)
+    found = pd.read_csv(tmp_path / "codes.csv")
+    assert np.allclose(found.filter(regex=r"^pca_\d"), Run(finished[0]).open("pca")[1].transform(scaled), atol=1e-4)
+    assert not found.columns.str.startswith(("vanilla", "mmd")).any()
+
+
+def test_transform_names_the_plate_that_is_unlike_the_others(finished, stored, tmp_path):
+    new = as_table(stored)
+    far = new["Metadata_Plate"] == new["Metadata_Plate"].iloc[0]
+    new.loc[far, list(stored.var_names)] += 8 * stored.var["scale"].to_numpy(np.float32)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    code, told, err = cli("transform", finished[0], tmp_path / "new.csv", "--model", "pca", "--out", tmp_path / "codes.csv")
+    assert (code, err) == (0, ""), err
+    assert told.count("badly") == 1 and f"PCA rebuilds plate {new['Metadata_Plate'].iloc[0]} badly" in told
+    assert pd.read_csv(tmp_path / "codes.csv")["far_pca"].tolist() == far.tolist()
+
+
+def test_transform_refuses_what_it_cannot_encode(finished, stored, tmp_path):
+    new, out = as_table(stored), tmp_path / "codes.csv"
+    new.drop(columns=[*stored.var_names[:2]]).to_csv(tmp_path / "lacks.csv", index=False)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    ask = lambda name, *more: cli("transform", finished[0], tmp_path / name, "--out", out, *more)
+    code, told, err = ask("lacks.csv")
+    assert (code, told, len(err.splitlines())) == (2, "", 1) and not out.exists()
+    assert f"lack 2 of the run's {stored.n_vars} features: {stored.var_names[0]}, {stored.var_names[1]}" in err
+    assert ask("new.csv", "--model", "gan")[0] == 2 and not out.exists()
+    out.write_text("my notes")
+    assert ask("new.csv")[:2] == (2, "") and out.read_text() == "my notes"
+
+
+def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
+    state = tmp_path / "state.csv"
+    code, told, err = cli("predict", finished[0], "--a", A, "--b", B, "--model", "pca", "--state", state)
+    assert (code, err) == (0, "") and str(state) in told
+    table = pd.read_csv(state)
+    assert list(table) == ["feature", "scaled", "raw"] and table["feature"].tolist() == list(stored.var_names)
+    assert np.allclose(table["raw"], table["scaled"] * stored.var["scale"].to_numpy() + stored.var["center"].to_numpy(), rtol=1e-6)
+    arithmetic, model = prepare(stored), Run(finished[0]).open("pca")[1]
+    by_hand = predicted_state(model, arithmetic, latent_groups(model, arithmetic, stored), A, B)
+    assert np.allclose(table["scaled"], by_hand, atol=1e-6)
+
+
 def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
     (tmp_path / "thesis").mkdir()
     told = {cli(*command) for command in (["predict", tmp_path / "thesis", "--a", A, "--b", B], ["screen", tmp_path / "thesis"])}
@@ -251,7 +328,7 @@ def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
         write_report(tmp_path / "thesis")
     assert told == {(2, "", f"cpvae: {caught.value}\n")}
     with pytest.raises(ProfileError, match="not a run folder"):
-        open_run(tmp_path / "thesis")
+        Run(tmp_path / "thesis").open()
     code, out, err = cli("info", tmp_path / "thesis")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
 

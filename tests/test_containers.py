@@ -133,7 +133,7 @@ SMALL_DISK = """
 import resource, signal, sys
 import numpy as np, pandas as pd
 from anndata import AnnData
-from cpvae.containers import write_profiles
+from cpvae.io.write import write_profiles
 profiles = AnnData(np.random.default_rng(0).normal(size=(500, 100)).astype(np.float32), obs=pd.DataFrame({"Metadata_a": ["x"] * 500}), uns={"cpvae": {"columns": {}}})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -726,7 +726,7 @@ def test_memory_grows_with_the_values_alone(tmp_path):
     "What 12,000 rows of parquet more cost at the peak, beside the 19 MB of their values; pandas takes 4 times as much."
     values, peak = np.random.default_rng(0).standard_normal((18_000, 400)).astype(np.float16).astype(np.float32), {}
     code = (  # not ru_maxrss, which a child inherits from its parent
-        "import sys; from cpvae.containers import read_parts; read_parts(sys.argv[1])\n"
+        "import sys; from cpvae.io.read import read_parts; read_parts(sys.argv[1])\n"
         "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     for n in (6_000, 18_000):

@@ -29,10 +29,10 @@ from cpvae.profiles.read import read_profiles
 from cpvae.datasets import known_datasets
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.model.store import load_model
-from cpvae.run.ask import open_run
+from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig
-from cpvae.run.folder import write_record
+from cpvae.run.record import write_record
 from cpvae.run.report import read_run
 from cpvae.tune.search import open_study
 
@@ -210,7 +210,7 @@ def test_no_file_of_a_run_can_change_unnoticed(tiny, monkeypatch, record_propert
             content, tried = spoil(whole), tried + 1
             path.write_bytes(content) if content is not None else path.unlink()
             said = []
-            for ask in (lambda: open_run(run, "vanilla"), lambda: open_run(run, "pca"), lambda: read_run(run)):
+            for ask in (lambda: Run(run).open("vanilla"), lambda: Run(run).open("pca"), lambda: read_run(run)):
                 try:
                     ask()
                 except ProfileError as error:
@@ -232,7 +232,7 @@ def test_a_record_without_what_it_needs(key, value, tiny):
     record = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}
     path.write_text(json.dumps({k: v for k, v in (record | {key: value}).items() if v is not None}))
     with pytest.raises(ProfileError, match=r"run\.json|gan") as caught:
-        open_run(tiny[1], "gan" if value == {"models": ["pca", "gan"]} else None)
+        Run(tiny[1]).open("gan" if value == {"models": ["pca", "gan"]} else None)
     assert "\n" not in str(caught.value)
 
 
@@ -248,7 +248,7 @@ def test_parts_of_a_run_that_do_not_go_together(tiny, tmp_path):
         change(folder)
         write_record(folder, record)
         try:
-            open_run(folder, "vanilla")
+            Run(folder).open("vanilla")
         except ProfileError as error:
             assert "\n" not in str(error)
             return str(error)
@@ -287,7 +287,7 @@ def test_parts_of_a_run_that_do_not_go_together(tiny, tmp_path):
 
 def test_a_run_that_may_not_be_written_to_can_be_asked(tiny):
     before = {path: path.stat().st_mtime_ns for path in tiny[1].rglob("*")}
-    open_run(tiny[1], "pca"), read_run(tiny[1]), load_model(tiny[1] / "models" / "pca")
+    Run(tiny[1]).open("pca"), read_run(tiny[1]), load_model(tiny[1] / "models" / "pca")
     assert {path: path.stat().st_mtime_ns for path in tiny[1].rglob("*")} == before
 
 

@@ -115,7 +115,7 @@ def test_false_alarms_where_nothing_is_true(seed):
 
 AND_WHAT_IT_LOADED = """
 import sys
-from cpvae.cli import main
+from cpvae.cli.commands import main
 
 try:
     main()

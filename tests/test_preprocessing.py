@@ -69,7 +69,7 @@ def random_profiles(seed):
 @pytest.mark.parametrize("valid, test", [(0.1, 0.2), (0.1, 0.1), (0, 0.3), (0.2, 0)])
 def test_split_by_compound(seed, valid, test):
     profiles, n, moa = random_profiles(seed)
-    split_profiles(profiles, valid=valid, test=test, seed=seed)
+    profiles = split_profiles(profiles, valid=valid, test=test, seed=seed)
     part = treated(profiles).groupby("compound")["split"].agg(["nunique", "first"])
     assert part["nunique"].max() == 1
     sizes = {name: max(1, round(share * n)) if share else 0 for name, share in (("test", test), ("valid", valid))}
@@ -125,7 +125,7 @@ def test_controls_are_dealt_in_proportion():
 def test_unnamed_rows_are_trained_on_only(way, seed):
     profiles = make(n_plates=6)
     profiles.obs.loc[profiles.obs["compound"].isin(["DMSO", "c3"]), "compound"] = ""  # a control without a name is still a control
-    split_profiles(profiles, seed=seed, **way)
+    profiles = split_profiles(profiles, seed=seed, **way)
     unnamed = profiles.obs["compound"] == ""
     assert set(profiles.obs.loc[unnamed & ~profiles.obs["is_control"], "split"]) == {"train"}
     assert set(profiles.obs.loc[~unnamed, "split"]) >= {"train", "test"}
@@ -136,8 +136,7 @@ def test_named_rows_are_split_as_if_the_unnamed_were_not_there():
     profiles = make(30, 6)
     profiles.obs.loc[profiles.obs["compound"].isin(["c3", "c4", "c5"]), "compound"] = ""
     named = profiles[(profiles.obs["compound"] != "").to_numpy()].copy()
-    for profiles_ in (profiles, named):
-        split_profiles(profiles_, by="rows", seed=4)
+    profiles, named = (split_profiles(table, by="rows", seed=4) for table in (profiles, named))
     pd.testing.assert_series_equal(profiles.obs.loc[named.obs_names, "split"], named.obs["split"])
 
 
@@ -145,7 +144,7 @@ def test_rows_without_any_name_cannot_be_split():
     profiles = make(4, 1, 0)
     profiles.obs["compound"] = ""
     with pytest.raises(ProfileError, match="too few"):
-        split_profiles(profiles, by="rows")
+        profiles = split_profiles(profiles, by="rows")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -154,7 +153,7 @@ def test_split_by_rows_with_tiny_strata(seed, valid, test):
     rng = np.random.default_rng(seed)
     sizes = [int(n) for n in rng.choice([1, 2, 3, 9, 10, 11, 19, 21, 60], 6)] + [30]
     profiles = rows_of({"plate": np.repeat([f"p{i}" for i in range(len(sizes))], sizes)})
-    split_profiles(profiles, by="rows", valid=valid, test=test, seed=seed)
+    profiles = split_profiles(profiles, by="rows", valid=valid, test=test, seed=seed)
     share = profiles.obs["split"].value_counts(normalize=True)
     assert abs(share.get("test", 0) - test) < 0.03 and abs(share.get("valid", 0) - valid) < 0.03
     large = profiles.obs[profiles.obs["plate"].map(profiles.obs["plate"].value_counts()) >= 60]
@@ -198,7 +197,7 @@ def test_split_by_plate(seed):
     profiles = make(5, 10, 3)
     profiles = profiles[~((profiles.obs["plate"] == "p3") & ~profiles.obs["is_control"])].copy()
     profiles.obs.loc[profiles.obs["plate"] == "p3", "plate"] = ""  # controls of no plate
-    split_profiles(profiles, by="plate", seed=seed)
+    profiles = split_profiles(profiles, by="plate", seed=seed)
     part = profiles.obs.groupby("plate")["split"].agg(["nunique", "first"])
     assert part["nunique"].max() == 1 and part.loc["", "first"] == "train"
     assert part["first"].drop("").value_counts().to_dict() == {"train": 6, "test": 2, "valid": 1}
@@ -211,7 +210,7 @@ def test_treatments_of_no_plate_are_not_split_by_plate(n, says):
     profiles = make(5, 10, 3)
     profiles.obs.loc[treated(profiles).index[:n], "plate"] = ""
     with pytest.raises(ProfileError, match=says):
-        split_profiles(profiles, by="plate")
+        profiles = split_profiles(profiles, by="plate")
     with pytest.raises(ProfileError, match="before the consensus"):
         split_profiles(consensus_profiles(make(5, 10, 3), "mean"), by="plate")
 
@@ -227,7 +226,7 @@ def test_split_by_pair(seed, strict):
     held = terms.map(lambda found: bool(found & {"A", "B"}) if strict else found >= {"A", "B"})
     if (~held).sum() < 2:
         return
-    split_profiles(profiles, by="pair", pair=("B", "A"), strict=strict, seed=seed)
+    profiles = split_profiles(profiles, by="pair", pair=("B", "A"), strict=strict, seed=seed)
     part = treated(profiles).groupby("compound")["split"].agg(["nunique", "first"])
     assert part["nunique"].max() == 1
     assert set(part.index[part["first"] == "test"]) == set(held.index[held])
@@ -253,7 +252,7 @@ def test_pairs_that_cannot_be_left_out(pair, says):
     profiles.obs["moa"] = profiles.obs["moa"].map(names)
     for strict in (False, True):
         with pytest.raises(ProfileError, match=says) as refusal:
-            split_profiles(profiles, by="pair", pair=pair, strict=strict)
+            profiles = split_profiles(profiles, by="pair", pair=pair, strict=strict)
         assert len(str(refusal.value)) < 300
     assert "split" not in profiles.obs
 
@@ -262,7 +261,7 @@ def test_a_term_within_another_is_not_that_term():
     profiles = make(20)
     other = (profiles.obs["moa"] == "") & ~profiles.obs["is_control"]
     profiles.obs.loc[other, "moa"] = "A2|B2"
-    split_profiles(profiles, by="pair", pair=("A", "B"), strict=True)
+    profiles = split_profiles(profiles, by="pair", pair=("A", "B"), strict=True)
     assert "test" not in set(profiles.obs.loc[other, "split"])
 
 
@@ -284,7 +283,7 @@ def test_metadata_from_h5ad_is_categorical():
     for name in ("compound", "plate", "moa", "cell"):
         other.obs[name] = other.obs[name].astype("category")
     for way in (dict(), dict(by="rows"), dict(by="pair", pair=("A", "B"))):
-        splits = [split_profiles(p.copy(), **way).obs["split"].tolist() for p in (profiles, other)]
+        splits = [split_profiles(p, **way).obs["split"].tolist() for p in (profiles, other)]
         assert splits[0] == splits[1]
     np.testing.assert_array_equal(*(consensus_profiles(p, "median").X for p in (profiles, other)))
 
@@ -345,11 +344,10 @@ def test_the_scale_uses_no_test_row(method, seed):
     other = one.copy()
     held = (one.obs["split"] != "train").to_numpy()
     other.X[held] = np.random.default_rng(seed).normal(5, 100, other.X[held].shape)
-    for profiles in (one, other):
-        scale_profiles(profiles, method)
+    one, other = (scale_profiles(profiles, method) for profiles in (one, other))
     pd.testing.assert_frame_equal(one.var[["center", "scale"]], other.var[["center", "scale"]])
     np.testing.assert_array_equal(one.layers["scaled"][~held], other.layers["scaled"][~held])
-    everything = [scale_profiles(p.copy(), method, fit_on="all").var["scale"] for p in (one, other)]
+    everything = [scale_profiles(p, method, fit_on="all").var["scale"] for p in (one, other)]
     assert not np.allclose(*everything), "fitting on all rows would notice"
 
 
@@ -365,7 +363,7 @@ def test_scaling_in_blocks_is_the_formula(block, method, fit_on, monkeypatch):
     center, scale = (np.median(fit, 0), fit.std(0)) if method == "median_sd" else (fit.min(0), np.ptp(fit, 0))
     scale[4] = 1
     expected = (profiles.X - center) / scale
-    scale_profiles(profiles, method, clip=2, fit_on=fit_on)
+    profiles = scale_profiles(profiles, method, clip=2, fit_on=fit_on)
     np.testing.assert_allclose(profiles.layers["scaled"], np.clip(expected, -2, 2) if method == "median_sd" else expected, atol=1e-5)
     np.testing.assert_allclose(profiles.var["center"], center, rtol=1e-12)
     np.testing.assert_allclose(profiles.var["scale"], scale, rtol=1e-9)
@@ -395,7 +393,7 @@ def test_a_feature_constant_in_training_keeps_its_unit():
     train = (profiles.obs["split"] == "train").to_numpy()
     profiles.X[train, 0] = 0.1  # its float64 standard deviation need not come out as exactly zero
     profiles.X[~train, 0] = 2.1
-    scale_profiles(profiles)
+    profiles = scale_profiles(profiles)
     assert profiles.var["scale"].iloc[0] == 1
     np.testing.assert_allclose(profiles.layers["scaled"][~train, 0], 2.0, rtol=1e-6)
     np.testing.assert_array_equal(scale_values(profiles.X, profiles), profiles.layers["scaled"])
@@ -404,8 +402,8 @@ def test_a_feature_constant_in_training_keeps_its_unit():
 def test_limit_and_no_limit():
     profiles = split_profiles(make())
     profiles.X[0, 0] = 1e6
-    assert np.abs(scale_profiles(profiles.copy(), clip=2.5).layers["scaled"]).max() == 2.5
-    free = scale_profiles(profiles.copy(), clip=0)
+    assert np.abs(scale_profiles(profiles, clip=2.5).layers["scaled"]).max() == 2.5
+    free = scale_profiles(profiles, clip=0)
     assert free.uns["cpvae"]["clip"] == 0 and np.abs(free.layers["scaled"]).max() > 2.5
 
 

@@ -65,6 +65,11 @@ def test_every_notebook_has_a_module_of_its_own():
     assert set(ORDER) == {room(p).removeprefix("cpvae.") for p in modules() if p.name != "_modidx.py"}
 
 
+def test_no_two_pages_have_one_name():
+    pages = Counter(re.sub(r"^\d+[a-z]?_", "", name) for name in NBS if "/" not in name)
+    assert max(pages.values()) == 1, pages.most_common(3)
+
+
 @each_notebook
 def test_no_notebook_escapes_the_tests(name):
     head = "\n".join(c.source for c in NBS[name].cells if c.cell_type in ("raw", "markdown"))

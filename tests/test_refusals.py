@@ -965,7 +965,7 @@ def test_there_are_enough_cases():
 
 AND_WHAT_IT_LOADED = """
 import sys
-from cpvae.cli import main
+from cpvae.cli.commands import main
 
 try:
     main()

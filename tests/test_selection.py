@@ -201,7 +201,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path):
 
 WORKER = textwrap.dedent("""
     import sys, numpy as np
-    from cpvae.selection import tune
+    from cpvae.tune.search import tune
     with np.load(sys.argv[1]) as data:
         tune(data["x"], data["valid"], storage=sys.argv[2], trials=8, steps=20, hidden_layer_sizes=(16,))
 """)

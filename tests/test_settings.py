@@ -27,7 +27,7 @@ from test_refusals import cli, contents, csv, good, refused
 import cpvae
 from cpvae.errors import ProfileError
 from cpvae.model.transformers import must_decode
-from cpvae.cli.refusing import app
+from cpvae.cli.commands import app
 from cpvae.model.transformers import reconstruct
 from cpvae.model.fits import fit_many, fit_one
 from cpvae.lsa.space import latent_groups
@@ -246,7 +246,7 @@ def test_a_function_refuses_a_near_miss_before_anything_else(where):
 
 
 def test_there_are_words_to_try():
-    assert len(TAKERS) >= 25 and {"losses.bandwidth kernel", "nulls.null_strata null", "lsa.Protocol dose"} <= set(TAKERS)
+    assert len(TAKERS) >= 25 and {f"cpvae.{name}" for name in ("model.losses.bandwidth kernel", "lsa.nulls.null_strata null", "lsa.states.Protocol dose")} <= set(TAKERS)
 
 
 # ---- options of commands
@@ -281,7 +281,7 @@ OPTIONS = list(options())
 HERE = {  # a command that is right, on a table and a run that are there
     "run": ["run", "good.csv", "--out", "results/run"], "info": ["info", "good.csv"], "demo": ["demo", "--out", "results/run"],
     "select-beta": ["select-beta", "good.csv"], "tune": ["tune", "good.csv"], "fetch": ["fetch", "moa-map"],
-    "predict": ["predict", "RUN", "--a", "a", "--b", "b"], "screen": ["screen", "RUN"],
+    "predict": ["predict", "RUN", "--a", "a", "--b", "b"], "screen": ["screen", "RUN"], "transform": ["transform", "RUN", "good.csv"],
 }  # fmt: skip
 
 COLUMN = [("Metadata_nowhere", "Metadata_nowhere"), ("Metadata_compuond", "Metadata_compuond")]
@@ -306,6 +306,8 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
     "select-beta --out": [("taken.txt", ".csv"), ("taken.csv", "is there already"), ("trials.csv", "is there already"), ("beside.csv", "beside.png"), ("odd.csv", "odd.json")],
     "tune --storage": [("taken.csv", ".csv"), ("taken.txt", "is there already"), ("taken.log", "is there already"), ("curve.log", "curve.csv")],
     "predict --out": [("taken.csv", "is there already"), ("trials.csv", "is there already"), ("thesis", "is there already")],
+    "predict --state": [("taken.csv", "is there already"), ("thesis", "is there already")],
+    "transform --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("thesis", "is there already")],
     "screen --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("thesis", "is there already")],
 }  # fmt: skip
 READ = {  # options whose value only the table, or the run, can tell: refused once that is read, and before anything is fitted
@@ -368,7 +370,7 @@ def unread(monkeypatch):
     def mistake(*_, **__):
         raise AssertionError("something was read, or fitted")
 
-    for name in ("profiles.read.read_profiles", "profiles.simulate.simulate_profiles", "datasets.fetch_dataset", "run.ask.open_run", "run.preset.prepare_profiles", "model.fits.fit_one"):
+    for name in ("profiles.read.read_profiles", "profiles.simulate.simulate_profiles", "datasets.fetch_dataset", "run.ask.Run.open", "run.preset.prepare_profiles", "model.fits.fit_one"):
         monkeypatch.setattr(f"cpvae.{name}", mistake)
 
 

@@ -1,8 +1,11 @@
 """The gates themselves: each must fail on what it is there to catch."""
 
+import ast
 import csv
+import inspect
 
 import bounds
+import export
 import check_docs
 import check_links
 import checklist
@@ -89,6 +92,77 @@ def test_a_return_without_annotation_needs_its_comment():
 def test_command_line_help_counts():
     source = 'def f(\n    a: Annotated[int, typer.Option(help="a number")] = 3,\n) -> None:\n    "F."\n'
     assert check_docs.check(source, "m").missing == []
+
+
+DOSED = '''
+from dataclasses import dataclass
+
+
+@dataclass
+class Dose:
+    "A dose."
+    value: float  # µM
+    unit: str = "uM"  # as written
+
+
+class Named(Dose):
+    "One with a name."
+    name: str = ""  # of the drug
+
+
+def times(
+    dose,  # a `Dose`
+    # how much more; the comment stands
+    # above its line
+    factor: float = 2.0,
+    *more: int,  # and again
+    digits: int = 3,  # kept: \\d
+) -> Dose:  # the larger one
+    "The dose times a factor. Raises ValueError for none."
+    return dose
+
+
+def _hidden(
+    x: int,  # no business of a user
+) -> None:
+    "Private."
+'''
+
+
+def test_docments_become_docstrings():
+    written = export.documented(DOSED, {"Dose": ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]})
+    module = {}
+    exec(written, module)
+    assert inspect.getdoc(module["times"]).splitlines() == [
+        "The dose times a factor. Raises ValueError for none.", "",
+        "Parameters", "----------",
+        "dose", "    a `Dose`",
+        "factor : float, default 2.0", "    how much more; the comment stands above its line",
+        "*more : int", "    and again",
+        "digits : int, default 3", "    kept: \\d",
+        "", "Returns", "-------", "Dose", "    the larger one",
+    ]
+    assert inspect.getdoc(module["Named"]).splitlines()[4:8] == ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]
+    assert inspect.getdoc(module["Named"]).endswith("name : str, default ''\n    of the drug") and inspect.getdoc(module["_hidden"]) == "Private."
+    assert export.documented(written, {}) == written  # twice is once
+    assert ast.dump(without_docstrings(written)) == ast.dump(without_docstrings(DOSED))  # and nothing else has changed
+
+
+def without_docstrings(source):
+    "The tree of a source whose docstrings say nothing."
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            node.body[0].value.value = ""
+    return tree
+
+
+def test_help_says_what_a_parameter_means():
+    from cpvae.lsa.table import lsa_table
+    from cpvae.model.vae import VAE
+
+    assert "beta : float, default 1.0\n    weight of the KL divergence" in inspect.getdoc(VAE)
+    assert "n_permutations : int, default 10000\n    relabellings of each pair" in inspect.getdoc(lsa_table)
 
 
 def test_an_import_that_would_stop_the_site_is_found():

@@ -8,7 +8,7 @@ import pytest
 from cpvae.io.write import to_frame, write_profiles
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
-from cpvae.run.ask import predict_from_run, screen_run
+from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig
 
@@ -38,8 +38,8 @@ def everything(folder, table):
     with h5py.File(folder / "a.h5ad") as file:  # the form that every version of anndata reads
         assert {file[f"{of}/_index"].attrs["encoding-type"] for of in ("obs", "var")} == {"string-array"}
     run = run_pipeline(profiles, folder / "run", CONFIG, jobs=1)
-    predict_from_run(run, *profiles.uns["cpvae"]["pair_names"][0].split("|"), None, None).nearest.to_csv(folder / "nearest.csv", index=False)
-    screen_run(run, False, 0).to_csv(folder / "screen.csv", index=False)
+    Run(run).predict(*profiles.uns["cpvae"]["pair_names"][0].split("|"), None, None).nearest.to_csv(folder / "nearest.csv", index=False)
+    Run(run).screen(False, 0).to_csv(folder / "screen.csv", index=False)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", "report.html")}
 
 

@@ -21,7 +21,7 @@ from cpvae.lsa.space import Arithmetic, prepare
 from cpvae.lsa.states import unit
 from cpvae.lsa.relabel import draw_disjoint, strength_strata
 from cpvae.lsa.worlds import silent_world
-from cpvae.run.ask import predict_from_run
+from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig, prepare_profiles
 from cpvae.preparation.clean import sort_rows
@@ -75,7 +75,7 @@ TINY = dict(n_permutations=99, n_latent=3, vae=dict(steps=60, hidden_layer_sizes
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("models", [("pca",), ("beta",)])
 def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch):
-    monkeypatch.setattr("cpvae.run.report._png", lambda figure: b"")  # no table
+    monkeypatch.setattr("cpvae.report.page._png", lambda figure: b"")  # no table
     frame, config = SHAPES[shape](table()), RunConfig(models=models, **TINY)
     runs = []
     for name, rows in (("file", frame), ("mixed", mixed(frame))):
@@ -280,7 +280,7 @@ def test_nothing_that_a_user_reads_holds_a_number_that_is_none(shape, tmp_path):
 def test_a_single_well_bears_no_interval(tmp_path):
     frame = table(wells=1).drop(index=[1, 2])  # m0 keeps one compound of one well
     run = run_pipeline(profiles_from_table(frame, "t"), tmp_path / "run", RunConfig(models=("pca",), n_permutations=99), jobs=1)
-    assert predict_from_run(run, "m0", "m1").nearest["low"].isna().all()
+    assert Run(run).predict("m0", "m1").nearest["low"].isna().all()
     said = asked(run, "predict", run, "--a", "m0", "--b", "m1")
     assert "no interval" in said and not re.search(r"\blow\b", said) and "low" in asked(run, "predict", run, "--a", "m1", "--b", "m2")
 

@@ -7,6 +7,7 @@ options carry `help=`, and their docstring is what `--help` shows. A module that
 
 import ast
 import io
+import re
 import sys
 import textwrap
 import tokenize
@@ -37,7 +38,9 @@ def beside(line: int, said: dict[int, str], lines: list[str]) -> str:
 def entry(name: str, kind: str, text: str) -> list[str]:
     "Lines of one parameter."
     head = f"{name} : {kind}" if name and kind else name or kind
-    return [head, *textwrap.wrap(text, WIDTH - 12, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)]
+    indent = "    " if head else ""
+    wrapped = textwrap.wrap(text, WIDTH - 12, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return [*filter(None, [head]), *wrapped]
 
 
 def shown(annotation: ast.AST | None, default: ast.AST | None = None) -> str:
@@ -87,7 +90,7 @@ def lengthened(source: str, node: ast.AST, extra: list[str]) -> tuple[int, int, 
     first = node.body[0] if node.body else None
     if not extra or not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)):
         return None
-    if "\n----" in first.value.value:
+    if re.search(r"\n\s*-{4}", first.value.value):
         return None
     text = ast.get_source_segment(source, first)
     inner = text.strip('"') if not text.startswith('"""') else text[3:-3]

@@ -1,4 +1,4 @@
-"""Make the tables that nbs/04d_fidelity and nbs/04c_features read: `python tools/simulation.py DATA [SEEDS]`.
+"""Make the tables that nbs/04d_fidelity and nbs/04c_features_rebuilt read: `python tools/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
 seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity.

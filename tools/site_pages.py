@@ -7,6 +7,7 @@ from posixpath import normpath
 
 from project import ROOT, notebooks, settings
 
+NUMBER = re.compile(r"^\d+[a-z]?_")  # of a notebook that makes a module: its page goes without
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")  # of a study, seen from its folder
 
 
@@ -47,8 +48,7 @@ def llms(root: Path = ROOT) -> str:
     for path in notebooks(root):
         title, description = head(path)
         group = "The paper as notebooks" if path.parent.name == "paper" else "Pieces"
-        exports = re.search(r'"#\| default_exp ([\w.]+)', path.read_text(encoding="utf-8"))  # then the page is called after the module
-        page = exports[1] if exports else path.relative_to(root / "nbs").with_suffix("").as_posix()
+        page = NUMBER.sub("", path.relative_to(root / "nbs").with_suffix("").as_posix())
         groups[group].append(f"- [{title}]({site}/{page}.html): {description}")
     return "\n\n".join([f"# {facts['lib_name']}", f"> {facts['description']}", *(f"## {group}\n\n" + "\n".join(lines) for group, lines in groups.items() if lines)]) + "\n"
 

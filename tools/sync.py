@@ -1,7 +1,6 @@
 """Fail unless package, notebooks and README say the same, and what git has is what the notebooks say.
 
-Generated modules are removed before the export, so that the module of a renamed notebook does not live on. Then notebooks
-are cleaned, and README.md and the site's gallery and list of pages rebuilt. The gate fails if any of this changed a file, and, in a git checkout, if something is
+The package is exported anew (`export.py`). Then notebooks are cleaned, and README.md and the site's gallery and list of pages rebuilt. The gate fails if any of this changed a file, and, in a git checkout, if something is
 neither committed nor staged.
 """
 
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import readme
 import site_pages
+from export import export
 from project import ROOT, modules, notebooks, run, tool
 
 CONFLICT = re.compile(r"^\W*(<{7} \S|>{7} \S)", re.MULTILINE)  # as git writes it, and as a cell of its own
@@ -27,17 +27,6 @@ def snapshot(root: Path = ROOT) -> dict[str, str]:
     "A digest of each file that the gate may write."
     watched = [*(root / "cpvae").rglob("*.py"), *notebooks(root), root / "pyproject.toml", root / "README.md", *(root / "README_files").rglob("*"), root / "nbs" / "gallery.qmd", root / "nbs" / "llms.txt"]
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in watched if p.is_file()}
-
-
-def export(root: Path = ROOT) -> None:
-    "Export every notebook into a package without generated modules; put them back if that fails."
-    kept = {path: path.read_bytes() for path in modules(root)}
-    for path in kept:
-        path.unlink()
-    if run(tool("nbdev_export"), cwd=root).returncode:
-        for path, content in kept.items():
-            path.write_bytes(content)
-        sys.exit("sync: nbdev_export failed; the package is as it was")
 
 
 def unstaged(root: Path = ROOT) -> list[str]:

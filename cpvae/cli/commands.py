@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTED', 'GRIDS', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place', 'save_table',
            'own_file', 'own_folder', 'settings_in', 'own_places', 'save_choice', 'next_run', 'select_beta', 'tune',
-           'fetch', 'predict', 'screen_command', 'main']
+           'fetch', 'predict', 'screen_command', 'transform', 'main']
 
 # %% ../../nbs/26_commands.ipynb #aed56ef1
 import errno
@@ -63,7 +63,7 @@ COUNTED = ("evaluable pairs", "incomplete pairs", "pairs scored", "mechanisms fo
 
 
 def lines(
-    facts: dict,  # from `describe_profiles` or `describe_run`
+    facts: dict,  # from `describe_profiles` or `Run.describe`
 ) -> list[str]:  # one fact a line, names aligned; lists on lines of their own
     "Lay out what a table holds."
     width, text = max(map(len, facts)) + 2, []
@@ -90,9 +90,9 @@ def info(
     "Say what a table holds, or what a finished run can be asked."
     with refusing(debug):
         if len(profiles) == 1 and Path(profiles[0], "run.json").is_file():
-            from cpvae.run.report import describe_run
+            from cpvae.run.ask import Run
 
-            facts = describe_run(profiles[0])
+            facts = Run(profiles[0]).describe()
         else:
             facts = describe_for_info(profiles, how, group_by)
         typer.echo("\n".join(lines(facts)))
@@ -439,6 +439,22 @@ def fetch(
 def _shown(table, form: str = "{:.2f}") -> str:  # as text; a column without any value is left out
     return table.dropna(axis=1, how="all").to_string(index=False, na_rep="–", float_format=form.format)
 
+# %% ../../nbs/26_commands.ipynb #cli0tel01
+def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
+    from cpvae.style import display_name
+
+    sure = found.nearest["low"].notna().any()
+    interval = "low and high: 95 % interval by resampling compounds and wells of A and B"
+    alone = "no interval, as A or B is a single well, or their state does not move"
+    typer.echo(f"{a} + {b}: A - D + B; {interval if sure else alone}")
+    typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
+    typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{_shown(found.nearest.head(top))}")
+    typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{_shown(found.moved.head(top))}")
+    if found.moved["control_sds"].isna().all():
+        typer.echo("No change in sds of the control: it takes two control wells that differ.")
+    if len(found.summary):
+        typer.echo(f"\nBy compartment and channel\n{_shown(found.summary.head(top))}")
+
 # %% ../../nbs/26_commands.ipynb #d62ae63a
 @app.command()
 def predict(
@@ -448,34 +464,30 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
+    state: Annotated[Path | None, typer.Option(help="Write the predicted profile to this CSV: feature, scaled, raw.", show_default=False)] = None,
     debug: Debug = False,
 ) -> None:
     "Predict two mechanisms together; name the nearest compounds."
     with refusing(debug):
-        from cpvae.run.folder import run_folder
+        from cpvae.run.record import run_folder
 
         run_folder(run)
         if out:
             own_file(out, "--out", "compound,moa,cosine,")
-        from cpvae.style import display_name
-        from cpvae.run.ask import predict_from_run
+        if state:
+            own_file(state, "--state", "feature,scaled,raw")
+        from cpvae.run.ask import Run
 
-        found = predict_from_run(run, a, b, model, None)
+        found = Run(run).predict(a, b, model, None)
         if out:
             found.nearest.to_csv(out, index=False, lineterminator="\n")
-        interval = "low and high: 95 % interval by resampling compounds and wells of A and B"
-        if found.nearest["low"].isna().all():
-            interval = "no interval, as A or B is a single well, or their state does not move"
-        typer.echo(f"{a} + {b}: A - D + B; {interval}")
-        typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
-        typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{_shown(found.nearest.head(top))}")
-        typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{_shown(found.moved.head(top))}")
-        if found.moved["control_sds"].isna().all():
-            typer.echo("No change in sds of the control: it takes two control wells that differ.")
-        if len(found.summary):
-            typer.echo(f"\nBy compartment and channel\n{_shown(found.summary.head(top))}")
+        if state:
+            save_table(found.profile(), state)
+        _tell(found, a, b, top)
         if out:
             typer.echo(f"\nall {len(found.nearest):,} compounds: {out}")
+        if state:
+            typer.echo(f"\npredicted profile, {len(found.state):,} features: {state}")
 
 # %% ../../nbs/26_commands.ipynb #db2af30c
 @app.command(name="screen")
@@ -490,14 +502,14 @@ def screen_command(
 ) -> None:
     "Find compounds that look like a mechanism. Each against each: candidates for unknown or second mechanisms, with q-values."
     with refusing(debug):
-        from cpvae.run.folder import run_folder
+        from cpvae.run.record import run_folder
 
         run_folder(run)
         if out:
             own_file(out, "--out", "compound,moa,mechanism,known,", "compound,moa,a,b,")
-        from cpvae.run.ask import screen_run
+        from cpvae.run.ask import Run
 
-        found = screen_run(run, pairs, seed, progress=not quiet)
+        found = Run(run).screen(pairs, seed, progress=not quiet)
         if out:
             found.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
         new = found[~found["known"].astype(bool)]
@@ -506,6 +518,31 @@ def screen_command(
             typer.echo(_shown(new.head(top), "{:.3g}"))
         if out:
             typer.echo(f"all {len(found):,} rows: {out}")
+
+# %% ../../nbs/26_commands.ipynb #cli0trf01
+@app.command()
+@reads_profiles
+def transform(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
+    profiles: Profiles,
+    how: dict,  # options of `read_profiles`, see `READING`
+    model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` names it. Default: all of them.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Table of codes, a row a profile. Default: results/NAME-codes.csv.", show_default=False)] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    "Encode new profiles by a finished run. Its preparation, scaling and models; plates that they rebuild badly are named."
+    with refusing(debug):
+        from cpvae.run.record import run_folder
+
+        run_folder(run)
+        out = own_file(out or default_place(profiles, "-codes.csv"), "--out", "compound,dose,")
+        from cpvae.run.ask import Run, codes_table
+
+        found = Run(run).transform(read(profiles, 0, quiet, **how), model)
+        table = codes_table(found)
+        save_table(table, out)
+        typer.echo("\n".join([*found.uns["cpvae"]["notes"], f"codes of {len(table):,} profiles: {out}"]))
 
 # %% ../../nbs/26_commands.ipynb #d1137d63
 @contextmanager

@@ -85,7 +85,15 @@ def look_into(
     path: str | Path,  # an HDF5 file
     seconds: int | None = None,  # of computing for each step, after which the process is killed; None: no limit
 ) -> None:
-    "Read every attribute and name of a file. Raises ValueError, or what h5py raises, if it is damaged or stands in several files."
+    """Read every attribute and name of a file. Raises ValueError, or what h5py raises, if it is damaged or stands in several files.
+
+    Parameters
+    ----------
+    path : str | Path
+        an HDF5 file
+    seconds : int | None, default None
+        of computing for each step, after which the process is killed; None: no limit
+    """
     import h5py
     with h5py.File(path, locking=False) as file:
         for item in _objects(file):
@@ -106,7 +114,15 @@ def check_claims(
     path: str | Path,  # an HDF5 file
     seconds: int = 5,  # of computing at one object
 ) -> None:
-    "Have an HDF5 file looked through. Raises ProfileError if it is damaged, or parts of it stand in other files."
+    """Have an HDF5 file looked through. Raises ProfileError if it is damaged, or parts of it stand in other files.
+
+    Parameters
+    ----------
+    path : str | Path
+        an HDF5 file
+    seconds : int, default 5
+        of computing at one object
+    """
     from cpvae.errors import ProfileError
     path = Path(path)
     code = "import sys; from cpvae.io.claims import _report; _report(sys.argv[1], int(sys.argv[2]))"

@@ -24,28 +24,72 @@ _PREFIX = re.compile("(image_)?metadata_", re.IGNORECASE)
 def is_prefixed(
     name: str,  # of a column
 ) -> bool:  # True for `Metadata_Plate`, `image_metadata_site`
-    "Whether a name says that its column is metadata."
+    """Whether a name says that its column is metadata.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    bool
+        True for `Metadata_Plate`, `image_metadata_site`
+    """
     return _PREFIX.match(name) is not None
 
 
 def bare(
     name: str,  # of a column
 ) -> str:  # "pert_iname" of `Metadata_pert_iname`
-    "A name without its prefix, in lower case."
+    """A name without its prefix, in lower case.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    str
+        "pert_iname" of `Metadata_pert_iname`
+    """
     return _PREFIX.sub("", name, 1).lower() if is_prefixed(name) else name.lower()
 
 
 def plain(
     name: str,  # of a column
 ) -> str:  # "timepoint" of `Metadata_Time_Point`, "concum" of "conc (µM)"
-    "A name's letters and digits, in lower case: two columns with one plain name are called alike."
+    """A name's letters and digits, in lower case: two columns with one plain name are called alike.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    str
+        "timepoint" of `Metadata_Time_Point`, "concum" of "conc (µM)"
+    """
     return re.sub(r"[\W_]", "", re.sub("[µμ]", "u", bare(name)))
 
 
 def prefixed(
     name: str,  # of a column
 ) -> str:  # `Metadata_Plate` of "Plate", "metadata_Plate" or "Image_Metadata_Plate"
-    "A name with the prefix of metadata, spelt the one way."
+    """A name with the prefix of metadata, spelt the one way.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    str
+        `Metadata_Plate` of "Plate", "metadata_Plate" or "Image_Metadata_Plate"
+    """
     return f"Metadata_{_PREFIX.sub('', name, 1) if is_prefixed(name) else name}"
 
 # %% ../../nbs/21a_columns.ipynb #col00009
@@ -118,7 +162,18 @@ class Named(Mapping):
         self,
         names: Iterable[str],  # spellings, the most telling first
     ) -> str:  # the first of these columns that is there, "" if none is
-        "The best of several names."
+        """The best of several names.
+
+        Parameters
+        ----------
+        names : Iterable[str]
+            spellings, the most telling first
+
+        Returns
+        -------
+        str
+            the first of these columns that is there, "" if none is
+        """
         return next((self[name] for name in names if name in self), "")
 
 # %% ../../nbs/21a_columns.ipynb #col00014
@@ -159,7 +214,19 @@ _MAP = re.compile(r"(x[ _.-]?)?(umap|t-?sne|phate|trimap|pacmap)[ _.-]*(\d+|[xyz
 def bookkeeping(
     name: str,  # of a column
 ) -> str:  # what it tells instead of a feature: "the position", "files", …; "" if nothing says so
-    "Whether a column is a tool's own bookkeeping, an index, or a coordinate of a map."
+    """Whether a column is a tool's own bookkeeping, an index, or a coordinate of a map.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    str
+        what it tells instead of a feature: "the position", "files", …; "" if nothing says
+        so
+    """
     if _MAP.fullmatch(name):
         return "a coordinate of a map"
     if name == "" or name.startswith("Unnamed: ") or plain(name) in ("index", "level0", "rownames", "rownumber"):
@@ -186,7 +253,18 @@ _LOWER = re.compile("[a-z]+([_ ][A-Za-z0-9]+)*")  # no gene among those of mouse
 def is_cellprofiler(
     name: str,  # of a column
 ) -> bool:  # True for `Cells_AreaShape_Area`, `Nucleoli_Texture_…`, `Image_Granularity_1_DNA`
-    "Whether a name is one of CellProfiler's measurements."
+    """Whether a name is one of CellProfiler's measurements.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+
+    Returns
+    -------
+    bool
+        True for `Cells_AreaShape_Area`, `Nucleoli_Texture_…`, `Image_Granularity_1_DNA`
+    """
     first, *rest = name.split("_")
     if is_prefixed(name) or not rest or bookkeeping(name):
         return False
@@ -210,14 +288,38 @@ def belongs(
     name: str,  # of a column
     stems: Sequence[str],  # families, from `families`
 ) -> bool:  # whether it is called like one of them
-    "Whether a name is one of a family that numbers or a common beginning make."
+    """Whether a name is one of a family that numbers or a common beginning make.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+    stems : Sequence[str]
+        families, from `families`
+
+    Returns
+    -------
+    bool
+        whether it is called like one of them
+    """
     return bool({_numbered(name), f"{_start(name)}…" if _start(name) else ""} & set(stems) - {""})
 
 
 def families(
     names: Sequence[str],  # of number columns that may be features
 ) -> dict[str, list[str]]:  # family -> its names, the largest first; only families of a tenth or more
-    "Sort names by what they share. CellProfiler's and numbered names come before genes."
+    """Sort names by what they share. CellProfiler's and numbered names come before genes.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        of number columns that may be features
+
+    Returns
+    -------
+    dict[str, list[str]]
+        family -> its names, the largest first; only families of a tenth or more
+    """
     least, found, rest = max(3, len(names) / 10), {}, list(names)
     most = lambda form: sum(form.fullmatch(name) is not None for name in names) >= 0.8 * len(names)
     genes = _WORD if most(_GENE) else _LOWER if most(_MOUSE) else None  # what cannot be one of them
@@ -234,7 +336,15 @@ def families(
 # %% ../../nbs/21a_columns.ipynb #col00020
 @dataclass(frozen=True)
 class Wanted:
-    "Which columns a user calls features."
+    """Which columns a user calls features.
+
+    Parameters
+    ----------
+    features : tuple[str, ...], default ()
+        shell patterns; if there are any, only what matches one
+    not_features : tuple[str, ...], default ()
+        shell patterns; what matches one is no feature
+    """
     features: tuple[str, ...] = ()  # shell patterns; if there are any, only what matches one
     not_features: tuple[str, ...] = ()  # shell patterns; what matches one is no feature
 
@@ -242,7 +352,18 @@ class Wanted:
         self,
         name: str,  # of a column
     ) -> bool | None:  # None: no pattern says
-        "What the patterns say of a column."
+        """What the patterns say of a column.
+
+        Parameters
+        ----------
+        name : str
+            of a column
+
+        Returns
+        -------
+        bool | None
+            None: no pattern says
+        """
         if is_prefixed(name) or any(fnmatchcase(name, pattern) for pattern in self.not_features):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self.features) if self.features else None
@@ -253,7 +374,20 @@ ANY = Wanted()  # what a user says who says nothing
 
 @dataclass
 class Choice:
-    "Features of a table, and the number columns that are none."
+    """Features of a table, and the number columns that are none.
+
+    Parameters
+    ----------
+    features : list[str]
+        names, in the order of the table
+    aside : dict[str, list[str]], default field(default_factory=dict)
+        what they tell instead -> names
+    stems : list[str], default field(default_factory=list)
+        families of the number columns, the largest first; stems of their names if there is
+        no family
+    notes : list[str], default field(default_factory=list)
+        doubts, in words
+    """
     features: list[str]  # names, in the order of the table
     aside: dict[str, list[str]] = field(default_factory=dict)  # what they tell instead -> names
     stems: list[str] = field(default_factory=list)  # families of the number columns, the largest first; stems of their names if there is no family
@@ -264,7 +398,20 @@ def may_be_feature(
     name: str,  # of a column
     wanted: Wanted = ANY,  # what a user says
 ) -> bool:  # whether it can be one, if it holds numbers
-    "Whether nothing in its name, and nothing that the user says, makes a column metadata."
+    """Whether nothing in its name, and nothing that the user says, makes a column metadata.
+
+    Parameters
+    ----------
+    name : str
+        of a column
+    wanted : Wanted, default ANY
+        what a user says
+
+    Returns
+    -------
+    bool
+        whether it can be one, if it holds numbers
+    """
     if (said := wanted.takes(name)) is not None:
         return said
     return plain(name) not in KNOWN_METADATA and not bookkeeping(name)
@@ -276,7 +423,24 @@ def choose_features(
     wanted: Wanted = ANY,  # what a user says
     stated: bool = False,  # the file says which are features: only bookkeeping is told from them
 ) -> Choice:  # features, number columns set aside, and doubts
-    "Tell features by the families of their names. Raises `ProfileError` if none is left."
+    """Tell features by the families of their names. Raises `ProfileError` if none is left.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        of the number columns
+    where : str, default 'table'
+        name of the file, for messages
+    wanted : Wanted, default ANY
+        what a user says
+    stated : bool, default False
+        the file says which are features: only bookkeeping is told from them
+
+    Returns
+    -------
+    Choice
+        features, number columns set aside, and doubts
+    """
     if stated and not wanted.features:
         free = [name for name in names if wanted.takes(name) is not False and not bookkeeping(name)]
     else:

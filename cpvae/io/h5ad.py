@@ -167,7 +167,28 @@ def parts_from_anndata(
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
 ) -> Parts:  # as from a file that holds it
-    "Take an AnnData in memory apart. Raises `ProfileError` as reading it from a file would."
+    """Take an AnnData in memory apart. Raises `ProfileError` as reading it from a file would.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`, whoever made it
+    where : str, default 'AnnData'
+        what to call it in messages
+    layer : str | None, default None
+        the layer that holds the values; None: X
+    obsm : str | None, default None
+        the part of `obsm` that holds them, such as an embedding; None: X
+    features : Sequence[str], default ()
+        shell patterns of the features' names, where these do not tell
+    not_features : Sequence[str], default ()
+        shell patterns of number columns that are no features
+
+    Returns
+    -------
+    Parts
+        as from a file that holds it
+    """
     parts = _anndata_parts(profiles, where, layer, obsm)
     if parts.about is not None:
         return parts

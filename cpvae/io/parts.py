@@ -21,7 +21,29 @@ from .columns import is_prefixed, may_be_feature, plain, prefixed
 # %% ../../nbs/21b_parts.ipynb #6ca6d222
 @dataclass
 class Parts:
-    "What a file holds, taken apart."
+    """What a file holds, taken apart.
+
+    Parameters
+    ----------
+    features : list[str]
+        `G` names
+    values : np.ndarray
+        `[N,G]` float32; missing is NaN
+    metadata : pd.DataFrame
+        `[N,M]` columns all called `Metadata_*`; missing is None or NaN
+    notes : list[str], default field(default_factory=list)
+        what was decided on the way, in words
+    feature_info : pd.DataFrame | None, default None
+        `[G,K]` what is known of the features, in their order; "id" is the file's own name
+        of each
+    about : dict | None, default None
+        `uns["cpvae"]` of a file that cpvae wrote; `metadata` and `feature_info` then are
+        its `obs` and `var`
+    aside : dict[str, list[str]], default field(default_factory=dict)
+        columns that are no features though they may hold numbers: what they tell -> names
+    stems : list[str], default field(default_factory=list)
+        families that the features' names belong to
+    """
     features: list[str]  # `G` names
     values: np.ndarray  # `[N,G]` float32; missing is NaN
     metadata: pd.DataFrame  # `[N,M]` columns all called `Metadata_*`; missing is None or NaN
@@ -350,7 +372,18 @@ def _tidy(table):
 def with_plain_text(
     table: pd.DataFrame,  # `[rows,columns]`, its text of any type
 ) -> pd.DataFrame:  # the same, its text as objects, None where it is missing
-    "A table whose text columns are of one type, whatever version of pandas made it."
+    """A table whose text columns are of one type, whatever version of pandas made it.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        `[rows,columns]`, its text of any type
+
+    Returns
+    -------
+    pd.DataFrame
+        the same, its text as objects, None where it is missing
+    """
     held = {name: kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind for name, kind in table.dtypes.items()}
     text = [name for name, kind in held.items() if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype)]
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), None) for name in text})

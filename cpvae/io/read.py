@@ -145,7 +145,18 @@ def _check_once(paths):
 def profile_files(
     path: str | Path | Sequence,  # a file, several files, or a folder of them
 ) -> list[Path]:  # the files of profiles, sorted
-    "The files that `read_parts` reads, in its order. Raises `ProfileError` if there is none, or they are of several kinds."
+    """The files that `read_parts` reads, in its order. Raises `ProfileError` if there is none, or they are of several kinds.
+
+    Parameters
+    ----------
+    path : str | Path | Sequence
+        a file, several files, or a folder of them
+
+    Returns
+    -------
+    list[Path]
+        the files of profiles, sorted
+    """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(each) for each in path]
     if len(paths) == 1 and paths[0].is_dir() and paths[0].suffix.lower() != ".zarr":
         folder = paths[0]
@@ -256,7 +267,20 @@ def _parquet_columns(path):
 def read_table(
     path: str | Path,  # a small table of text and numbers: `.csv`, `.tsv`, `.txt` (tab-separated), each also compressed, `.parquet` or `.feather`
 ) -> pd.DataFrame:  # `[rows,columns]` named as in the file; identifiers are text, missing cells None or NaN
-    "Read a table that describes something. Raises `ProfileError` if it is missing, empty, damaged or of another format."
+    """Read a table that describes something. Raises `ProfileError` if it is missing, empty, damaged or of another format.
+
+    Parameters
+    ----------
+    path : str | Path
+        a small table of text and numbers: `.csv`, `.tsv`, `.txt` (tab-separated), each also
+        compressed, `.parquet` or `.feather`
+
+    Returns
+    -------
+    pd.DataFrame
+        `[rows,columns]` named as in the file; identifiers are text, missing cells None or
+        NaN
+    """
     path = Path(path)
     _check_path(path)
     suffix = _suffixes(path)[0]
@@ -282,7 +306,32 @@ def read_parts(
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
 ) -> Parts:  # what the files hold together
-    "Take a file of profiles apart. Raises `ProfileError` if it cannot be read."
+    """Take a file of profiles apart. Raises `ProfileError` if it cannot be read.
+
+    Parameters
+    ----------
+    path : str | Path | Sequence
+        a file, several files of one kind, or a folder of them
+    profile_info : str | Path | None, default None
+        table that describes the profiles, such as GEO's sig_info
+    feature_info : str | Path | None, default None
+        table that describes the features, such as GEO's gene_info
+    all_genes : bool, default False
+        read inferred genes too, where the landmark ones are told apart
+    layer : str | None, default None
+        of an AnnData, the layer that holds the values; None: X
+    obsm : str | None, default None
+        of an AnnData, the part of `obsm` that holds them, such as an embedding; None: X
+    features : Sequence[str], default ()
+        shell patterns of the features' names, where these do not tell
+    not_features : Sequence[str], default ()
+        shell patterns of number columns that are no features
+
+    Returns
+    -------
+    Parts
+        what the files hold together
+    """
     paths = profile_files(path)
     about_rows, about_features = (read_table(info).drop_duplicates() if info else None for info in (profile_info, feature_info))
     names = [Path(info).name if info else "" for info in (profile_info, feature_info)]
@@ -302,7 +351,17 @@ def read_parts(
 def read_anndata(
     path: str | Path,  # an `.h5ad` file that cpvae wrote
 ):  # AnnData, as it was written
-    "Read profiles with all that stands beside them. Raises `ProfileError` if the file is missing, damaged, or stands in several files."
+    """Read profiles with all that stands beside them. Raises `ProfileError` if the file is missing, damaged, or stands in several files.
+
+    Parameters
+    ----------
+    path : str | Path
+        an `.h5ad` file that cpvae wrote
+
+    Returns
+    -------
+    AnnData, as it was written
+    """
     _check_path(path := Path(path))
     with _explained(path):
         _check_kind(path)

@@ -50,7 +50,18 @@ WRITTEN_AS = {  # standard column -> the name it is looked for under before any 
 def to_frame(
     profiles,  # AnnData `[N,G]`
 ) -> pd.DataFrame:  # `[N,M+G]` `Metadata_*` columns, then features
-    "One table of metadata and features, in pycytominer's columns."
+    """One table of metadata and features, in pycytominer's columns.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    pd.DataFrame
+        `[N,M+G]` `Metadata_*` columns, then features
+    """
     values = pd.DataFrame(np.asarray(profiles.X), columns=profiles.var_names)
     return pd.concat([_metadata_of(profiles), values], axis=1)
 
@@ -113,7 +124,15 @@ def write_profiles(
     profiles,  # AnnData `[N,G]`
     path: str | Path,  # `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
 ) -> None:
-    "Write profiles so that reading gives them back; the file appears only when it is complete. Raises `ProfileError` if the suffix is unknown."
+    """Write profiles so that reading gives them back; the file appears only when it is complete. Raises `ProfileError` if the suffix is unknown.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+    path : str | Path
+        `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
+    """
     path = Path(path)
     suffix, packed = _suffixes(path)
     if suffix not in _WRITERS or (packed and suffix not in _SEPARATORS):
@@ -136,7 +155,20 @@ def locked(
     path: str | Path,  # of the lock file; its folder is there
     wait: bool = True,  # until it is free
 ) -> Iterator[None]:  # a context that one process at a time can be in
-    "Hold a lock. Raises `filelock.Timeout` if another process does and `wait` is False."
+    """Hold a lock. Raises `filelock.Timeout` if another process does and `wait` is False.
+
+    Parameters
+    ----------
+    path : str | Path
+        of the lock file; its folder is there
+    wait : bool, default True
+        until it is free
+
+    Returns
+    -------
+    Iterator[None]
+        a context that one process at a time can be in
+    """
     from filelock import FileLock
 
     lock = FileLock(path)

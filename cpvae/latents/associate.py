@@ -27,7 +27,28 @@ def permuted_r2(
     n_permutations: int = 999,  # relabellings
     seed: int = 0,  # of the relabellings
 ) -> tuple[np.ndarray, np.ndarray]:  # `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of relabellings at least as good, the real one among them
-    "Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises ValueError where no row can be compared with another."
+    """Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises ValueError where no row can be compared with another.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        `[N,L]` codes
+    labels : np.ndarray
+        `[N]` group of each row
+    within : np.ndarray | None, default None
+        `[N]` stratum of each row, whose mean is taken out, and inside which rows change
+        places; None: one stratum
+    n_permutations : int, default 999
+        relabellings
+    seed : int, default 0
+        of the relabellings
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of
+        relabellings at least as good, the real one among them
+    """
     labels, strata = (pd.factorize(pd.Series(x))[0] for x in (labels, np.zeros(len(codes)) if within is None else within))
     codes = codes - _group_means(codes, strata)[strata]
     whole, rng, order = (codes**2).sum(axis=0), np.random.default_rng(seed), np.argsort(strata, kind="stable")
@@ -87,7 +108,25 @@ def association_table(
     n_permutations: int = 999,  # relabellings a factor
     seed: int = 0,  # of the relabellings
 ) -> pd.DataFrame:  # latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted), share (of the variance of all wells), p, q
-    "What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows."
+    """What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        `[N,L]` codes of all profiles
+    profiles : AnnData
+        `[N,G]` profiles with the standard `obs` columns
+    n_permutations : int, default 999
+        relabellings a factor
+    seed : int, default 0
+        of the relabellings
+
+    Returns
+    -------
+    pd.DataFrame
+        latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted),
+        share (of the variance of all wells), p, q
+    """
     found, whole = [], codes.var(axis=0, ddof=1)
     for factor, rows, values, labels, within in _factors(codes, annotated(profiles)):
         strata = pd.factorize(np.zeros(len(values)) if within is None else within)[0]
@@ -105,7 +144,18 @@ def association_table(
 def plot_associations(
     tables: Mapping[str, pd.DataFrame],  # title to a table from `association_table`
 ) -> Figure:  # a panel a table: factors x latents, adjusted R²; a cross where q is .05 or more
-    "Heat maps of what latents follow."
+    """Heat maps of what latents follow.
+
+    Parameters
+    ----------
+    tables : Mapping[str, pd.DataFrame]
+        title to a table from `association_table`
+
+    Returns
+    -------
+    Figure
+        a panel a table: factors x latents, adjusted R²; a cross where q is .05 or more
+    """
     factors = [f for f in ("mechanism", "cell count", "dose", "time", "plate") if any(f in set(t["factor"]) for t in tables.values())]
     fig = Figure(figsize=(6.4, 1.1 + 0.22 * len(factors)), layout="constrained")
     axes = np.atleast_1d(fig.subplots(1, len(tables), sharey=True))

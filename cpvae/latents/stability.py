@@ -22,7 +22,20 @@ def match_latents(
     a: np.ndarray,  # `[L,G]` changes of one model's latents
     b: np.ndarray,  # `[L,G]` changes of another's
 ) -> tuple[np.ndarray, np.ndarray]:  # `[L]` the latent of `b` that each of `a` is matched with; `[L]` |cosine| of the two
-    "Match latents one to one so that their |cosines| sum to the most; sign and order of latents mean nothing."
+    """Match latents one to one so that their |cosines| sum to the most; sign and order of latents mean nothing.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        `[L,G]` changes of one model's latents
+    b : np.ndarray
+        `[L,G]` changes of another's
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[L]` the latent of `b` that each of `a` is matched with; `[L]` |cosine| of the two
+    """
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny) for x in (a, b)]
     cosine = np.abs(unit[0] @ unit[1].T)
     rows, columns = linear_sum_assignment(-cosine)
@@ -44,7 +57,25 @@ def stability_table(
     groups: pd.DataFrame,  # `[G,K]` bool, from `feature_groups`
     seed: int = 0,  # of rotations and random directions
 ) -> pd.DataFrame:  # a row an ordered pair of fits: first, second; cosine, and of rotated latents; then by form: latent, group, recurs, by_luck, agree, agree_by_luck
-    "Whether the latents of one fit are found again in another, and whether they mean the same."
+    """Whether the latents of one fit are found again in another, and whether they mean the same.
+
+    Parameters
+    ----------
+    models : Mapping[Hashable, Any]
+        seed to fitted model, of one kind, with equally many latents
+    X : np.ndarray
+        `[N,G]` scaled profiles
+    groups : pd.DataFrame
+        `[G,K]` bool, from `feature_groups`
+    seed : int, default 0
+        of rotations and random directions
+
+    Returns
+    -------
+    pd.DataFrame
+        a row an ordered pair of fits: first, second; cosine, and of rotated latents; then
+        by form: latent, group, recurs, by_luck, agree, agree_by_luck
+    """
     views, rows = dict(zip(models, _views(models, X, groups, seed))), []
     for first, second in ((a, b) for a in views for b in views if a != b):
         ((*_, own), mine), (view, theirs) = views[first], views[second]

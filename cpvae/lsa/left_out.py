@@ -30,7 +30,22 @@ def wells_of(
     pairs: Sequence[tuple[str, str]],  # mechanisms (A, B)
     strict: bool = False,  # also what carries A or B without the other
 ) -> np.ndarray:  # `[N]` bool
-    "Wells of compounds that carry any of the pairs. Raises ProfileError for a pair that nothing carries: a comma may be missing."
+    """Wells of compounds that carry any of the pairs. Raises ProfileError for a pair that nothing carries: a comma may be missing.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `moa` in `obs`
+    pairs : Sequence[tuple[str, str]]
+        mechanisms (A, B)
+    strict : bool, default False
+        also what carries A or B without the other
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` bool
+    """
     terms, out = text_of(with_blanks(profiles.obs, OBS_BLANKS)["moa"]).map(lambda label: frozenset(label.split("|"))), []
     for pair in pairs:
         want = frozenset(pair)
@@ -47,7 +62,27 @@ def scale_without(
     valid: float = 0.1,  # fraction of the other compounds that picks the epoch
     seed: int = 0,  # of the division
 ) -> AnnData:  # a copy with `obs["split"]` (train, valid; test for all that is left out) and `layers["scaled"]`
-    "Divide and scale profiles by what carries none of the pairs. Raises ProfileError if too little is left."
+    """Divide and scale profiles by what carries none of the pairs. Raises ProfileError if too little is left.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles, copies already dropped
+    pairs : Sequence[tuple[str, str]]
+        mechanisms (A, B) that will be left out
+    strict : bool, default False
+        see `wells_of`
+    valid : float, default 0.1
+        fraction of the other compounds that picks the epoch
+    seed : int, default 0
+        of the division
+
+    Returns
+    -------
+    AnnData
+        a copy with `obs["split"]` (train, valid; test for all that is left out) and
+        `layers["scaled"]`
+    """
     out, profiles = wells_of(profiles, pairs, strict), profiles.copy()
     split = np.full(len(out), "test", object)
     split[~out] = split_profiles(profiles[~out].copy(), valid=valid, test=0, seed=seed).obs["split"]
@@ -64,7 +99,28 @@ def leave_pairs_out(
     strict: bool = False,  # see `wells_of`
     jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
 ) -> dict[str, tuple]:  # name to P fitted transformers, the pairs' own
-    "Fit every model without each group of pairs. Raises ProfileError if the groups do not hold each pair once, the scaling saw a pair, or a model has no inverse."
+    """Fit every model without each group of pairs. Raises ProfileError if the groups do not hold each pair once, the scaling saw a pair, or a model has no inverse.
+
+    Parameters
+    ----------
+    models : Mapping[str, object]
+        name to unfitted transformer with an inverse
+    profiles : AnnData
+        `[N,G]` from `scale_without`
+    pairs : Sequence[Pair]
+        the P evaluable pairs, from `prepare`
+    groups : Sequence[Sequence[int]] | None, default None
+        numbers of pairs left out together, each pair in one group; None: one at a time
+    strict : bool, default False
+        see `wells_of`
+    jobs : int | None, default 1
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+
+    Returns
+    -------
+    dict[str, tuple]
+        name to P fitted transformers, the pairs' own
+    """
     for model in models.values():
         must_decode(model)
     groups = [[i] for i in range(len(pairs))] if groups is None else [list(g) for g in groups]
@@ -89,7 +145,20 @@ def trust(
     z: np.ndarray,  # `[C,L]` codes of compounds
     moa: pd.Series,  # `[C]` annotation of each
 ) -> np.ndarray:  # `[L]` 0 to 1, share of the variance between compounds that is between mechanisms
-    "What one compound tells of its mechanism, unit by unit. All one where no mechanism has two compounds."
+    """What one compound tells of its mechanism, unit by unit. All one where no mechanism has two compounds.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        `[C,L]` codes of compounds
+    moa : pd.Series
+        `[C]` annotation of each
+
+    Returns
+    -------
+    np.ndarray
+        `[L]` 0 to 1, share of the variance between compounds that is between mechanisms
+    """
     code = pd.factorize(moa)[0]
     n = np.bincount(code)
     mean = np.stack([np.bincount(code, column) for column in z.T], axis=1) / n[:, None]
@@ -104,7 +173,22 @@ def shrunk_codes(
     latents: Latents,  # from `latent_groups`
     pool: np.ndarray,  # `[C]` bool: compounds that may be used
 ) -> np.ndarray:  # `[P,L]` predicted codes
-    "Sum of the effects of A and B, each shrunk by what its compounds can be trusted with (empirical Bayes)."
+    """Sum of the effects of A and B, each shrunk by what its compounds can be trusted with (empirical Bayes).
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`
+    pool : np.ndarray
+        `[C]` bool: compounds that may be used
+
+    Returns
+    -------
+    np.ndarray
+        `[P,L]` predicted codes
+    """
     z = latents.compounds
     annotated = pool & (arithmetic.compounds["moa"] != "").to_numpy()
     common, r = z[pool].mean(axis=0), trust(z[annotated], arithmetic.compounds["moa"][annotated])
@@ -118,7 +202,24 @@ def regressed_codes(
     pool: np.ndarray,  # `[C]` bool: compounds that may be used
     penalty: float = 10.0,  # λ of the ridge
 ) -> np.ndarray:  # `[P,L]` predicted codes
-    "Sum of the effects of A and B in a ridge regression of codes on mechanisms."
+    """Sum of the effects of A and B in a ridge regression of codes on mechanisms.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`
+    pool : np.ndarray
+        `[C]` bool: compounds that may be used
+    penalty : float, default 10.0
+        λ of the ridge
+
+    Returns
+    -------
+    np.ndarray
+        `[P,L]` predicted codes
+    """
     terms = arithmetic.compounds["moa"].map(lambda label: frozenset(label.split("|")) - {""})
     known = sorted(frozenset().union(*terms))
     x = np.array([[t in have for t in known] for have in terms], float)
@@ -136,7 +237,25 @@ def predict_by(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> np.ndarray:  # `[P,P,G]` scaled feature values: row i holds the predictions of all pairs without what carries pair i
-    "Predicted states of every pair, each without the compounds that carry it."
+    """Predicted states of every pair, each without the compounds that carry it.
+
+    Parameters
+    ----------
+    combine : Callable[[Arithmetic, Latents, np.ndarray], np.ndarray]
+        `shrunk_codes`, `regressed_codes`, or one like them
+    model
+        fitted transformer, or a tuple of P, one a pair
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+
+    Returns
+    -------
+    np.ndarray
+        `[P,P,G]` scaled feature values: row i holds the predictions of all pairs without
+        what carries pair i
+    """
     latents, found = {}, []
     for i, pair in enumerate(arithmetic.pairs):
         own = of_pair(model, i)

@@ -26,6 +26,7 @@ from ..model.transformers import must_decode
 from ..profiles.names import text_of
 from ..profiles.schema import annotated
 from ..progress import Stage
+from ..threads import one_thread
 
 # %% ../../nbs/07_nulls.ipynb #46f63e78
 def shuffled_groups(
@@ -34,7 +35,25 @@ def shuffled_groups(
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations
 ) -> list[csr_matrix]:  # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without wells has zero weights
-    "Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells."
+    """Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles
+    groups : list[str]
+        K labels whose means are wanted; "" is the control
+    n_shuffles : int, default 10
+        number of permutations
+    seed : int, default 0
+        of the permutations
+
+    Returns
+    -------
+    list[csr_matrix]
+        `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label
+        without wells has zero weights
+    """
     profiles = annotated(profiles)
     label, control = text_of(profiles.obs["moa"]).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
     rows, rng = np.flatnonzero(control | (label != "")), np.random.default_rng(seed)
@@ -56,7 +75,29 @@ def shuffled_scores(
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and Pearson correlation with it; row 0: real labels
-    "The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises ProfileError for a transformer without an inverse."
+    """The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises ProfileError for a transformer without an inverse.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`, same transformer
+    profiles : AnnData
+        `[N,G]` the profiles
+    n_shuffles : int, default 10
+        number of permutations
+    seed : int, default 0
+        of the permutations; the same seed shuffles alike for every model
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units,
+        and Pearson correlation with it; row 0: real labels
+    """
     must_decode(transformer)
     pairs = arithmetic.pairs
     groups = sorted({m for p in pairs for m in (p.a, p.b, p.moa)} | {""})
@@ -76,7 +117,19 @@ def shuffled_scores(
 def zscore_10_shuffles(
     score: np.ndarray,  # `[11,P]` from `shuffled_scores`, row 0 with the real labels
 ) -> np.ndarray:  # `[P]` z of the real score within eleven values, in -3.17..3.17; of L2, negative is good
-    "The paper's z-score."
+    """The paper's z-score.
+
+    Parameters
+    ----------
+    score : np.ndarray
+        `[11,P]` from `shuffled_scores`, row 0 with the real labels
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` z of the real score within eleven values, in -3.17..3.17; of L2, negative is
+        good
+    """
     sd = score.std(axis=0)
     return (score[0] - score.mean(axis=0)) / np.where(sd > 0, sd, np.nan)
 
@@ -85,7 +138,21 @@ def common_path(
     states: np.ndarray,  # `[C,G]` states of compounds, scaled feature values
     control: np.ndarray,  # `[G]` control state
 ) -> np.ndarray:  # `[G,K]` orthonormal directions; K is two, or the number of compounds or features if that is less
-    "Directions in which states move as compounds get stronger."
+    """Directions in which states move as compounds get stronger.
+
+    Parameters
+    ----------
+    states : np.ndarray
+        `[C,G]` states of compounds, scaled feature values
+    control : np.ndarray
+        `[G]` control state
+
+    Returns
+    -------
+    np.ndarray
+        `[G,K]` orthonormal directions; K is two, or the number of compounds or features if
+        that is less
+    """
     strength = np.linalg.norm(states - control, axis=1)
     s = strength / max(strength.mean(), 1e-10)
     slopes = np.linalg.lstsq(np.stack([s, s**2], axis=1), states - control, rcond=None)[0]
@@ -98,7 +165,22 @@ def remove_common(
     common: np.ndarray,  # `[G]` common response, from `global_mean`
     path: np.ndarray,  # `[G,K]` from `common_path`
 ) -> np.ndarray:  # `[...,G]` what is specific: neither the common response nor more or less of it
-    "Subtract the common response and project out the common path."
+    """Subtract the common response and project out the common path.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[...,G]` states, scaled feature values
+    common : np.ndarray
+        `[G]` common response, from `global_mean`
+    path : np.ndarray
+        `[G,K]` from `common_path`
+
+    Returns
+    -------
+    np.ndarray
+        `[...,G]` what is specific: neither the common response nor more or less of it
+    """
     return (x - common) - ((x - common) @ path) @ path.T
 
 # %% ../../nbs/07_nulls.ipynb #101c706b
@@ -111,7 +193,31 @@ def permutation_scores(
     path: np.ndarray,  # `[G,K]` from `common_path`
     block: int = 4096,  # rows decoded at a time, at most; fewer of many features
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after `remove_common` of both
-    "Decode A' - D + B' of every permutation and compare it with the truth."
+    """Decode A' - D + B' of every permutation and compare it with the truth.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    latents : Latents
+        from `latent_groups`, same transformer
+    weights : csr_matrix
+        `[n+1,C]` from `permuted_weights`
+    truth : np.ndarray
+        `[G]` true state of the pair
+    common : np.ndarray
+        `[G]` common response, `global_mean` without the pair
+    path : np.ndarray
+        `[G,K]` from `common_path`
+    block : int, default 4096
+        rows decoded at a time, at most; fewer of many features
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after
+        `remove_common` of both
+    """
     kind, n, step = latents.wells.dtype, weights.shape[0], min(block, max(1, 2**24 // len(truth)))
     target, apart = unit(remove_common(truth, common, path), centre=False), truth - common
     against, centre = np.column_stack([target, apart, path]).astype(kind), common.astype(kind)
@@ -130,7 +236,20 @@ def permutation_p(
     cosine: np.ndarray,  # `[n+1]` statistic; item 0 belongs to the real labels, large is good
     distinct: float = np.inf,  # number of different predictions, from `arrangements`; p is never below its inverse
 ) -> float:  # (b + 1) / (n + 1) or more; NaN where the real one is undefined
-    "One-sided permutation p-value. Near-ties (1e-5, single precision) count against the real labels."
+    """One-sided permutation p-value. Near-ties (1e-5, single precision) count against the real labels.
+
+    Parameters
+    ----------
+    cosine : np.ndarray
+        `[n+1]` statistic; item 0 belongs to the real labels, large is good
+    distinct : float, default np.inf
+        number of different predictions, from `arrangements`; p is never below its inverse
+
+    Returns
+    -------
+    float
+        (b + 1) / (n + 1) or more; NaN where the real one is undefined
+    """
     return max(float(np.mean(~(cosine < cosine[0] - 1e-5))), 1 / distinct) if np.isfinite(cosine[0]) else float("nan")
 
 # %% ../../nbs/07_nulls.ipynb #3e69e7a9
@@ -140,7 +259,24 @@ def reweighted(
     n: int,  # draws
     rng: np.random.Generator,  # source of randomness
 ) -> csr_matrix:  # `[n,N]` random weights of wells in the group's mean, each row summing to one
-    "Bayesian bootstrap of a group's mean, over its compounds and over the wells of each."
+    """Bayesian bootstrap of a group's mean, over its compounds and over the wells of each.
+
+    Parameters
+    ----------
+    mask : np.ndarray
+        `[C]` bool, the compounds of a group
+    wells : csr_matrix
+        `[C,N]` wells to compounds, from `averaging_matrix`
+    n : int
+        draws
+    rng : np.random.Generator
+        source of randomness
+
+    Returns
+    -------
+    csr_matrix
+        `[n,N]` random weights of wells in the group's mean, each row summing to one
+    """
     part = wells[np.flatnonzero(mask)]
     compound = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
     own = rng.exponential(size=(n, part.nnz)) * part.data
@@ -160,7 +296,32 @@ def bootstrap_cosine(
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
 ) -> tuple[float, float]:  # ends of the basic 95 % interval; NaN if a group has a single compound
-    "Interval of the cosine by the Bayesian bootstrap over compounds and wells."
+    """Interval of the cosine by the Bayesian bootstrap over compounds and wells.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`, same transformer
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+    pair : Pair
+        the pair
+    path : np.ndarray
+        `[G,K]` from `common_path`
+    n : int, default 1000
+        draws
+    seed : int, default 0
+        of the draws
+
+    Returns
+    -------
+    tuple[float, float]
+        ends of the basic 95 % interval; NaN if a group has a single compound
+    """
     groups, rng = (pair.in_a, pair.in_b, pair.in_ab), np.random.default_rng(seed)
     if min(g.sum() for g in groups) < 2:
         return np.nan, np.nan
@@ -180,7 +341,25 @@ def specificity(
     n: int = 10_000,  # random assignments
     seed: int = 0,  # of the assignments
 ) -> tuple[np.ndarray, float, float]:  # `[P]` p of each pair; mean cosine of own predictions less that of others; p of the whole table
-    "Own predictions against those made for other pairs. All NaN for a single pair; the table's NaN if any prediction is undefined."
+    """Own predictions against those made for other pairs. All NaN for a single pair; the table's NaN if any prediction is undefined.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` predicted states
+    arithmetic : Arithmetic
+        from `prepare`
+    n : int, default 10000
+        random assignments
+    seed : int, default 0
+        of the assignments
+
+    Returns
+    -------
+    tuple[np.ndarray, float, float]
+        `[P]` p of each pair; mean cosine of own predictions less that of others; p of the
+        whole table
+    """
     pairs = arithmetic.pairs
     rest = ~np.any([p.carriers for p in pairs], axis=0)
     common, path = global_mean(arithmetic, *pairs), common_path(arithmetic.means[rest], arithmetic.control)
@@ -204,7 +383,24 @@ def null_strata(
     pool: np.ndarray,  # `[C]` bool: compounds that take part
     blocks: np.ndarray,  # `[C]` from `compound_blocks`
 ) -> np.ndarray:  # `[C]` stratum within which labels are permuted; -1 outside the pool
-    "Who may be relabelled as whom. Raises ProfileError for an unknown null."
+    """Who may be relabelled as whom. Raises ProfileError for an unknown null.
+
+    Parameters
+    ----------
+    null : Literal['anyone', 'strength', 'matched']
+        "anyone", "strength" (strata of strength alone) or "matched"
+    strength : np.ndarray
+        `[C]` distance of each compound from the control
+    pool : np.ndarray
+        `[C]` bool: compounds that take part
+    blocks : np.ndarray
+        `[C]` from `compound_blocks`
+
+    Returns
+    -------
+    np.ndarray
+        `[C]` stratum within which labels are permuted; -1 outside the pool
+    """
     return choose(null, {
         "anyone": lambda: np.where(pool, 0, -1),
         "strength": lambda: strength_strata(strength, pool),
@@ -216,13 +412,23 @@ def of_pair(
     one_or_many,  # anything; or a tuple of P, one a pair
     i: int,  # number of the pair
 ):  # the pair's own
-    "What belongs to a pair: leave-out models differ from pair to pair."
+    """What belongs to a pair: leave-out models differ from pair to pair.
+
+    Parameters
+    ----------
+    one_or_many
+        anything; or a tuple of P, one a pair
+    i : int
+        number of the pair
+
+    Returns
+    -------
+    the pair's own
+    """
     return one_or_many[i] if isinstance(one_or_many, tuple) else one_or_many
 
 # %% ../../nbs/07_nulls.ipynb #fc892e1f
 def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):  # rows of tests, and of the null, of one pair
-    from cpvae.threads import one_thread  # PyTorch takes seconds to load, and a report is written without it
-
     pool, rng = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers, np.random.default_rng([seed, i])
     truth, common = arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair)
     path, strength, rows, kept = common_path(arithmetic.means[pool], arithmetic.control), arithmetic.compounds["strength"].to_numpy(), {}, {}
@@ -252,7 +458,35 @@ def permutation_tests(
     jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
-    "Test every pair under every model against relabelled compounds. Raises ProfileError for an unknown null, or a transformer without an inverse."
+    """Test every pair under every model against relabelled compounds. Raises ProfileError for an unknown null, or a transformer without an inverse.
+
+    Parameters
+    ----------
+    models : dict
+        name to fitted transformer, or to a tuple of P, one a pair
+    latents : dict
+        name to latents of the same transformer, or to a tuple of P
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+    n_permutations : int, default 10000
+        relabellings of each pair
+    seed : int, default 0
+        of the relabellings
+    nulls : tuple[str, ...], default ('anyone', 'matched')
+        of "anyone", "strength", "matched"; the last gives effect, floor and the null table
+    jobs : int | None, default 1
+        pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor;
+        and the null: model, pair, permutation, l2, cosine
+    """
     for null in nulls:
         choose(null, ("anyone", "strength", "matched"), "null")
     for model in (of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))):
@@ -268,7 +502,19 @@ def permutation_tests(
 def null_table(
     scores: list[tuple],  # model, pair, `[n+1]` L2, `[n+1]` cosine; one for each model and pair
 ) -> pd.DataFrame:  # model, pair, permutation (0 is the real labelling), l2, cosine; sorted by model as they came, then by pair
-    "The permuted scores of all models and pairs, one a row, in single precision."
+    """The permuted scores of all models and pairs, one a row, in single precision.
+
+    Parameters
+    ----------
+    scores : list[tuple]
+        model, pair, `[n+1]` L2, `[n+1]` cosine; one for each model and pair
+
+    Returns
+    -------
+    pd.DataFrame
+        model, pair, permutation (0 is the real labelling), l2, cosine; sorted by model as
+        they came, then by pair
+    """
     models, size = list(dict.fromkeys(s[0] for s in scores)), [len(s[2]) for s in scores]
     label = lambda k, names: pd.Categorical.from_codes(np.repeat([names.index(s[k]) for s in scores], size).astype(np.int16), names)
     table = pd.DataFrame({
@@ -285,7 +531,25 @@ def null_p_values(
     n_permutations: int = 399,  # of each null
     seed: int = 0,  # of the permutations
 ) -> pd.DataFrame:  # P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone), `matched`, `specific`
-    "The p of every pair under every null."
+    """The p of every pair under every null.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` scaled profiles with evaluable pairs
+    transformer
+        fitted, with `transform` and `inverse_transform`
+    n_permutations : int, default 399
+        of each null
+    seed : int, default 0
+        of the permutations
+
+    Returns
+    -------
+    pd.DataFrame
+        P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone),
+        `matched`, `specific`
+    """
     arithmetic = prepare(profiles)
     latents = latent_groups(transformer, arithmetic, profiles)
     tests, _ = permutation_tests({"m": transformer}, {"m": latents}, arithmetic, profiles, n_permutations, seed, ("anyone", "strength", "matched"))

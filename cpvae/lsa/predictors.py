@@ -18,7 +18,20 @@ def global_mean(
     arithmetic: Arithmetic,  # from `prepare`
     *pairs: Pair,  # compounds that carry any of these are left out
 ) -> np.ndarray:  # `[G]` mean over all other treated compounds, scaled feature values
-    "The response that treated compounds have in common."
+    """The response that treated compounds have in common.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    *pairs : Pair
+        compounds that carry any of these are left out
+
+    Returns
+    -------
+    np.ndarray
+        `[G]` mean over all other treated compounds, scaled feature values
+    """
     return arithmetic.means[~np.any([p.carriers for p in pairs], axis=0)].mean(0)
 
 # %% ../../nbs/06b_predictors.ipynb #f89ccb7d
@@ -27,7 +40,22 @@ def cell_count_match(
     pair: Pair,  # the pair
     n: int = 10,  # compounds to average
 ) -> np.ndarray:  # `[G]` scaled feature values
-    "Mean of the compounds outside the pair whose cell count is nearest to that of A|B."
+    """Mean of the compounds outside the pair whose cell count is nearest to that of A|B.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`, with cell counts
+    pair : Pair
+        the pair
+    n : int, default 10
+        compounds to average
+
+    Returns
+    -------
+    np.ndarray
+        `[G]` scaled feature values
+    """
     count = arithmetic.compounds["cell_count"].to_numpy()
     apart = np.abs(count - count[pair.in_ab].mean())
     apart[pair.carriers | pair.in_a | pair.in_b | np.isnan(count)] = np.inf
@@ -37,7 +65,19 @@ def cell_count_match(
 def trivial_baselines(
     arithmetic: Arithmetic,  # from `prepare`
 ) -> dict[str, np.ndarray]:  # name to `[P,G]` predicted states, scaled feature values; `cell_count` only where counts are known
-    "Predictions in feature space that no model is needed for."
+    """Predictions in feature space that no model is needed for.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        name to `[P,G]` predicted states, scaled feature values; `cell_count` only where
+        counts are known
+    """
     a, b, control = *(arithmetic.group_mean([getattr(p, g) for p in arithmetic.pairs]) for g in ("in_a", "in_b")), arithmetic.control
     strength = lambda state: np.linalg.norm(state - control, axis=1, keepdims=True)
     common = np.stack([global_mean(arithmetic, p) for p in arithmetic.pairs])
@@ -54,7 +94,20 @@ def trivial_baselines(
 def leave_two_out(
     predictions: np.ndarray,  # `[P,G]` predicted states, one a pair; or `[P,P,G]`, where row i holds all predictions of the model that belongs to pair i
 ) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of the predictions other than i and j; NaN where none is left
-    "Mechanism-blind predictions, fair to each comparison."
+    """Mechanism-blind predictions, fair to each comparison.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` predicted states, one a pair; or `[P,P,G]`, where row i holds all
+        predictions of the model that belongs to pair i
+
+    Returns
+    -------
+    Iterator[np.ndarray]
+        P arrays `[P,G]`: in array i, row j is the mean of the predictions other than i and
+        j; NaN where none is left
+    """
     n = len(predictions)
     for i in range(n):
         rows = predictions[i] if predictions.ndim == 3 else predictions
@@ -68,14 +121,38 @@ def leave_two_out(
 def mechanism_blind(
     predictions: np.ndarray,  # `[P,G]` or `[P,P,G]`, as in `leave_two_out`
 ) -> np.ndarray:  # `[P,G]` for each pair, the mean of the other pairs' predictions; NaN for a single pair
-    "What a model predicts for 'some pair', whichever it is."
+    """What a model predicts for 'some pair', whichever it is.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` or `[P,P,G]`, as in `leave_two_out`
+
+    Returns
+    -------
+    np.ndarray
+        `[P,G]` for each pair, the mean of the other pairs' predictions; NaN for a single
+        pair
+    """
     return np.stack([rows[i] for i, rows in enumerate(leave_two_out(predictions))])
 
 # %% ../../nbs/06b_predictors.ipynb #2ad0f8d8
 def global_means_without_two(
     arithmetic: Arithmetic,  # from `prepare`
 ) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of treated compounds that carry neither pair i nor pair j
-    "Global means, fair to each comparison."
+    """Global means, fair to each comparison.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+
+    Returns
+    -------
+    Iterator[np.ndarray]
+        P arrays `[P,G]`: in array i, row j is the mean of treated compounds that carry
+        neither pair i nor pair j
+    """
     carriers = np.stack([p.carriers for p in arithmetic.pairs])
     for own in carriers:
         keep = ~(own | carriers)

@@ -36,7 +36,24 @@ def draw_disjoint(
     k: int,  # how many each draw takes, at most `pool`
     n: int,  # number of draws
 ) -> np.ndarray:  # `[n,k]` distinct members in each row
-    "Ordered samples without replacement, many at once: drawn anew where members repeat, or shuffled where most would."
+    """Ordered samples without replacement, many at once: drawn anew where members repeat, or shuffled where most would.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        source of randomness
+    pool : int
+        number of members to draw from
+    k : int
+        how many each draw takes, at most `pool`
+    n : int
+        number of draws
+
+    Returns
+    -------
+    np.ndarray
+        `[n,k]` distinct members in each row
+    """
     if k * k > 2 * pool:  # the first k steps of a Fisher-Yates shuffle in each row
         deck, rows = np.tile(np.arange(pool), (n, 1)), np.arange(n)
         for j in range(k):
@@ -54,7 +71,23 @@ def compound_blocks(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     smallest: int = 10,  # compounds; smaller blocks are joined to one
 ) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share, and for those without annotation
-    "Blocks of annotated compounds with the same times and scaffold, and mostly the same plates."
+    """Blocks of annotated compounds with the same times and scaffold, and mostly the same plates.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+    smallest : int, default 10
+        compounds; smaller blocks are joined to one
+
+    Returns
+    -------
+    np.ndarray
+        `[C]` number of the block; 0 for compounds whose record few share, and for those
+        without annotation
+    """
     known = np.flatnonzero(arithmetic.compounds["moa"] != "")
     wells, obs = arithmetic.weights[known], annotated(profiles).obs
     recorded = [text_of(obs[c]).to_numpy() for c in ("time", "scaffold") if c in obs]
@@ -84,7 +117,26 @@ def strength_strata(
     size: int = 10,  # compounds a stratum, about
     most: int = 10,  # strata in a block
 ) -> np.ndarray:  # `[C]` number of the stratum, weakest first within a block; -1 outside the pool
-    "Equally large groups of compounds of like strength within each block."
+    """Equally large groups of compounds of like strength within each block.
+
+    Parameters
+    ----------
+    strength : np.ndarray
+        `[C]` distance of each compound from the control, scaled units
+    pool : np.ndarray
+        `[C]` bool: compounds that take part
+    blocks : np.ndarray | None, default None
+        `[C]` from `compound_blocks`; None: all in one
+    size : int, default 10
+        compounds a stratum, about
+    most : int, default 10
+        strata in a block
+
+    Returns
+    -------
+    np.ndarray
+        `[C]` number of the stratum, weakest first within a block; -1 outside the pool
+    """
     strata, blocks = np.full(len(strength), -1), np.zeros(len(strength), int) if blocks is None else blocks
     for block in np.unique(blocks[pool]):
         members = np.flatnonzero(pool & (blocks == block))
@@ -100,7 +152,25 @@ def permuted_weights(
     n: int,  # number of permutations
     rng: np.random.Generator,  # source of randomness
 ) -> csr_matrix:  # `[n+1,C]` weights of A' + B' in compounds (rows sum to 2); row 0 holds the real labels
-    "Group weights under relabelling within strata."
+    """Group weights under relabelling within strata.
+
+    Parameters
+    ----------
+    pair : Pair
+        the pair
+    strata : np.ndarray
+        `[C]` stratum of each compound; -1 takes no part
+    n : int
+        number of permutations
+    rng : np.random.Generator
+        source of randomness
+
+    Returns
+    -------
+    csr_matrix
+        `[n+1,C]` weights of A' + B' in compounds (rows sum to 2); row 0 holds the real
+        labels
+    """
     columns, weights = [], []
     for stratum in np.unique(strata[pair.in_a | pair.in_b]):
         members = np.flatnonzero(strata == stratum)
@@ -116,7 +186,20 @@ def arrangements(
     pair: Pair,  # the pair
     strata: np.ndarray,  # `[C]` stratum of each compound; -1 takes no part
 ) -> float:  # number of different predictions, 1e304 at most
-    "How many different A' + B' relabelling can give."
+    """How many different A' + B' relabelling can give.
+
+    Parameters
+    ----------
+    pair : Pair
+        the pair
+    strata : np.ndarray
+        `[C]` stratum of each compound; -1 takes no part
+
+    Returns
+    -------
+    float
+        number of different predictions, 1e304 at most
+    """
     count = lambda mask: np.bincount(strata[mask], minlength=strata.max() + 1)
     a, b, n = count(pair.in_a), count(pair.in_b), count(strata >= 0)
     log = gammaln(n + 1) - gammaln(n - a - b + 1)

@@ -24,7 +24,26 @@ def own_and_other(
     common: np.ndarray,  # `[G]` common response, taken off both
     centre: bool = True,  # True: Pearson correlation; False: cosine
 ) -> tuple[np.ndarray, np.ndarray]:  # `[P,P]` correlation of prediction i (made for comparison j) with truth i; and with truth j
-    "Every prediction against its own truth and against each other truth."
+    """Every prediction against its own truth and against each other truth.
+
+    Parameters
+    ----------
+    predictions : Iterable[np.ndarray]
+        P items, `[G]`, or `[P,G]` where item i's row j is meant for the comparison with
+        truth j
+    truths : np.ndarray
+        `[P,G]` true states
+    common : np.ndarray
+        `[G]` common response, taken off both
+    centre : bool, default True
+        True: Pearson correlation; False: cosine
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[P,P]` correlation of prediction i (made for comparison j) with truth i; and with
+        truth j
+    """
     t, own, other = unit(truths - common, centre), [], []
     for truth, prediction in zip(t, predictions, strict=True):
         q = np.broadcast_to(unit(prediction - common, centre), t.shape)
@@ -42,7 +61,22 @@ def mismatch_r(
     truths: np.ndarray,  # `[P,G]` true states
     common: np.ndarray,  # `[G]` mean of compounds that carry no pair
 ) -> np.ndarray:  # `[P]` in -2..2; zero on average for a prediction that ignores A and B
-    "Correlation with the own truth less the mean correlation with the other pairs' truths."
+    """Correlation with the own truth less the mean correlation with the other pairs' truths.
+
+    Parameters
+    ----------
+    predictions : Iterable[np.ndarray]
+        P items `[G]` or `[P,G]`, as in `own_and_other`
+    truths : np.ndarray
+        `[P,G]` true states
+    common : np.ndarray
+        `[G]` mean of compounds that carry no pair
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` in -2..2; zero on average for a prediction that ignores A and B
+    """
     own, other = own_and_other(predictions, truths, common)
     return _off_diagonal_mean(own - other)
 
@@ -52,7 +86,22 @@ def rank(
     truths: np.ndarray,  # `[P,G]` true states
     common: np.ndarray,  # `[G]` mean of compounds that carry no pair
 ) -> np.ndarray:  # `[P]` in 0..1, 0 is best and .5 chance; ties count half
-    "Fraction of the other pairs' truths that are nearer (by cosine) to the prediction than its own."
+    """Fraction of the other pairs' truths that are nearer (by cosine) to the prediction than its own.
+
+    Parameters
+    ----------
+    predictions : Iterable[np.ndarray]
+        P items `[G]` or `[P,G]`, as in `own_and_other`
+    truths : np.ndarray
+        `[P,G]` true states
+    common : np.ndarray
+        `[G]` mean of compounds that carry no pair
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` in 0..1, 0 is best and .5 chance; ties count half
+    """
     own, other = own_and_other(predictions, truths, common, centre=False)
     return _off_diagonal_mean(np.where(np.isnan(own + other), np.nan, (other > own) + 0.5 * (other == own)))
 
@@ -61,7 +110,20 @@ def average_precision(
     predictions: np.ndarray,  # `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
 ) -> np.ndarray:  # `[P]` 0 to 1; NaN for a prediction without direction
-    "Average precision of finding the A|B compounds of each pair by cosine. Compounds that carry more than A and B do not count."
+    """Average precision of finding the A|B compounds of each pair by cosine. Compounds that carry more than A and B do not count.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` predicted states
+    arithmetic : Arithmetic
+        from `prepare`
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` 0 to 1; NaN for a prediction without direction
+    """
     x, found = unit(arithmetic.means - arithmetic.control, centre=False), []
     for pair, cosine in zip(arithmetic.pairs, unit(predictions - arithmetic.control, centre=False) @ x.T, strict=True):
         listed = ~(pair.carriers & ~pair.in_ab) & ~np.isnan(cosine)
@@ -74,7 +136,23 @@ def best_scale(
     truths: np.ndarray,  # `[P,G]` true states
     control: np.ndarray,  # `[G]` control state
 ) -> tuple[np.ndarray, np.ndarray]:  # `[P]` scale, below one where the prediction overshoots; `[P]` L2 that it leaves, scaled units
-    "The scale of each predicted effect that comes nearest to the truth. NaN where no effect is predicted."
+    """The scale of each predicted effect that comes nearest to the truth. NaN where no effect is predicted.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` predicted states
+    truths : np.ndarray
+        `[P,G]` true states
+    control : np.ndarray
+        `[G]` control state
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[P]` scale, below one where the prediction overshoots; `[P]` L2 that it leaves,
+        scaled units
+    """
     x, t = predictions - control, truths - control
     size = np.square(x).sum(axis=1)
     scale = (x * t).sum(axis=1) / np.where(size > 1e-10, size, np.nan)
@@ -86,7 +164,25 @@ def score_states(
     arithmetic: Arithmetic,  # from `prepare`
     comparisons: Iterable[np.ndarray] | None = None,  # predictions for comparisons with other pairs (see `own_and_other`); None: the predictions
 ) -> pd.DataFrame:  # P rows: l2, pearson, delta_pearson (against the control), delta_pearson_mean (against the global mean), mismatch_r, rank, ap, scale, l2_scaled, beats_both_parents
-    "Score predicted states against the true ones."
+    """Score predicted states against the true ones.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        `[P,G]` predicted states
+    arithmetic : Arithmetic
+        from `prepare`
+    comparisons : Iterable[np.ndarray] | None, default None
+        predictions for comparisons with other pairs (see `own_and_other`); None: the
+        predictions
+
+    Returns
+    -------
+    pd.DataFrame
+        P rows: l2, pearson, delta_pearson (against the control), delta_pearson_mean
+        (against the global mean), mismatch_r, rank, ap, scale, l2_scaled,
+        beats_both_parents
+    """
     pairs, control, base = arithmetic.pairs, arithmetic.control, trivial_baselines(arithmetic)
     truths, common = arithmetic.group_mean([p.in_ab for p in pairs]), global_mean(arithmetic, *pairs)
     rows = list(predictions if comparisons is None else comparisons)
@@ -105,7 +201,21 @@ def paired_difference(
     difference: np.ndarray,  # `[P]` score of one predictor less that of another, pair by pair; NaN is left out
     mechanisms: Sequence[tuple[str, str]],  # P names of A and B
 ) -> tuple[float, float, float]:  # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted, and where one mechanism is in all
-    "Mean difference over pairs, with an interval that respects shared mechanisms."
+    """Mean difference over pairs, with an interval that respects shared mechanisms.
+
+    Parameters
+    ----------
+    difference : np.ndarray
+        `[P]` score of one predictor less that of another, pair by pair; NaN is left out
+    mechanisms : Sequence[tuple[str, str]]
+        P names of A and B
+
+    Returns
+    -------
+    tuple[float, float, float]
+        mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be
+        trusted, and where one mechanism is in all
+    """
     known = np.isfinite(difference)
     d = np.asarray(difference, float)[known]
     if len(d) < 10:

@@ -23,7 +23,23 @@ from ..profiles.schema import annotated
 # %% ../../nbs/06_space.ipynb #4535c71b
 @dataclass(frozen=True, eq=False)
 class Pair:
-    "Two mechanisms and the compounds that bear on them, as masks over compounds."
+    """Two mechanisms and the compounds that bear on them, as masks over compounds.
+
+    Parameters
+    ----------
+    a : str
+        first mechanism
+    b : str
+        second mechanism
+    in_a : np.ndarray
+        `[C]` bool: annotated A and nothing else
+    in_b : np.ndarray
+        `[C]` bool: annotated B and nothing else
+    in_ab : np.ndarray
+        `[C]` bool: annotated A and B and nothing else
+    carriers : np.ndarray
+        `[C]` bool: annotated A and B, and perhaps more
+    """
     a: str  # first mechanism
     b: str  # second mechanism
     in_a: np.ndarray  # `[C]` bool: annotated A and nothing else
@@ -33,12 +49,24 @@ class Pair:
 
     @property
     def name(self) -> str:  # both mechanisms in the order given, joined by a pipe
-        "Name of the pair, for display."
+        """Name of the pair, for display.
+
+        Returns
+        -------
+        str
+            both mechanisms in the order given, joined by a pipe
+        """
         return f"{self.a}|{self.b}"
 
     @property
     def moa(self) -> str:  # both mechanisms in sorted order, joined by a pipe
-        "Annotation of the pair, as `obs` has it."
+        """Annotation of the pair, as `obs` has it.
+
+        Returns
+        -------
+        str
+            both mechanisms in sorted order, joined by a pipe
+        """
         return "|".join(sorted((self.a, self.b)))
 
 # %% ../../nbs/06_space.ipynb #391749f4
@@ -47,7 +75,22 @@ def find_pair(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> Pair:  # names as given, and masks; "A|B" and "B|A" are one annotation
-    "The compounds of A, of B and of A|B."
+    """The compounds of A, of B and of A|B.
+
+    Parameters
+    ----------
+    moa : pd.Series
+        `[C]` annotation of each compound
+    a : str
+        first mechanism
+    b : str
+        second mechanism
+
+    Returns
+    -------
+    Pair
+        names as given, and masks; "A|B" and "B|A" are one annotation
+    """
     terms = moa.map(lambda label: frozenset(label.split("|")))
     equal = lambda *want: terms.eq(frozenset(want)).to_numpy(bool)
     return Pair(a, b, equal(a), equal(b), equal(a, b), terms.map(lambda have: {a, b} <= have).to_numpy(bool))
@@ -55,7 +98,24 @@ def find_pair(
 # %% ../../nbs/06_space.ipynb #82e6a9d1
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
-    "Everything the arithmetic needs that no model has touched."
+    """Everything the arithmetic needs that no model has touched.
+
+    Parameters
+    ----------
+    compounds : pd.DataFrame
+        C rows: compound, moa, n_wells, n_conditions, strength (L2 from the control, scaled
+        units), cell_count (NaN where unknown)
+    weights : csr_matrix
+        `[C,N]` wells to compounds
+    control_weights : np.ndarray
+        `[N]` wells to control; all zero without control wells
+    means : np.ndarray
+        `[C,G]` compound means, scaled feature values
+    control : np.ndarray
+        `[G]` control state, scaled feature values
+    pairs : tuple[Pair, ...]
+        the P evaluable pairs, in the order of `evaluable_pairs`
+    """
     compounds: pd.DataFrame  # C rows: compound, moa, n_wells, n_conditions, strength (L2 from the control, scaled units), cell_count (NaN where unknown)
     weights: csr_matrix  # `[C,N]` wells to compounds
     control_weights: np.ndarray  # `[N]` wells to control; all zero without control wells
@@ -67,7 +127,18 @@ class Arithmetic:
         self,
         masks: np.ndarray,  # `[P,C]` bool, one group of compounds a row
     ) -> np.ndarray:  # `[P,G]` mean state of each group, scaled feature values
-        "Plain means over compounds; NaN for an empty group."
+        """Plain means over compounds; NaN for an empty group.
+
+        Parameters
+        ----------
+        masks : np.ndarray
+            `[P,C]` bool, one group of compounds a row
+
+        Returns
+        -------
+        np.ndarray
+            `[P,G]` mean state of each group, scaled feature values
+        """
         return np.stack([self.means[m].mean(0) if m.any() else np.full(self.means.shape[1], np.nan) for m in masks])
 
 # %% ../../nbs/06_space.ipynb #271326ed
@@ -75,7 +146,21 @@ def prepare(
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
 ) -> Arithmetic:  # compounds, averages and pairs; `pairs` may be empty. Without `steps`, each well is a compound
-    "Average wells to compounds and find the evaluable pairs. Raises ProfileError if the profiles were not scaled."
+    """Average wells to compounds and find the evaluable pairs. Raises ProfileError if the profiles were not scaled.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `layers["scaled"]`
+    protocol : Protocol, default PROTOCOLS['recommended']
+        how wells become states
+
+    Returns
+    -------
+    Arithmetic
+        compounds, averages and pairs; `pairs` may be empty. Without `steps`, each well is a
+        compound
+    """
     if "scaled" not in profiles.layers:
         raise ProfileError("The profiles have no layer 'scaled'; scale them before the arithmetic.")
     profiles = annotated(profiles)
@@ -99,13 +184,38 @@ def predict_pair(
     z_d: np.ndarray,  # `[L]` control, latent units
     z_b: np.ndarray,  # `[...,L]` mean of mechanism B, latent units
 ) -> np.ndarray:  # `[...,L]` predicted state of a compound with both, latent units
-    "A - D + B."
+    """A - D + B.
+
+    Parameters
+    ----------
+    z_a : np.ndarray
+        `[...,L]` mean of mechanism A, latent units
+    z_d : np.ndarray
+        `[L]` control, latent units
+    z_b : np.ndarray
+        `[...,L]` mean of mechanism B, latent units
+
+    Returns
+    -------
+    np.ndarray
+        `[...,L]` predicted state of a compound with both, latent units
+    """
     return z_a - z_d + z_b
 
 # %% ../../nbs/06_space.ipynb #df96e6c2
 @dataclass(frozen=True, eq=False)
 class Latents:
-    "Wells, compounds and control in one model's latent space."
+    """Wells, compounds and control in one model's latent space.
+
+    Parameters
+    ----------
+    wells : np.ndarray
+        `[N,L]` latents of the wells, latent units
+    compounds : np.ndarray
+        `[C,L]` averages over the wells of each compound, latent units
+    control : np.ndarray
+        `[L]` control state, latent units
+    """
     wells: np.ndarray  # `[N,L]` latents of the wells, latent units
     compounds: np.ndarray  # `[C,L]` averages over the wells of each compound, latent units
     control: np.ndarray  # `[L]` control state, latent units
@@ -116,7 +226,22 @@ def latent_groups(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> Latents:  # encoded, then averaged
-    "Encode every well, then average. Without control wells the control is the encoded control state. Raises ProfileError for a transformer without an inverse."
+    """Encode every well, then average. Without control wells the control is the encoded control state. Raises ProfileError for a transformer without an inverse.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `transform` and `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+
+    Returns
+    -------
+    Latents
+        encoded, then averaged
+    """
     must_decode(transformer)
     wells = np.asarray(transformer.transform(profiles.layers["scaled"]))
     if arithmetic.control_weights.any():
@@ -131,7 +256,22 @@ def predict_states(
     arithmetic: Arithmetic,  # from `prepare`
     latents: Latents,  # from `latent_groups`, same transformer
 ) -> np.ndarray:  # `[P,G]` predicted state of each pair, scaled feature values
-    "Decoded A - D + B of every pair. Raises ProfileError for a transformer without an inverse."
+    """Decoded A - D + B of every pair. Raises ProfileError for a transformer without an inverse.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`, same transformer
+
+    Returns
+    -------
+    np.ndarray
+        `[P,G]` predicted state of each pair, scaled feature values
+    """
     must_decode(transformer)
     mean = lambda mask: latents.compounds[mask].mean(0)
     z = np.stack([predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs])

@@ -24,7 +24,19 @@ from ..profiles.schema import OBS_BLANKS, annotated, with_blanks
 # %% ../../nbs/06a_states.ipynb #d3298ebe
 @dataclass(frozen=True)
 class Protocol:
-    "How wells become the states that are added and compared."
+    """How wells become the states that are added and compared.
+
+    Parameters
+    ----------
+    steps : bool, default True
+        average in steps, one compound one vote; False: pool all wells of a label
+    time : Literal['main', 'all'], default 'main'
+        "main": the time point that covers most compounds, the earliest of equals; "all":
+        pool them
+    dose : Literal['all', 'strongest'], default 'all'
+        "all": mean over doses; "strongest": of each compound the dose farthest from the
+        control
+    """
     steps: bool = True  # average in steps, one compound one vote; False: pool all wells of a label
     time: Literal["main", "all"] = "main"  # "main": the time point that covers most compounds, the earliest of equals; "all": pool them
     dose: Literal["all", "strongest"] = "all"  # "all": mean over doses; "strongest": of each compound the dose farthest from the control
@@ -43,7 +55,23 @@ def averaging_matrix(
     rows: np.ndarray | None = None,  # `[N]` bool: wells that count; None: all
     steps: bool = True,  # average in steps; False: every well is a compound of its own
 ) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses x times x cell lines)
-    "Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero."
+    """Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with the standard `obs` columns
+    rows : np.ndarray | None, default None
+        `[N]` bool: wells that count; None: all
+    steps : bool, default True
+        average in steps; False: every well is a compound of its own
+
+    Returns
+    -------
+    tuple[csr_matrix, pd.DataFrame]
+        `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells,
+        n_conditions (doses x times x cell lines)
+    """
     obs = with_blanks(profiles.obs, OBS_BLANKS).assign(row=np.arange(profiles.n_obs))
     obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy() & (True if rows is None else rows)]
     obs["dose"] = obs.groupby(text_of(obs["compound"]))["dose"].transform(dose_levels)
@@ -61,7 +89,18 @@ def averaging_matrix(
 def control_profile(
     profiles,  # AnnData with `layers["scaled"]`
 ) -> np.ndarray:  # `[G]` float32, scaled
-    "The state of the control: mean of control wells within plates, then over plates; or the scaled zero vector."
+    """The state of the control: mean of control wells within plates, then over plates; or the scaled zero vector.
+
+    Parameters
+    ----------
+    profiles
+        AnnData with `layers["scaled"]`
+
+    Returns
+    -------
+    np.ndarray
+        `[G]` float32, scaled
+    """
     if profiles.uns["cpvae"]["zero_control"]:
         return scale_values(np.zeros(profiles.n_vars), profiles)
     profiles = annotated(profiles)
@@ -74,7 +113,20 @@ def control_weights(
     profiles: AnnData,  # `[N,G]` profiles with `is_control` and `plate` in `obs`
     steps: bool = True,  # within plates, then over plates; False: pool all control wells
 ) -> np.ndarray:  # `[N]` weights summing to one; all zero where there are no control wells
-    "Weights that turn control wells into the control state."
+    """Weights that turn control wells into the control state.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `is_control` and `plate` in `obs`
+    steps : bool, default True
+        within plates, then over plates; False: pool all control wells
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` weights summing to one; all zero where there are no control wells
+    """
     profiles = annotated(profiles)
     weight, rows = np.zeros(profiles.n_obs), np.flatnonzero(profiles.obs["is_control"].to_numpy(bool))
     if len(rows) and not profiles.uns["cpvae"]["zero_control"]:
@@ -86,7 +138,19 @@ def control_weights(
 def main_time(
     profiles: AnnData,  # `[N,G]` profiles with `time` in `obs`
 ) -> np.ndarray:  # `[N]` bool: wells at the time that covers most compounds, the earliest of equals, and controls without a time; all where no time is known
-    "Wells of the main time point, controls included."
+    """Wells of the main time point, controls included.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `time` in `obs`
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` bool: wells at the time that covers most compounds, the earliest of equals,
+        and controls without a time; all where no time is known
+    """
     obs = with_blanks(profiles.obs, OBS_BLANKS)
     covered = obs[~obs["is_control"].astype(bool)].groupby("time")["compound"].nunique()
     timeless = obs["is_control"].astype(bool) & obs["time"].isna()
@@ -98,7 +162,23 @@ def strongest_doses(
     rows: np.ndarray,  # `[N]` bool: wells to choose from
     control: np.ndarray,  # `[G]` control state
 ) -> np.ndarray:  # `[N]` bool: controls, and of each compound the wells at the dose whose mean is farthest from the control
-    "Wells of each compound's strongest dose. Labels have no part in the choice."
+    """Wells of each compound's strongest dose. Labels have no part in the choice.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `layers["scaled"]`
+    rows : np.ndarray
+        `[N]` bool: wells to choose from
+    control : np.ndarray
+        `[G]` control state
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` bool: controls, and of each compound the wells at the dose whose mean is
+        farthest from the control
+    """
     obs, at = with_blanks(profiles.obs, OBS_BLANKS).reset_index(drop=True), np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
     name = text_of(obs["compound"]).iloc[at]
     condition = pd.DataFrame({"compound": name, "dose": obs["dose"].iloc[at].groupby(name).transform(dose_levels).fillna(-1)})
@@ -114,7 +194,20 @@ def unit(
     x: np.ndarray,  # `[...,G]` vectors
     centre: bool = True,  # subtract each vector's mean over features first
 ) -> np.ndarray:  # `[...,G]` vectors of length one; NaN where nothing is left
-    "Vectors scaled to unit length, so that their products are correlations (centred) or cosines (not centred)."
+    """Vectors scaled to unit length, so that their products are correlations (centred) or cosines (not centred).
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[...,G]` vectors
+    centre : bool, default True
+        subtract each vector's mean over features first
+
+    Returns
+    -------
+    np.ndarray
+        `[...,G]` vectors of length one; NaN where nothing is left
+    """
     x = np.asarray(x, dtype=float)
     x = x - x.mean(-1, keepdims=True) if centre else x
     norm = np.linalg.norm(x, axis=-1, keepdims=True)
@@ -126,5 +219,20 @@ def correlate(
     y: np.ndarray,  # `[...,G]` vectors
     centre: bool = True,  # True: Pearson correlation; False: cosine
 ) -> np.ndarray:  # `[...]` values in -1..1; NaN where either is constant (Pearson) or zero (cosine)
-    "Correlation over features, row by row."
+    """Correlation over features, row by row.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[...,G]` vectors
+    y : np.ndarray
+        `[...,G]` vectors
+    centre : bool, default True
+        True: Pearson correlation; False: cosine
+
+    Returns
+    -------
+    np.ndarray
+        `[...]` values in -1..1; NaN where either is constant (Pearson) or zero (cosine)
+    """
     return (unit(x, centre) * unit(y, centre)).sum(-1)

@@ -31,7 +31,23 @@ def predict_all(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> tuple[np.ndarray, np.ndarray, Latents | tuple[Latents, ...]]:  # `[P,G]` predicted states; the same, or `[P,P,G]`: row i holds all predictions of pair i's model; latents, one or a tuple
-    "A − D + B of every pair, each by its own model."
+    """A − D + B of every pair, each by its own model.
+
+    Parameters
+    ----------
+    model
+        fitted transformer, or a tuple of P, one a pair
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, Latents | tuple[Latents, ...]]
+        `[P,G]` predicted states; the same, or `[P,P,G]`: row i holds all predictions of
+        pair i's model; latents, one or a tuple
+    """
     if not isinstance(model, tuple):
         latents = latent_groups(model, arithmetic, profiles)
         states = predict_states(model, arithmetic, latents)
@@ -46,7 +62,21 @@ def score_table(
     predictions: dict[str, np.ndarray],  # model to `[P,G]` predicted states, or `[P,P,G]` as from `predict_all`
     arithmetic: Arithmetic,  # from `prepare`
 ) -> pd.DataFrame:  # scores of every model, then of every baseline: model, space, pair and the columns of `score_states`
-    "Score all models, the trivial baselines, and each model's mechanism-blind prediction."
+    """Score all models, the trivial baselines, and each model's mechanism-blind prediction.
+
+    Parameters
+    ----------
+    predictions : dict[str, np.ndarray]
+        model to `[P,G]` predicted states, or `[P,P,G]` as from `predict_all`
+    arithmetic : Arithmetic
+        from `prepare`
+
+    Returns
+    -------
+    pd.DataFrame
+        scores of every model, then of every baseline: model, space, pair and the columns of
+        `score_states`
+    """
     own = lambda x: x[np.arange(len(x)), np.arange(len(x))] if x.ndim == 3 else x
     blocks = [(name, name, score_states(own(x), arithmetic)) for name, x in predictions.items()]
     for name, x in trivial_baselines(arithmetic).items():
@@ -92,7 +122,33 @@ def lsa_table(
     jobs: int | None = 1,  # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation, l2, cosine
-    "Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises ProfileError if there is no evaluable pair."
+    """Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises ProfileError if there is no evaluable pair.
+
+    Parameters
+    ----------
+    models : dict
+        name to fitted transformer with `transform` and `inverse_transform`, or to a tuple
+        of P of them, one a pair; in the order wanted
+    profiles : AnnData
+        `[N,G]` profiles with `layers["scaled"]`
+    n_permutations : int, default 10000
+        relabellings of each pair
+    seed : int, default 0
+        of shuffles, relabellings, bootstrap and control draws
+    protocol : Protocol, default PROTOCOLS['recommended']
+        how wells become states
+    jobs : int | None, default 1
+        pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config`
+        says
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        scores and tests, a row for each predictor and pair; and the null: model, pair,
+        permutation, l2, cosine
+    """
     arithmetic, models = prepare(profiles, protocol), {**models, "additive_input": FunctionTransformer()}
     if not arithmetic.pairs:
         rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)

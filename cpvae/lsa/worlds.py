@@ -39,7 +39,26 @@ def silent_world(
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
 ) -> AnnData:  # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they act
-    "Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises ProfileError for an unknown world."
+    """Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises ProfileError for an unknown world.
+
+    Parameters
+    ----------
+    shared : Literal['nothing', 'reference', 'plates', 'torn plates', 'scaffold', 'potency', 'bent potency', 'sizes']
+        one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold",
+        "potency", "bent potency" or "sizes"
+    seed : int, default 0
+        of everything
+    n_pairs : int, default 150
+        pairs of mechanisms
+    n_features : int, default 30
+        G
+
+    Returns
+    -------
+    AnnData
+        `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded
+        where they act
+    """
     choose(shared, WORLDS, "world")
     rng = np.random.default_rng(seed)
     compounds, (ill, bend) = _silent_compounds(shared, n_pairs, rng), rng.normal(size=(2, n_features))

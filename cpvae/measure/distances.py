@@ -36,7 +36,21 @@ def nearest_distances(
     points: np.ndarray,  # `[N,G]` profiles
     others: np.ndarray,  # `[M,G]` profiles of another cloud
 ) -> np.ndarray:  # `[N]` Euclidean distance of each point to the nearest of the others, scaled feature value
-    "Distance of each profile to its nearest neighbour in another cloud. Raises ValueError for clouds that cannot be compared."
+    """Distance of each profile to its nearest neighbour in another cloud. Raises ValueError for clouds that cannot be compared.
+
+    Parameters
+    ----------
+    points : np.ndarray
+        `[N,G]` profiles
+    others : np.ndarray
+        `[M,G]` profiles of another cloud
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` Euclidean distance of each point to the nearest of the others, scaled feature
+        value
+    """
     points, others = _clouds(points, others)
     centre = others.mean(axis=0)
     nearest = pairwise_distances_argmin(points - centre, others - centre)
@@ -47,7 +61,21 @@ def hausdorff(
     a: np.ndarray,  # `[N,G]` profiles
     b: np.ndarray,  # `[M,G]` profiles of another cloud
 ) -> tuple[float, float]:  # largest nearest distance from `a` to `b`, and from `b` to `a`; their maximum is the Hausdorff distance
-    "Directed Hausdorff distances, both ways. Raises ValueError for clouds that cannot be compared."
+    """Directed Hausdorff distances, both ways. Raises ValueError for clouds that cannot be compared.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        `[N,G]` profiles
+    b : np.ndarray
+        `[M,G]` profiles of another cloud
+
+    Returns
+    -------
+    tuple[float, float]
+        largest nearest distance from `a` to `b`, and from `b` to `a`; their maximum is the
+        Hausdorff distance
+    """
     return float(nearest_distances(a, b).max()), float(nearest_distances(b, a).max())
 
 # %% ../../nbs/04a_distances.ipynb #f64030e3
@@ -55,7 +83,20 @@ def average_hausdorff(
     a: np.ndarray,  # `[N,G]` profiles
     b: np.ndarray,  # `[M,G]` profiles of another cloud
 ) -> float:  # mean nearest distance, the larger of both ways, scaled feature value
-    "Modified (average) Hausdorff distance of Dubuisson & Jain. Raises ValueError for clouds that cannot be compared."
+    """Modified (average) Hausdorff distance of Dubuisson & Jain. Raises ValueError for clouds that cannot be compared.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        `[N,G]` profiles
+    b : np.ndarray
+        `[M,G]` profiles of another cloud
+
+    Returns
+    -------
+    float
+        mean nearest distance, the larger of both ways, scaled feature value
+    """
     return float(max(nearest_distances(a, b).mean(), nearest_distances(b, a).mean()))
 
 # %% ../../nbs/04a_distances.ipynb #fbee9266
@@ -74,7 +115,24 @@ def sliced_wasserstein(
     n_projections: int = 500,  # random directions, the same for every pair of clouds with `G` features
     seed: int = 0,  # of the directions
 ) -> float:  # mean Wasserstein-1 distance over directions, scaled feature value
-    "Sliced Wasserstein-1 distance. Raises ValueError for clouds that cannot be compared."
+    """Sliced Wasserstein-1 distance. Raises ValueError for clouds that cannot be compared.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        `[N,G]` profiles
+    b : np.ndarray
+        `[M,G]` profiles of another cloud
+    n_projections : int, default 500
+        random directions, the same for every pair of clouds with `G` features
+    seed : int, default 0
+        of the directions
+
+    Returns
+    -------
+    float
+        mean Wasserstein-1 distance over directions, scaled feature value
+    """
     a, b = _clouds(a, b)
     directions = np.random.default_rng(seed).standard_normal((n_projections, a.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -116,7 +174,22 @@ def profile_mmd(
     b: np.ndarray,  # `[M,G]` profiles of another cloud, M ≥ 2
     seed: int = 0,  # of the profiles that set the bandwidth, where `a` has more than 1,000
 ) -> float:  # squared maximum mean discrepancy, unbiased, and so slightly below zero at times
-    "Squared MMD under a Gaussian kernel. Raises ValueError for clouds that cannot be compared, of one profile, or of copies."
+    """Squared MMD under a Gaussian kernel. Raises ValueError for clouds that cannot be compared, of one profile, or of copies.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        `[N,G]` profiles, N ≥ 2: the real ones, which set the bandwidth
+    b : np.ndarray
+        `[M,G]` profiles of another cloud, M ≥ 2
+    seed : int, default 0
+        of the profiles that set the bandwidth, where `a` has more than 1,000
+
+    Returns
+    -------
+    float
+        squared maximum mean discrepancy, unbiased, and so slightly below zero at times
+    """
     a, b = _clouds(a, b)
     if min(len(a), len(b)) < 2:
         raise ValueError("a discrepancy needs at least two profiles in each cloud")
@@ -137,7 +210,23 @@ def precision_recall(
     simulated: np.ndarray,  # `[M,G]` profiles of another cloud, M > k
     k: int = 5,  # a profile's ball reaches to its k-th nearest other
 ) -> dict[str, float]:  # `precision`, `recall` and `coverage` in 0..1; `density` ≥ 0, 1 expected of one distribution
-    "Precision, recall, density and coverage. Raises ValueError for clouds that cannot be compared, or with k profiles or fewer."
+    """Precision, recall, density and coverage. Raises ValueError for clouds that cannot be compared, or with k profiles or fewer.
+
+    Parameters
+    ----------
+    real : np.ndarray
+        `[N,G]` profiles, N > k
+    simulated : np.ndarray
+        `[M,G]` profiles of another cloud, M > k
+    k : int, default 5
+        a profile's ball reaches to its k-th nearest other
+
+    Returns
+    -------
+    dict[str, float]
+        `precision`, `recall` and `coverage` in 0..1; `density` ≥ 0, 1 expected of one
+        distribution
+    """
     real, simulated = _clouds(real, simulated)
     if min(len(real), len(simulated)) <= k:
         raise ValueError(f"clouds of {len(real)} and {len(simulated)} profiles: a {k}-th nearest other takes more than {k} in each")
@@ -168,7 +257,26 @@ def fidelity(
     seed: int = 0,  # of the rows drawn, the directions and the kernel's bandwidth
     most: int = 5000,  # rows of each cloud to compare; of larger clouds so many are drawn
 ) -> dict[str, float]:  # `hausdorff` (the larger of `hausdorff_to_data` and `hausdorff_to_simulated`), `average_hausdorff`, `sliced_wasserstein`, `mmd`, `precision`, `recall`, `density`, `coverage`
-    "How well simulated profiles resemble real ones, by every measure. Raises ValueError as the measures do."
+    """How well simulated profiles resemble real ones, by every measure. Raises ValueError as the measures do.
+
+    Parameters
+    ----------
+    real : np.ndarray
+        `[N,G]` profiles
+    simulated : np.ndarray
+        `[M,G]` profiles of another cloud
+    seed : int, default 0
+        of the rows drawn, the directions and the kernel's bandwidth
+    most : int, default 5000
+        rows of each cloud to compare; of larger clouds so many are drawn
+
+    Returns
+    -------
+    dict[str, float]
+        `hausdorff` (the larger of `hausdorff_to_data` and `hausdorff_to_simulated`),
+        `average_hausdorff`, `sliced_wasserstein`, `mmd`, `precision`, `recall`, `density`,
+        `coverage`
+    """
     real, simulated = (_thin(cloud, most, seed) for cloud in _clouds(real, simulated))
     to_data, to_simulated = nearest_distances(simulated, real), nearest_distances(real, simulated)
     return {

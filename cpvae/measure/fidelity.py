@@ -40,7 +40,25 @@ def code_density(
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),  # numbers of Gaussians to try; those with fewer than 2 L profiles each are left out, but not the smallest
     seed: int = 0,  # of the fits
 ) -> GaussianMixture:  # the mixture under which validation codes are likeliest
-    "Density of latent codes: a mixture of Gaussians. Raises ProfileError without validation codes."
+    """Density of latent codes: a mixture of Gaussians. Raises ProfileError without validation codes.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        `[N,L]` latent codes of training profiles
+    codes_valid : np.ndarray
+        `[M,L]` of validation profiles, which choose the size
+    sizes : Sequence[int], default (1, 2, 4, 8, 16, 32)
+        numbers of Gaussians to try; those with fewer than 2 L profiles each are left out,
+        but not the smallest
+    seed : int, default 0
+        of the fits
+
+    Returns
+    -------
+    GaussianMixture
+        the mixture under which validation codes are likeliest
+    """
     if not len(codes_valid):
         raise ProfileError("the size of the mixture is chosen on validation profiles, and there is none; split with valid above 0")
     codes, codes_valid = (np.asarray(c, np.float64) for c in (codes, codes_valid))
@@ -56,7 +74,25 @@ def simulate(
     density: GaussianMixture | None = None,  # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with its components' variances
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` simulated scaled profiles
-    "Decode codes drawn from a density or from the prior. Raises ProfileError for a model without an inverse, ValueError for one whose prior is not known."
+    """Decode codes drawn from a density or from the prior. Raises ProfileError for a model without an inverse, ValueError for one whose prior is not known.
+
+    Parameters
+    ----------
+    model : Any
+        fitted: a VAE, or a PCA
+    n : int
+        how many profiles
+    density : GaussianMixture | None, default None
+        of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA
+        normal with its components' variances
+    seed : int, default 0
+        of the draws
+
+    Returns
+    -------
+    np.ndarray
+        `[n,G]` simulated scaled profiles
+    """
     must_decode(model)
     if density is None:
         scale = prior_sd(model)
@@ -77,7 +113,27 @@ def simulations(
     n: int,  # profiles of each kind
     seed: int = 0,  # of fits and draws
 ) -> tuple[dict[str, np.ndarray], int]:  # kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the density
-    "Simulated profiles of each kind. Raises ProfileError without validation profiles."
+    """Simulated profiles of each kind. Raises ProfileError without validation profiles.
+
+    Parameters
+    ----------
+    model : Any
+        fitted: a VAE, or a PCA
+    train : np.ndarray
+        `[N,G]` scaled training profiles, whose codes the density is fitted to
+    valid : np.ndarray
+        `[M,G]` validation profiles: they choose the density's size and give the residuals
+    n : int
+        profiles of each kind
+    seed : int, default 0
+        of fits and draws
+
+    Returns
+    -------
+    tuple[dict[str, np.ndarray], int]
+        kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the
+        density
+    """
     density = code_density(model.transform(train), model.transform(valid) if len(valid) else valid, seed=seed)
     decoded = simulate(model, n, density, seed)
     residual = (valid - reconstruct(model, valid))[np.random.default_rng([seed, 1]).integers(0, len(valid), n)]
@@ -90,7 +146,25 @@ def direction_spread(
     other: np.ndarray,  # `[K,G]` simulated, or other real ones
     n_directions: int = 20,  # principal directions, at most
 ) -> pd.DataFrame:  # direction, from 1; share (of the test profiles' variance), ratio (variance of `other` over that of `real`); direction 0: all features together
-    "Spread of a cloud relative to real profiles, along the directions of most variance."
+    """Spread of a cloud relative to real profiles, along the directions of most variance.
+
+    Parameters
+    ----------
+    train : np.ndarray
+        `[N,G]` scaled training profiles, which give the directions
+    real : np.ndarray
+        `[M,G]` scaled test profiles
+    other : np.ndarray
+        `[K,G]` simulated, or other real ones
+    n_directions : int, default 20
+        principal directions, at most
+
+    Returns
+    -------
+    pd.DataFrame
+        direction, from 1; share (of the test profiles' variance), ratio (variance of
+        `other` over that of `real`); direction 0: all features together
+    """
     with one_thread():
         pca = PCA(min(n_directions, *train.shape), svd_solver="full").fit(train)
         there, here = (pca.transform(x).var(axis=0, dtype=np.float64) for x in (other, real))
@@ -107,7 +181,29 @@ def two_sample_test(
     seed: int = 0,  # of folds, trees and bootstrap
     n_draws: int = 300,  # of groups, for the interval
 ) -> dict[str, float]:  # auc; low and high: 95 %, over groups, with the classifiers as they are; accuracy, balanced. NaN with fewer than five groups
-    "Classifier two-sample test with folds by compound."
+    """Classifier two-sample test with folds by compound.
+
+    Parameters
+    ----------
+    real : np.ndarray
+        `[N,G]` real profiles
+    other : np.ndarray
+        `[M,G]` simulated, or other real ones
+    groups : np.ndarray
+        `[N]` compound of each real profile: it stays in one fold
+    other_groups : np.ndarray | None, default None
+        `[M]` of the others; None: each for itself
+    seed : int, default 0
+        of folds, trees and bootstrap
+    n_draws : int, default 300
+        of groups, for the interval
+
+    Returns
+    -------
+    dict[str, float]
+        auc; low and high: 95 %, over groups, with the classifiers as they are; accuracy,
+        balanced. NaN with fewer than five groups
+    """
     lone = other_groups is None
     names = np.r_[[f"compound {g}" for g in groups], [f"alone {i}" for i in range(len(other))] if lone else [f"compound {g}" for g in other_groups]]
     ids, x, y = pd.factorize(names)[0], np.r_[real, other], np.r_[np.zeros(len(real), int), np.ones(len(other), int)]
@@ -131,7 +227,26 @@ def fidelity_tables(
     seed: int = 0,  # of rows, draws and tests
     most: int = 500,  # test profiles, and simulated ones, at most
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # by model ("real" first) and draws: n, components (of the density), spread (total variance, relative), what `fidelity` and `two_sample_test` give; and `direction_spread`
-    "How real each model's profiles are, beside real ones. Raises ProfileError without validation profiles."
+    """How real each model's profiles are, beside real ones. Raises ProfileError without validation profiles.
+
+    Parameters
+    ----------
+    models : Mapping[str, Any]
+        name -> fitted model
+    profiles : AnnData
+        with `layers["scaled"]` and `obs["split"]`
+    seed : int, default 0
+        of rows, draws and tests
+    most : int, default 500
+        test profiles, and simulated ones, at most
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        by model ("real" first) and draws: n, components (of the density), spread (total
+        variance, relative), what `fidelity` and `two_sample_test` give; and
+        `direction_spread`
+    """
     x, split, rng = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), np.random.default_rng(seed)
     control = profiles.obs["is_control"].to_numpy(bool)
     obs = annotated(profiles).obs
@@ -155,7 +270,19 @@ def fidelity_tables(
 def plot_clouds(
     umap_df: pd.DataFrame,  # from `umap_table`: model ("data": originals), kind (original, reconstructed, simulated), umap1, umap2
 ) -> Figure:  # models across; reconstructed above, simulated below; the originals first
-    "Original, reconstructed and simulated profiles on a map of the originals (figures 2 and S4)."
+    """Original, reconstructed and simulated profiles on a map of the originals (figures 2 and S4).
+
+    Parameters
+    ----------
+    umap_df : pd.DataFrame
+        from `umap_table`: model ("data": originals), kind (original, reconstructed,
+        simulated), umap1, umap2
+
+    Returns
+    -------
+    Figure
+        models across; reconstructed above, simulated below; the originals first
+    """
     models, original = usual_order(m for m in umap_df.model.unique() if m != "data"), umap_df[umap_df.model == "data"]
     fig = Figure(figsize=(1.75 * (len(models) + 1), 3.5), layout="constrained")
     axes = fig.subplots(2, len(models) + 1, sharex=True, sharey=True)
@@ -181,7 +308,21 @@ def plot_fidelity(
     fidelity_df: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset; several seeds below each other
     measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),  # columns, a panel each
 ) -> Figure:  # models down, a mark a kind of draws: mean over seeds, line from least to most; dashed and grey: real training profiles
-    "Measures of fidelity beside their values for real profiles."
+    """Measures of fidelity beside their values for real profiles.
+
+    Parameters
+    ----------
+    fidelity_df : pd.DataFrame
+        from `fidelity_tables`, of one data set and preset; several seeds below each other
+    measures : Sequence[str], default ('precision', 'recall', 'coverage', 'sliced_wasserstein', 'auc')
+        columns, a panel each
+
+    Returns
+    -------
+    Figure
+        models down, a mark a kind of draws: mean over seeds, line from least to most;
+        dashed and grey: real training profiles
+    """
     for measure in measures:
         choose(measure, tuple(fidelity_df), "measure")
     models = [m for m in fidelity_df.model.unique() if m != "real"]
@@ -207,7 +348,21 @@ def plot_spread(
     spread: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset
     draws: Sequence[str] = ("reconstructed", "prior", "density", "density_noise"),  # kinds, a panel each
 ) -> Figure:  # log ratio against direction; left of the axis break all features together; dashed: real training profiles
-    "Variance of simulated profiles relative to real ones, along principal directions."
+    """Variance of simulated profiles relative to real ones, along principal directions.
+
+    Parameters
+    ----------
+    spread : pd.DataFrame
+        from `fidelity_tables`, of one data set and preset
+    draws : Sequence[str], default ('reconstructed', 'prior', 'density', 'density_noise')
+        kinds, a panel each
+
+    Returns
+    -------
+    Figure
+        log ratio against direction; left of the axis break all features together; dashed:
+        real training profiles
+    """
     fig = Figure(figsize=(1.75 * len(draws) + 0.2, 2.6), layout="constrained")
     real, models = spread[spread.model == "real"], [m for m in spread.model.unique() if m != "real"]
     for ax, kind in zip(fig.subplots(1, len(draws), sharey=True), draws):

@@ -32,7 +32,29 @@ def umap_embedding(
     n_neighbors: int = 15,  # size of a neighbourhood; fewer where there are fewer profiles
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # label, umap1, umap2: "original" first, then the others in order
-    "Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises ValueError below four originals."
+    """Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises ValueError below four originals.
+
+    Parameters
+    ----------
+    original : np.ndarray
+        `[N,G]` profiles that define the map
+    others : Mapping[Hashable, np.ndarray]
+        label -> `[*,G]` profiles placed into it, each without regard to the rest
+    seed : int, default 0
+        of the layout and of the choice of rows
+    max_points : int, default 1000
+        of a matrix at most so many rows, chosen at random; the same rows of matrices of one
+        length
+    n_neighbors : int, default 15
+        size of a neighbourhood; fewer where there are fewer profiles
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    pd.DataFrame
+        label, umap1, umap2: "original" first, then the others in order
+    """
     if len(original) < 4:
         raise ValueError(f"a map needs at least 4 profiles, got {len(original)}")
     original = _thin(original, max_points, seed)
@@ -76,7 +98,27 @@ def umap_table(
     max_points: int = 500,  # test profiles shown, at most
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # model ("data" for originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2; no row below four test profiles
-    "Test profiles, what each model makes of them, and as many simulated ones, on one map."
+    """Test profiles, what each model makes of them, and as many simulated ones, on one map.
+
+    Parameters
+    ----------
+    models : Mapping[tuple[str, bool], Any]
+        (name, shuffled) -> fitted model; those with `sample` also simulate
+    profiles : AnnData
+        with `layers["scaled"]` and `obs["split"]`
+    seed : int, default 0
+        of layout, choice of rows and column shuffle
+    max_points : int, default 500
+        test profiles shown, at most
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    pd.DataFrame
+        model ("data" for originals), shuffled, kind (original, reconstructed, simulated),
+        umap1, umap2; no row below four test profiles
+    """
     matrices = _split_matrices(profiles, seed)
     shown = {shuffled: _thin(matrices["test", shuffled], max_points, seed) for shuffled in (False, True)}
     columns = ["model", "shuffled", "kind"]

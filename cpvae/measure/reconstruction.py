@@ -22,7 +22,22 @@ def fvu(
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
     train_mean: np.ndarray,  # `[G]` mean of the training profiles
 ) -> float:  # 0 perfect, 1 as good as the training mean; NaN where every row is the mean
-    "Fraction of variance unexplained. Raises ValueError if shapes differ."
+    """Fraction of variance unexplained. Raises ValueError if shapes differ.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[N,G]` profiles
+    x_hat : np.ndarray
+        `[N,G]` their reconstructions
+    train_mean : np.ndarray
+        `[G]` mean of the training profiles
+
+    Returns
+    -------
+    float
+        0 perfect, 1 as good as the training mean; NaN where every row is the mean
+    """
     if np.shape(x) != np.shape(x_hat):
         raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
     error = np.square(np.subtract(x, x_hat, dtype=np.float64)).sum()
@@ -34,7 +49,20 @@ def emd_per_profile(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
 ) -> np.ndarray:  # `[N]` distance between the two lists of values, scaled feature value
-    "Earth mover's distance between the values of each profile and those of its reconstruction. Raises ValueError if shapes differ."
+    """Earth mover's distance between the values of each profile and those of its reconstruction. Raises ValueError if shapes differ.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[N,G]` profiles
+    x_hat : np.ndarray
+        `[N,G]` their reconstructions
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` distance between the two lists of values, scaled feature value
+    """
     if np.shape(x) != np.shape(x_hat):
         raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
     gaps = np.abs(np.sort(x, axis=1) - np.sort(x_hat, axis=1))
@@ -46,7 +74,23 @@ def reconstruction_scores(
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
     train_mean: np.ndarray,  # `[G]` mean of the training profiles
 ) -> dict[str, float]:  # mse (squared scaled feature value), fvu, emd_mean, emd_p05, emd_p95 (scaled feature value)
-    "Squared error, fraction of variance unexplained and earth mover's distance of a reconstruction. Raises ValueError if shapes differ."
+    """Squared error, fraction of variance unexplained and earth mover's distance of a reconstruction. Raises ValueError if shapes differ.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[N,G]` profiles
+    x_hat : np.ndarray
+        `[N,G]` their reconstructions
+    train_mean : np.ndarray
+        `[G]` mean of the training profiles
+
+    Returns
+    -------
+    dict[str, float]
+        mse (squared scaled feature value), fvu, emd_mean, emd_p05, emd_p95 (scaled feature
+        value)
+    """
     unexplained, emd = fvu(x, x_hat, train_mean), emd_per_profile(x, x_hat)
     low, high = np.quantile(emd, [0.05, 0.95])
     mse = np.square(np.subtract(x, x_hat, dtype=np.float64)).mean()
@@ -58,7 +102,24 @@ def reconstruction_table(
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]` (train, valid, test)
     seed: int = 0,  # of the column shuffle; as in training, so that the shuffled training rows are the same
 ) -> pd.DataFrame:  # model, split, shuffled, n, mse, fvu, emd_mean, emd_p05, emd_p95; the training mean last, as model "mean"
-    "Reconstruction scores of every model on every split. Raises ValueError if profiles are not scaled and split."
+    """Reconstruction scores of every model on every split. Raises ValueError if profiles are not scaled and split.
+
+    Parameters
+    ----------
+    models : Mapping[tuple[str, bool], Any]
+        (name, shuffled) -> fitted model; shuffled: fitted on column-shuffled training rows
+    profiles : AnnData
+        with `layers["scaled"]` and `obs["split"]` (train, valid, test)
+    seed : int, default 0
+        of the column shuffle; as in training, so that the shuffled training rows are the
+        same
+
+    Returns
+    -------
+    pd.DataFrame
+        model, split, shuffled, n, mse, fvu, emd_mean, emd_p05, emd_p95; the training mean
+        last, as model "mean"
+    """
     matrices = _split_matrices(profiles, seed)
     train_mean = matrices["train", False].mean(axis=0, dtype=np.float64)
     rows = []

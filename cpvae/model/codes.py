@@ -35,7 +35,22 @@ def posterior(
     X: np.ndarray,  # `[N,G]` scaled profiles
     block: int = 65_536,  # rows at a time
 ) -> tuple[Tensor, Tensor]:  # mu `[N,L]`, logvar `[N,L]`, on the CPU
-    "Posterior of each profile. Raises NotFittedError before `fit`."
+    """Posterior of each profile. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    X : np.ndarray
+        `[N,G]` scaled profiles
+    block : int, default 65536
+        rows at a time
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        mu `[N,L]`, logvar `[N,L]`, on the CPU
+    """
     check_is_fitted(vae)
     x, device = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae)
     with one_thread():
@@ -51,7 +66,26 @@ def posterior_mode(
     steps: int = 2,  # of Gauss and Newton
     block: int = 128,  # rows at a time
 ) -> Tensor:  # `[N,L]` codes, on the CPU
-    "Codes that explain profiles best, given the decoder: from the guess downhill. Raises NotFittedError before `fit`."
+    """Codes that explain profiles best, given the decoder: from the guess downhill. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    X : np.ndarray
+        `[N,G]` scaled profiles
+    guess : Tensor
+        `[N,L]` codes to begin with: the posterior means
+    steps : int, default 2
+        of Gauss and Newton
+    block : int, default 128
+        rows at a time
+
+    Returns
+    -------
+    Tensor
+        `[N,L]` codes, on the CPU
+    """
     check_is_fitted(vae)
     x, device, found = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae), torch.empty_like(guess)
     certain = (-vae.network_.feature_logvar).exp() if vae.likelihood != "squared_error" else torch.tensor(2.0, device=device)
@@ -83,7 +117,21 @@ def encode(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
 ) -> np.ndarray:  # `[N,L]` posterior modes or means, or draws from the posterior, as `vae.code` says; float32
-    "Latent codes of profiles. Raises NotFittedError before `fit`."
+    """Latent codes of profiles. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    X : np.ndarray
+        `[N,G]` scaled profiles
+
+    Returns
+    -------
+    np.ndarray
+        `[N,L]` posterior modes or means, or draws from the posterior, as `vae.code` says;
+        float32
+    """
     mu, logvar = posterior(vae, X)
     if vae.code == "mode":
         return posterior_mode(vae, X, mu).numpy()
@@ -99,7 +147,22 @@ def decode(
     Z: np.ndarray,  # `[N,L]` latent codes
     block: int = 65_536,  # rows at a time
 ) -> np.ndarray:  # `[N,G]` scaled profiles, float32
-    "Profiles of latent codes. Raises NotFittedError before `fit`, ValueError for codes of another size."
+    """Profiles of latent codes. Raises NotFittedError before `fit`, ValueError for codes of another size.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    Z : np.ndarray
+        `[N,L]` latent codes
+    block : int, default 65536
+        rows at a time
+
+    Returns
+    -------
+    np.ndarray
+        `[N,G]` scaled profiles, float32
+    """
     check_is_fitted(vae)
     Z = check_array(Z, dtype=np.float32)
     if Z.shape[1] != vae.n_latent:
@@ -114,7 +177,21 @@ def latent_units(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
 ) -> pd.DataFrame:  # one row a unit: `unit`, from 0; `kl`, mean divergence, nats; `variance`, of the posterior means over profiles; `active`, whether that is above .01
-    "How much each latent unit says about profiles. Raises NotFittedError before `fit`."
+    """How much each latent unit says about profiles. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    X : np.ndarray
+        `[N,G]` scaled profiles
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a unit: `unit`, from 0; `kl`, mean divergence, nats; `variance`, of the
+        posterior means over profiles; `active`, whether that is above .01
+    """
     mu, logvar = posterior(vae, X)
     kl = kl_unit_normal(mu[..., None], logvar[..., None]).mean(0) if vae.encoder == "gaussian" else torch.zeros(mu.shape[1], device="cpu")
     variance = mu.var(0, correction=0).double().numpy()
@@ -128,7 +205,18 @@ class CollapseWarning(UserWarning):
 def collapse_note(
     vae: VAESettings,  # fitted
 ) -> str:  # what is wrong and what may help; "" if at least half of the units are active
-    "Say so if a model has collapsed. Raises NotFittedError before `fit`."
+    """Say so if a model has collapsed. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+
+    Returns
+    -------
+    str
+        what is wrong and what may help; "" if at least half of the units are active
+    """
     check_is_fitted(vae)
     active, n = int(vae.latent_units_.active.sum()), vae.n_latent
     remedy = "a smaller beta" if vae.beta > 0 else "a smaller mmd_weight"

@@ -40,7 +40,18 @@ _LIBRARIES = ("torch", "numpy", "scikit-learn")
 def fitting_code(
     folder: Path | None = None,  # of the modules; None: this package's
 ) -> str:  # 16 hexadecimal digits
-    "The start of a SHA-256 of all that decides what a fit computes, beside settings and profiles: code, versions, and what the processor can do."
+    """The start of a SHA-256 of all that decides what a fit computes, beside settings and profiles: code, versions, and what the processor can do.
+
+    Parameters
+    ----------
+    folder : Path | None, default None
+        of the modules; None: this package's
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits
+    """
     folder = folder or Path(inspect.getfile(fit_together)).parent
     found = hashlib.sha256(get_cpu_capability().encode())
     for name in _MODULES:
@@ -54,7 +65,21 @@ def fit_key(
     models: list[VAE],  # trained together, or one
     tables: list[tuple[np.ndarray, np.ndarray | None]],  # profiles to train on and to validate with, of each
 ) -> str:  # 64 hexadecimal digits; "" for what cannot be kept: another class, or a fit without a seed
-    "What a fit is known by."
+    """What a fit is known by.
+
+    Parameters
+    ----------
+    models : list[VAE]
+        trained together, or one
+    tables : list[tuple[np.ndarray, np.ndarray | None]]
+        profiles to train on and to validate with, of each
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; "" for what cannot be kept: another class, or a fit without a
+        seed
+    """
     if not all(type(model) is VAE and isinstance(model.random_state, Integral) for model in models):
         return ""
     found = hashlib.sha256(fitting_code().encode())
@@ -74,7 +99,22 @@ def kept(
     tables: list[tuple[np.ndarray, np.ndarray | None]],  # see `fit_key`
     fit: Callable[[], list[Any]],  # makes the fits
 ) -> list[Any]:  # fitted models
-    "Fits as they were kept, or made now and kept, if the environment names a folder and they have a key."
+    """Fits as they were kept, or made now and kept, if the environment names a folder and they have a key.
+
+    Parameters
+    ----------
+    models : list[Any]
+        unfitted
+    tables : list[tuple[np.ndarray, np.ndarray | None]]
+        see `fit_key`
+    fit : Callable[[], list[Any]]
+        makes the fits
+
+    Returns
+    -------
+    list[Any]
+        fitted models
+    """
     folder = os.environ.get(STORE)
     if not folder or not (key := fit_key(models, tables)):
         return fit()
@@ -98,7 +138,28 @@ def fit_one(
     checkpoint: Path | None = None,  # file for a VAE to go on from, if it exists, and to write; None: neither
     after_epoch: Callable[[VAE], None] | None = None,  # called with a VAE after each epoch; what it raises ends the fit
 ) -> Any:  # a fitted copy
-    "Fit a copy of a model on one thread. Raises ProfileError for what is no transformer, DivergedError if the loss is not finite."
+    """Fit a copy of a model on one thread. Raises ProfileError for what is no transformer, DivergedError if the loss is not finite.
+
+    Parameters
+    ----------
+    model : Any
+        a VAE, or any other transformer; not fitted, and stays so
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray | None, default None
+        `[M,G]` validation profiles, perhaps none; only a VAE has use for them
+    shuffle : int | None, default None
+        seed that shuffles each feature over profiles first; None: real profiles
+    checkpoint : Path | None, default None
+        file for a VAE to go on from, if it exists, and to write; None: neither
+    after_epoch : Callable[[VAE], None] | None, default None
+        called with a VAE after each epoch; what it raises ends the fit
+
+    Returns
+    -------
+    Any
+        a fitted copy
+    """
     if missing := [verb for verb in ("fit", "transform") if not hasattr(model, verb)]:
         raise ProfileError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
     X, X_valid = _aligned(X), None if X_valid is None or not len(X_valid) else _aligned(X_valid)
@@ -122,7 +183,20 @@ def stacks_of(
     models: Mapping[Hashable, Any],  # name to unfitted transformer
     n_features: int,  # G
 ) -> list[tuple[Hashable, ...]]:  # names that are trained together; each name once
-    "Divide models into those that are trained together: VAEs on a processor, alike but for `APART`, as many as `TOGETHER` says."
+    """Divide models into those that are trained together: VAEs on a processor, alike but for `APART`, as many as `TOGETHER` says.
+
+    Parameters
+    ----------
+    models : Mapping[Hashable, Any]
+        name to unfitted transformer
+    n_features : int
+        G
+
+    Returns
+    -------
+    list[tuple[Hashable, ...]]
+        names that are trained together; each name once
+    """
     alike = {}
     for key, model in models.items():
         alike.setdefault(_shape(model, n_features) or (1, len(alike)), []).append(key)
@@ -157,7 +231,33 @@ def fit_many(
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
     progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
 ) -> dict[Hashable, Any]:  # name to fitted model, in the order given
-    "Fit many models. The result does not depend on `jobs`. Raises ProfileError or DivergedError, naming the model; warns of collapsed ones."
+    """Fit many models. The result does not depend on `jobs`. Raises ProfileError or DivergedError, naming the model; warns of collapsed ones.
+
+    Parameters
+    ----------
+    models : Mapping[Hashable, Any]
+        name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray | None, default None
+        `[M,G]` validation profiles
+    shuffled : Collection[Hashable], default ()
+        names whose models are fitted on column-shuffled profiles
+    seed : int, default 0
+        of the shuffling
+    checkpoints : Path | None, default None
+        folder of checkpoints to go on from and to write, one a VAE or a stack; None: none
+    jobs : int | None, default None
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else
+        one
+    progress : bool, default False
+        tell how far it is, see `Stage`; with one fit at a time, epochs too
+
+    Returns
+    -------
+    dict[Hashable, Any]
+        name to fitted model, in the order given
+    """
     epochs = progress and on_terminal() and effective_n_jobs(jobs) == 1
     stacks, fitted = stacks_of(models, X.shape[1]), {}
     shuffles = {key: seed if key in shuffled else None for key in models}

@@ -19,7 +19,20 @@ def sse(
     x: Tensor,  # `[B,G]` profiles
     x_hat: Tensor,  # `[B,G]` their reconstructions
 ) -> Tensor:  # `[B]` squared error summed over features
-    "Sum of squared errors of each profile."
+    """Sum of squared errors of each profile.
+
+    Parameters
+    ----------
+    x : Tensor
+        `[B,G]` profiles
+    x_hat : Tensor
+        `[B,G]` their reconstructions
+
+    Returns
+    -------
+    Tensor
+        `[B]` squared error summed over features
+    """
     return (x - x_hat).square().sum(-1)
 
 # %% ../../nbs/02_losses.ipynb #e5750197
@@ -28,7 +41,22 @@ def gaussian_nll(
     x_hat: Tensor,  # `[B,G]` the decoder's means
     logvar: Tensor,  # `[G]` log variances of the decoder's noise (natural log)
 ) -> Tensor:  # `[B]` negative log density summed over features, nats
-    "Negative log density of each profile under a Gaussian decoder."
+    """Negative log density of each profile under a Gaussian decoder.
+
+    Parameters
+    ----------
+    x : Tensor
+        `[B,G]` profiles
+    x_hat : Tensor
+        `[B,G]` the decoder's means
+    logvar : Tensor
+        `[G]` log variances of the decoder's noise (natural log)
+
+    Returns
+    -------
+    Tensor
+        `[B]` negative log density summed over features, nats
+    """
     return 0.5 * ((x - x_hat).square() * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum(-1)
 
 # %% ../../nbs/02_losses.ipynb #28d1ab21
@@ -36,7 +64,20 @@ def mean_gaussian_nll(
     error: Tensor,  # `[G]` mean squared error of each feature over a batch; or `[K,G]`, of K models
     logvar: Tensor,  # log variances of the decoder's noise (natural log), in the same shape
 ) -> Tensor:  # scalar: mean negative log density a profile, nats; or `[K]`
-    "Mean of `gaussian_nll` over a batch, from the features' errors."
+    """Mean of `gaussian_nll` over a batch, from the features' errors.
+
+    Parameters
+    ----------
+    error : Tensor
+        `[G]` mean squared error of each feature over a batch; or `[K,G]`, of K models
+    logvar : Tensor
+        log variances of the decoder's noise (natural log), in the same shape
+
+    Returns
+    -------
+    Tensor
+        scalar: mean negative log density a profile, nats; or `[K]`
+    """
     return 0.5 * (error * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum(-1)
 
 # %% ../../nbs/02_losses.ipynb #26e59be7
@@ -44,7 +85,20 @@ def kl_unit_normal(
     mu: Tensor,  # `[B,L]` posterior means
     logvar: Tensor,  # `[B,L]` log posterior variances (natural log; not standard deviations)
 ) -> Tensor:  # `[B]` divergence summed over latent units, nats
-    "Kullback–Leibler divergence of each posterior from the unit normal."
+    """Kullback–Leibler divergence of each posterior from the unit normal.
+
+    Parameters
+    ----------
+    mu : Tensor
+        `[B,L]` posterior means
+    logvar : Tensor
+        `[B,L]` log posterior variances (natural log; not standard deviations)
+
+    Returns
+    -------
+    Tensor
+        `[B]` divergence summed over latent units, nats
+    """
     return 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(-1)
 
 # %% ../../nbs/02_losses.ipynb #0a7068b0
@@ -53,7 +107,22 @@ def gaussian_kernel(
     v: Tensor,  # `[M,L]` points
     bandwidth: float,  # h, the kernel's standard deviation, latent units
 ) -> Tensor:  # `[N,M]` kernel of each pair of points, in (0, 1]
-    "Gaussian kernel between all points of two sets."
+    """Gaussian kernel between all points of two sets.
+
+    Parameters
+    ----------
+    u : Tensor
+        `[N,L]` points
+    v : Tensor
+        `[M,L]` points
+    bandwidth : float
+        h, the kernel's standard deviation, latent units
+
+    Returns
+    -------
+    Tensor
+        `[N,M]` kernel of each pair of points, in (0, 1]
+    """
     squared = u.square().sum(1)[:, None] + v.square().sum(1)[None] - 2 * u @ v.T
     return torch.exp(-squared.clamp_min(0) / (2 * bandwidth**2))
 
@@ -64,7 +133,24 @@ def mmd(
     bandwidth: float,  # h of the Gaussian kernel, latent units
     unbiased: bool = True,  # leave out each point's kernel with itself
 ) -> Tensor:  # scalar: squared maximum mean discrepancy
-    "Squared maximum mean discrepancy between two samples."
+    """Squared maximum mean discrepancy between two samples.
+
+    Parameters
+    ----------
+    z : Tensor
+        `[N,L]` latent codes, N ≥ 2
+    prior : Tensor
+        `[M,L]` draws from the prior, M ≥ 2
+    bandwidth : float
+        h of the Gaussian kernel, latent units
+    unbiased : bool, default True
+        leave out each point's kernel with itself
+
+    Returns
+    -------
+    Tensor
+        scalar: squared maximum mean discrepancy
+    """
     n, m = len(z), len(prior)
     zz, pp = gaussian_kernel(z, z, bandwidth), gaussian_kernel(prior, prior, bandwidth)
     between = 2 * gaussian_kernel(z, prior, bandwidth).mean()
@@ -77,7 +163,20 @@ def bandwidth(
     n_latent: int,  # L, the number of latent units
     kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
 ) -> float:  # h, latent units
-    "Bandwidth of the MMD's kernel for a latent space of a given size. Raises ProfileError for an unknown kernel."
+    """Bandwidth of the MMD's kernel for a latent space of a given size. Raises ProfileError for an unknown kernel.
+
+    Parameters
+    ----------
+    n_latent : int
+        L, the number of latent units
+    kernel : Literal['gaussian', 'chow2022'], default 'gaussian'
+        "gaussian": √L; "chow2022": L/√2, the authors' kernel
+
+    Returns
+    -------
+    float
+        h, latent units
+    """
     return choose(kernel, {"gaussian": math.sqrt, "chow2022": lambda n: n / math.sqrt(2)}, "kernel")(n_latent)
 
 # %% ../../nbs/02_losses.ipynb #d460d4a4
@@ -88,5 +187,25 @@ def total_loss(
     beta: float,  # weight of the KL divergence; 1 is the evidence lower bound when the reconstruction is a `gaussian_nll`
     mmd_weight: float,  # λ, weight of the MMD
 ) -> Tensor:  # mean loss a profile, in the same shape
-    "Weighted sum of the parts, each a mean over profiles."
+    """Weighted sum of the parts, each a mean over profiles.
+
+    Parameters
+    ----------
+    reconstruction : Tensor
+        scalar: mean of `sse` or of `gaussian_nll` over profiles; or `[K]`, of K models
+    kl : Tensor
+        the mean divergence, nats, in the same shape
+    discrepancy : Tensor
+        `mmd` of the batch's codes, in the same shape
+    beta : float
+        weight of the KL divergence; 1 is the evidence lower bound when the reconstruction
+        is a `gaussian_nll`
+    mmd_weight : float
+        λ, weight of the MMD
+
+    Returns
+    -------
+    Tensor
+        mean loss a profile, in the same shape
+    """
     return reconstruction + beta * kl + mmd_weight * discrepancy

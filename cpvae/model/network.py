@@ -105,7 +105,13 @@ class Network(Layers):
 
     @property
     def feature_logvar(self) -> Tensor:  # `[G]` log variance of each feature's noise, or `[1]`, of all
-        "Log variances of the decoder's noise: ten times the parameter, because Adam moves all at one pace and these have far to go."
+        """Log variances of the decoder's noise: ten times the parameter, because Adam moves all at one pace and these have far to go.
+
+        Returns
+        -------
+        Tensor
+            `[G]` log variance of each feature's noise, or `[1]`, of all
+        """
         return 10 * self.tenth_logvar
 
     def forward(
@@ -113,7 +119,20 @@ class Network(Layers):
         x: Tensor,  # `[B,G]` profiles
         generator: torch.Generator | Generators,  # source of the posterior's noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
-        "Encode, draw once from each posterior, decode."
+        """Encode, draw once from each posterior, decode.
+
+        Parameters
+        ----------
+        x : Tensor
+            `[B,G]` profiles
+        generator : torch.Generator | Generators
+            source of the posterior's noise
+
+        Returns
+        -------
+        tuple[Tensor, Tensor, Tensor, Tensor]
+            mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
+        """
         mu, logvar = self.encode(x)
         z = mu
         if self.codes == "gaussian":
@@ -125,7 +144,18 @@ class Network(Layers):
         self,
         x: Tensor,  # `[B,G]` profiles
     ) -> tuple[Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`
-        "Posterior of each profile. A linear log variance is bent to stay between -8 and 8, so that no profile's noise can explode; a point has none, so that its log is -inf."
+        """Posterior of each profile. A linear log variance is bent to stay between -8 and 8, so that no profile's noise can explode; a point has none, so that its log is -inf.
+
+        Parameters
+        ----------
+        x : Tensor
+            `[B,G]` profiles
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            mu `[B,L]`, logvar `[B,L]`
+        """
         if self.codes != "gaussian":
             mu = self.heads(self.encoder(x))
             return mu, torch.full_like(mu, -torch.inf)
@@ -147,7 +177,21 @@ def _rebuilding(likelihood: str, x: Tensor, x_hat: Tensor, logvar: Tensor) -> tu
 # %% ../../nbs/02a_network.ipynb #d92e0d45
 @dataclass(frozen=True)
 class Objective:
-    "What a network pays, with weights: called on a network and profiles, gives the parts of the loss."
+    """What a network pays, with weights: called on a network and profiles, gives the parts of the loss.
+
+    Parameters
+    ----------
+    beta : float | Tensor
+        weight of the KL divergence; `[K]`, of K models
+    mmd_weight : float | Tensor
+        λ, weight of the MMD; `[K]`, of K models
+    likelihood : Literal['shared', 'gaussian', 'squared_error']
+        "shared": one learned variance; "gaussian": one for each feature; "squared_error"
+    kernel : Literal['gaussian', 'chow2022']
+        of the MMD: "gaussian", unbiased; "chow2022", biased
+    kl_warmup : float, default 0.0
+        part of the training over which beta rises from 0 to its value, 0 to 1
+    """
 
     beta: float | Tensor  # weight of the KL divergence; `[K]`, of K models
     mmd_weight: float | Tensor  # λ, weight of the MMD; `[K]`, of K models
@@ -188,7 +232,20 @@ class Objective:
         z: Tensor,  # `[B,L]` draws from the posteriors
         generator: torch.Generator,  # source of the prior's draws
     ) -> Tensor:  # scalar: squared MMD
-        "Squared MMD between the batch's codes and as many draws from the prior."
+        """Squared MMD between the batch's codes and as many draws from the prior.
+
+        Parameters
+        ----------
+        z : Tensor
+            `[B,L]` draws from the posteriors
+        generator : torch.Generator
+            source of the prior's draws
+
+        Returns
+        -------
+        Tensor
+            scalar: squared MMD
+        """
         prior = torch.randn(z.shape, generator=generator, device=z.device)
         return mmd(z, prior, bandwidth(z.shape[1], self.kernel), unbiased=self.kernel == "gaussian")
 

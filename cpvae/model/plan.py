@@ -31,14 +31,26 @@ class Generators:
         self.device, self.each = device, [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def get_state(self) -> Tensor:  # `[K,...]` bytes, one row a generator
-        "Where every generator stands."
+        """Where every generator stands.
+
+        Returns
+        -------
+        Tensor
+            `[K,...]` bytes, one row a generator
+        """
         return torch.stack([generator.get_state() for generator in self.each])
 
     def set_state(
         self,
         state: Tensor,  # from `get_state`
     ) -> None:
-        "Go back to where every generator stood."
+        """Go back to where every generator stood.
+
+        Parameters
+        ----------
+        state : Tensor
+            from `get_state`
+        """
         for generator, own in zip(self.each, state, strict=True):
             generator.set_state(own.clone())
 
@@ -47,7 +59,20 @@ def generator_of(
     seed: int | tuple[int, ...],  # of one model, or of each of several
     device: torch.device,  # where it draws
 ) -> torch.Generator | Generators:  # newly seeded
-    "The source of randomness of one model, or of several that are trained together."
+    """The source of randomness of one model, or of several that are trained together.
+
+    Parameters
+    ----------
+    seed : int | tuple[int, ...]
+        of one model, or of each of several
+    device : torch.device
+        where it draws
+
+    Returns
+    -------
+    torch.Generator | Generators
+        newly seeded
+    """
     return Generators(seed, device) if isinstance(seed, tuple) else torch.Generator(device).manual_seed(seed)
 
 
@@ -55,7 +80,20 @@ def each_draws(
     generator: torch.Generator | Generators,  # of one model, or of K
     draw: Callable[[torch.Generator], Tensor],  # what is drawn for one
 ) -> Tensor:  # as drawn; of several, stacked: `[K,...]`
-    "Draw once, or once for each of several models."
+    """Draw once, or once for each of several models.
+
+    Parameters
+    ----------
+    generator : torch.Generator | Generators
+        of one model, or of K
+    draw : Callable[[torch.Generator], Tensor]
+        what is drawn for one
+
+    Returns
+    -------
+    Tensor
+        as drawn; of several, stacked: `[K,...]`
+    """
     return torch.stack([draw(one) for one in generator.each]) if isinstance(generator, Generators) else draw(generator)
 
 # %% ../../nbs/03a_plan.ipynb #stk00003
@@ -75,7 +113,18 @@ class Tables:
         self,
         device: torch.device,  # where to
     ) -> "Tables":  # the same on the device; a tensor that stands for several models is moved once
-        "Move the tables."
+        """Move the tables.
+
+        Parameters
+        ----------
+        device : torch.device
+            where to
+
+        Returns
+        -------
+        'Tables'
+            the same on the device; a tensor that stands for several models is moved once
+        """
         moved = {id(table): table.to(device) for table in self.each}
         return Tables([moved[id(table)] for table in self.each])
 
@@ -83,7 +132,18 @@ class Tables:
         self,
         block: int,  # rows at a time
     ) -> Iterator[Tensor]:  # `[K,B,G]`
-        "Blocks of rows, in order."
+        """Blocks of rows, in order.
+
+        Parameters
+        ----------
+        block : int
+            rows at a time
+
+        Returns
+        -------
+        Iterator[Tensor]
+            `[K,B,G]`
+        """
         return (torch.stack(rows) for rows in zip(*(table.split(block) for table in self.each), strict=True))
 
     def index_select(
@@ -91,7 +151,20 @@ class Tables:
         dim: int,  # 0: rows
         chosen: Tensor,  # `[K,B]` row numbers, each model's own
     ) -> Tensor:  # `[K,B,G]`
-        "Rows of each table."
+        """Rows of each table.
+
+        Parameters
+        ----------
+        dim : int
+            0: rows
+        chosen : Tensor
+            `[K,B]` row numbers, each model's own
+
+        Returns
+        -------
+        Tensor
+            `[K,B,G]`
+        """
         return torch.stack([table.index_select(dim, own) for table, own in zip(self.each, chosen, strict=True)])
 
 # %% ../../nbs/03a_plan.ipynb #1f035c2b
@@ -100,7 +173,22 @@ def batches(
     batch_size: int,  # most profiles in a batch
     generator: torch.Generator,  # source of the order, on the device of the profiles; or `Generators`
 ) -> tuple[Tensor, ...]:  # row numbers of each batch, `[B]`, or `[K,B]` of K models; sizes equal to within one
-    "Cut a random order of all rows into batches of nearly equal size."
+    """Cut a random order of all rows into batches of nearly equal size.
+
+    Parameters
+    ----------
+    n : int
+        profiles
+    batch_size : int
+        most profiles in a batch
+    generator : torch.Generator
+        source of the order, on the device of the profiles; or `Generators`
+
+    Returns
+    -------
+    tuple[Tensor, ...]
+        row numbers of each batch, `[B]`, or `[K,B]` of K models; sizes equal to within one
+    """
     order = each_draws(generator, lambda g: torch.randperm(n, generator=g, device=g.device))
     return order.tensor_split(math.ceil(n / batch_size), dim=-1)
 
@@ -110,14 +198,54 @@ def epochs_for(
     n: int,  # training profiles
     batch_size: int,  # most profiles in a batch
 ) -> tuple[int, int]:  # epochs, at least one; batches in each
-    "Epochs that amount to a number of optimiser steps."
+    """Epochs that amount to a number of optimiser steps.
+
+    Parameters
+    ----------
+    steps : int
+        optimiser steps to take, about
+    n : int
+        training profiles
+    batch_size : int
+        most profiles in a batch
+
+    Returns
+    -------
+    tuple[int, int]
+        epochs, at least one; batches in each
+    """
     per_epoch = min(steps, math.ceil(n / batch_size))
     return round(steps / per_epoch), per_epoch
 
 # %% ../../nbs/03a_plan.ipynb #6542c233
 @dataclass(frozen=True)
 class Plan:
-    "How a module is trained."
+    """How a module is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        passes over the training profiles, or over as many batches as `most` allows
+    most : int | None, default None
+        most batches in an epoch; None: all
+    batch_size : int, default 128
+        most profiles in a batch
+    learning_rate : float, default 0.001
+        largest step size of Adam
+    schedule : Literal['onecycle', 'constant'], default 'onecycle'
+        of the learning rate: "onecycle" or "constant"
+    clip : float | None, default None
+        longest gradient allowed, per feature (the loss is a sum over features); None: any
+    monitor : str, default 'loss'
+        the part whose validation value picks the epoch that is kept; "none": the last epoch
+    patience : int | None, default None
+        stop after so many epochs without improvement; None: never
+    seed : int | tuple[int, ...], default 0
+        of order, noise and validation noise; one a model, where several are trained
+        together
+    device : Literal['auto', 'cpu', 'cuda', 'mps'], default 'cpu'
+        "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+    """
 
     epochs: int  # passes over the training profiles, or over as many batches as `most` allows
     most: int | None = None  # most batches in an epoch; None: all
@@ -138,14 +266,36 @@ class Plan:
         self,
         n: int,  # training profiles
     ) -> int:  # optimiser steps in an epoch
-        "Batches in an epoch."
+        """Batches in an epoch.
+
+        Parameters
+        ----------
+        n : int
+            training profiles
+
+        Returns
+        -------
+        int
+            optimiser steps in an epoch
+        """
         return min(self.most or n, math.ceil(n / self.batch_size))
 
 # %% ../../nbs/03a_plan.ipynb #41b317fc
 def torch_device(
     name: Literal["auto", "cpu", "cuda", "mps"],  # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
 ) -> torch.device:  # where to train
-    "The device of a name. Raises ProfileError for an unknown one, and for one that is not here or does not work."
+    """The device of a name. Raises ProfileError for an unknown one, and for one that is not here or does not work.
+
+    Parameters
+    ----------
+    name : Literal['auto', 'cpu', 'cuda', 'mps']
+        "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+
+    Returns
+    -------
+    torch.device
+        where to train
+    """
     choose(name, ("auto", "cpu", "cuda", "mps"), "device")
     if name != "auto":
         if reason := _unusable(name):
@@ -169,7 +319,18 @@ def _unusable(kind: str) -> str:  # why PyTorch cannot compute there; "" if it c
 def device_name(
     name: Literal["auto", "cpu", "cuda", "mps"],  # as for `torch_device`
 ) -> str:  # e.g. "cpu", "cuda (NVIDIA H100 80GB HBM3)"
-    "The device of a name, in words. Raises ProfileError as `torch_device` does."
+    """The device of a name, in words. Raises ProfileError as `torch_device` does.
+
+    Parameters
+    ----------
+    name : Literal['auto', 'cpu', 'cuda', 'mps']
+        as for `torch_device`
+
+    Returns
+    -------
+    str
+        e.g. "cpu", "cuda (NVIDIA H100 80GB HBM3)"
+    """
     device = torch_device(name)
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
@@ -180,7 +341,24 @@ def optimizer_for(
     schedule: Literal["onecycle", "constant"],  # "onecycle": rise, then fall to nearly zero; "constant"
     steps: int,  # optimiser steps in all
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:  # Adam and its schedule
-    "Adam and its learning-rate schedule. Raises ProfileError for an unknown one."
+    """Adam and its learning-rate schedule. Raises ProfileError for an unknown one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        the module to train
+    learning_rate : float
+        largest step size of Adam
+    schedule : Literal['onecycle', 'constant']
+        "onecycle": rise, then fall to nearly zero; "constant"
+    steps : int
+        optimiser steps in all
+
+    Returns
+    -------
+    tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+        Adam and its schedule
+    """
     choose(schedule, ("onecycle", "constant"), "schedule")
     fused = next(module.parameters()).device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, eps=1e-7, fused=fused)
@@ -193,5 +371,18 @@ def shuffle_columns(
     x: np.ndarray,  # `[N,G]` profiles
     seed: int,  # of the permutations
 ) -> np.ndarray:  # `[N,G]` the same values, each column in an order of its own
-    "Shuffle each feature over profiles, independently of the others."
+    """Shuffle each feature over profiles, independently of the others.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[N,G]` profiles
+    seed : int
+        of the permutations
+
+    Returns
+    -------
+    np.ndarray
+        `[N,G]` the same values, each column in an order of its own
+    """
     return np.random.default_rng(seed).permuted(x, axis=0)

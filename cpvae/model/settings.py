@@ -28,7 +28,17 @@ def check_settings(
     constraints: Mapping[str, list],  # name to what its value may be, as scikit-learn writes it
     of: str,  # whose settings they are: "VAE"
 ) -> None:
-    "Refuse a setting of another name, type or range. Raises SettingError, with the nearest spelling of a name or a word."
+    """Refuse a setting of another name, type or range. Raises SettingError, with the nearest spelling of a name or a word.
+
+    Parameters
+    ----------
+    values : Mapping[str, Any]
+        name to value
+    constraints : Mapping[str, list]
+        name to what its value may be, as scikit-learn writes it
+    of : str
+        whose settings they are: "VAE"
+    """
     try:
         for name, value in values.items():
             kinds = choose(name, constraints, f"parameter of {of}")
@@ -83,7 +93,58 @@ def _agree(vae, validated: bool = True) -> None:  # what one parameter alone can
 # %% ../../nbs/03c_settings.ipynb #b4571ae4
 @dataclass(eq=False, repr=False)
 class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    "The choices that make a VAE: a record that scikit-learn can read, clone and search over."
+    """The choices that make a VAE: a record that scikit-learn can read, clone and search over.
+
+    Parameters
+    ----------
+    n_latent : int, default 10
+        L, latent units
+    hidden_layer_sizes : tuple[int, ...], default (500, 250)
+        units of the encoder's hidden layers; the decoder has the same in reverse
+    beta : float, default 1.0
+        weight of the KL divergence
+    mmd_weight : float, default 0.0
+        λ, weight of the MMD
+    likelihood : Literal['shared', 'gaussian', 'squared_error'], default 'shared'
+        of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for
+        each feature; "squared_error"
+    heads : Literal['linear', 'leaky', 'chow2022'], default 'linear'
+        "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky
+        rectifier
+    kernel : Literal['gaussian', 'chow2022'], default 'gaussian'
+        of the MMD: "gaussian" or "chow2022"
+    kl_warmup : float, default 0.0
+        part of the training over which beta rises from 0 to its value, 0 to 1
+    encoder : Literal['gaussian', 'point', 'pca'], default 'gaussian'
+        "gaussian": a posterior of each profile; "point": a code without noise or KL, a
+        plain autoencoder; "pca": principal components, and only the decoder learns
+    code : Literal['mode', 'mean', 'sample'], default 'mode'
+        what `transform` gives: the code that explains the profile best, the posterior's
+        "mode"; the encoder's guess of it, the "mean"; or one "sample" from that
+    steps : int, default 2000
+        optimiser steps, about, when `epochs` is None
+    epochs : int | None, default None
+        passes over the training profiles; None: from `steps`
+    batch_size : int, default 128
+        most profiles in a batch
+    learning_rate : float, default 0.003
+        largest step size of Adam
+    schedule : Literal['onecycle', 'constant'], default 'onecycle'
+        of the learning rate: "onecycle" or "constant"
+    clip : float | None, default 0.3
+        longest gradient allowed, per feature; None: any
+    monitor : Literal['sse', 'loss', 'none'], default 'sse'
+        validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
+    patience : int | None, default None
+        stop after so many epochs without a better validation value, which takes `X_valid`;
+        None: never
+    random_state : Any, default None
+        seed, `RandomState` or None
+    device : Literal['auto', 'cpu', 'cuda', 'mps'], default 'auto'
+        to train on; "auto": an accelerator if there is one
+    progress : bool, default False
+        tell how far it is, see `Stage`
+    """
 
     n_latent: int = 10  # L, latent units
     hidden_layer_sizes: tuple[int, ...] = (500, 250)  # units of the encoder's hidden layers; the decoder has the same in reverse

@@ -40,7 +40,18 @@ def save_model(
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
     features: Sequence[str] | None = None,  # names of the `G` features, where the model was given an array; None: as it knows them
 ) -> None:
-    "Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, ProfileError for another model."
+    """Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, ProfileError for another model.
+
+    Parameters
+    ----------
+    model : VAE | PCA
+        fitted
+    folder : str | Path
+        made if needed; gets `weights.safetensors` and `config.json`
+    features : Sequence[str] | None, default None
+        names of the `G` features, where the model was given an array; None: as it knows
+        them
+    """
     if not isinstance(model, (VAE, PCA)) or getattr(model, "whiten", False):
         raise ProfileError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
     check_is_fitted(model)
@@ -85,7 +96,18 @@ def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  
 def load_model(
     folder: str | Path,  # written by `save_model`
 ) -> VAE | PCA:  # fitted; a VAE without its training history
-    "Load a saved model. Raises ValueError if the folder holds none, a damaged one, or one of another format."
+    """Load a saved model. Raises ValueError if the folder holds none, a damaged one, or one of another format.
+
+    Parameters
+    ----------
+    folder : str | Path
+        written by `save_model`
+
+    Returns
+    -------
+    VAE | PCA
+        fitted; a VAE without its training history
+    """
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -30,7 +30,25 @@ from ..threads import one_thread
 # %% ../../nbs/03_training.ipynb #1031e034
 @dataclass
 class Standing:
-    "Where a training stands after an epoch."
+    """Where a training stands after an epoch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        being trained
+    optimizer : torch.optim.Optimizer
+        its Adam
+    scheduler : torch.optim.lr_scheduler.LRScheduler
+        of the learning rate
+    generator : torch.Generator | Generators
+        source of order and noise
+    history : list[dict[str, float | list[float]]], default field(default_factory=list)
+        one record an epoch
+    best : dict[str, Tensor], default field(default_factory=dict)
+        weights of the best epoch; empty before the first
+    best_epoch : int | list[int], default 0
+        its number, from 1, or one a model
+    """
 
     module: nn.Module  # being trained
     optimizer: torch.optim.Optimizer  # its Adam
@@ -47,7 +65,22 @@ class Standing:
         plan: Plan,  # how to train it
         n: int,  # training profiles
     ) -> "Standing":  # before the first epoch
-        "A training about to begin."
+        """A training about to begin.
+
+        Parameters
+        ----------
+        module : nn.Module
+            with its first weights, on its device
+        plan : Plan
+            how to train it
+        n : int
+            training profiles
+
+        Returns
+        -------
+        'Standing'
+            before the first epoch
+        """
         device = next(module.parameters()).device
         generator = generator_of(plan.seed, device)
         return cls(module, *optimizer_for(module, plan.learning_rate, plan.schedule, plan.epochs * plan.batches(n)), generator)
@@ -56,7 +89,13 @@ class Standing:
         self,
         name: str,  # column of the history, the smaller the better
     ) -> None:
-        "Keep a copy of the weights if no earlier epoch was as good; of several models, of each its own."
+        """Keep a copy of the weights if no earlier epoch was as good; of several models, of each its own.
+
+        Parameters
+        ----------
+        name : str
+            column of the history, the smaller the better
+        """
         now, weights = self.history[-1][name], self.module.state_dict()
         if not self.best:
             self.best = {k: v.clone() for k, v in weights.items()}
@@ -73,7 +112,13 @@ class Standing:
 
 # %% ../../nbs/03_training.ipynb #de7ab185
 class DivergedError(RuntimeError):
-    "Raised when a training loss is no longer finite. Where several models are trained together, `model` is the number of the one."
+    """Raised when a training loss is no longer finite. Where several models are trained together, `model` is the number of the one.
+
+    Parameters
+    ----------
+    model : int | None, default None
+        its number, from 0; None: it was trained alone
+    """
 
     model: int | None = None  # its number, from 0; None: it was trained alone
 
@@ -83,7 +128,17 @@ def shorten(
     longest: float,  # length allowed
     several: bool = False,  # whether parameters are `[K,...]`, of K models, each with a gradient of its own
 ) -> None:
-    "Shorten a gradient that is too long; its direction stays."
+    """Shorten a gradient that is too long; its direction stays.
+
+    Parameters
+    ----------
+    module : nn.Module
+        whose gradients are there; changed in place
+    longest : float
+        length allowed
+    several : bool, default False
+        whether parameters are `[K,...]`, of K models, each with a gradient of its own
+    """
     if not several:
         nn.utils.clip_grad_norm_(module.parameters(), longest)
         return
@@ -99,7 +154,22 @@ def train_epoch(
     x: Tensor | Tables,  # `[N,G]` training profiles, or one table a model
     plan: Plan,  # batch size and clipping
 ) -> dict[str, float | list[float]]:  # mean of each loss part over the profiles seen
-    "Pass over the training profiles once. Raises DivergedError if the loss is not finite."
+    """Pass over the training profiles once. Raises DivergedError if the loss is not finite.
+
+    Parameters
+    ----------
+    standing : Standing
+        changed in place
+    x : Tensor | Tables
+        `[N,G]` training profiles, or one table a model
+    plan : Plan
+        batch size and clipping
+
+    Returns
+    -------
+    dict[str, float | list[float]]
+        mean of each loss part over the profiles seen
+    """
     module, log = standing.module.train(), []
     rows = batches(len(x), plan.batch_size, standing.generator)[: plan.batches(len(x))]
     for i, chosen in enumerate(rows):
@@ -137,7 +207,24 @@ def evaluate(
     seed: int | tuple[int, ...],  # of the noise, the same at every call
     block: int = 8192,  # rows at a time
 ) -> dict[str, float | list[float]]:  # mean of each loss part over the profiles
-    "Loss parts of held-out profiles, in evaluation mode, as at the end of training."
+    """Loss parts of held-out profiles, in evaluation mode, as at the end of training.
+
+    Parameters
+    ----------
+    module : nn.Module
+        has `loss_parts(x, generator, done)`
+    x : Tensor | Tables
+        `[N,G]` profiles, on the module's device, or one table a model
+    seed : int | tuple[int, ...]
+        of the noise, the same at every call
+    block : int, default 8192
+        rows at a time
+
+    Returns
+    -------
+    dict[str, float | list[float]]
+        mean of each loss part over the profiles
+    """
     module.eval()
     generator = generator_of(seed, x.device)
     sums = {}
@@ -163,7 +250,17 @@ def write_checkpoint(
     standing: Standing,  # between two epochs
     about: dict[str, Any],  # JSON-able: settings and data that the training belongs to
 ) -> None:
-    "Write where a training stands, whole or not at all."
+    """Write where a training stands, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        the file; its folder is made if needed
+    standing : Standing
+        between two epochs
+    about : dict[str, Any]
+        JSON-able: settings and data that the training belongs to
+    """
     state = standing.optimizer.state_dict()
     tensors = {f"module/{k}": v for k, v in standing.module.state_dict().items()} | {f"best/{k}": v for k, v in standing.best.items()}
     tensors |= {f"adam/{i}/{k}": v for i, moments in state["state"].items() for k, v in moments.items()}
@@ -203,7 +300,17 @@ def read_checkpoint(
     standing: Standing,  # before its first epoch; changed in place
     about: dict[str, Any],  # what the training to be continued belongs to
 ) -> None:
-    "Go back to where a training stood. Raises CheckpointError for a damaged or foreign file, or one of other settings or data."
+    """Go back to where a training stood. Raises CheckpointError for a damaged or foreign file, or one of other settings or data.
+
+    Parameters
+    ----------
+    path : Path
+        written by `write_checkpoint`
+    standing : Standing
+        before its first epoch; changed in place
+    about : dict[str, Any]
+        what the training to be continued belongs to
+    """
     try:
         record, tensors = _load(path)
         if other := differences(record["about"], json.loads(json.dumps(about))):
@@ -216,7 +323,18 @@ def read_checkpoint(
 def drop_damaged(
     folder: Path,  # of checkpoints; need not exist
 ) -> list[str]:  # names of those that were removed
-    "Remove the checkpoints that nothing can go on from."
+    """Remove the checkpoints that nothing can go on from.
+
+    Parameters
+    ----------
+    folder : Path
+        of checkpoints; need not exist
+
+    Returns
+    -------
+    list[str]
+        names of those that were removed
+    """
     dropped = []
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -231,7 +349,20 @@ def differences(
     a: dict,  # as it was
     b: dict,  # as it is
 ) -> str:  # the entries that differ, joined by commas; "" if none does
-    "Say where two records differ."
+    """Say where two records differ.
+
+    Parameters
+    ----------
+    a : dict
+        as it was
+    b : dict
+        as it is
+
+    Returns
+    -------
+    str
+        the entries that differ, joined by commas; "" if none does
+    """
     return ", ".join(f"{k} was {a.get(k)}, is {b.get(k)}" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k))
 
 # %% ../../nbs/03_training.ipynb #c6fc585e
@@ -260,7 +391,34 @@ def train(
     after_epoch: Callable[[pd.DataFrame], None] | None = None,  # called with the history after each epoch; what it raises ends the training
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
-    "Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint."
+    """Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint.
+
+    Parameters
+    ----------
+    module : nn.Module
+        has `loss_parts(x, generator, done)`; holds the best weights afterwards
+    x : Tensor | Tables
+        `[N,G]` training profiles, or one table a model
+    x_valid : Tensor | Tables | None
+        `[M,G]` validation profiles; None: the last epoch's weights are kept
+    plan : Plan
+        how
+    checkpoint : Path | None, default None
+        file to go on from, if it exists, and to write; None: neither
+    every : int, default 10
+        epochs between two checkpoints
+    about : dict[str, Any] | None, default None
+        JSON-able: settings and data the checkpoint belongs to, beside the plan
+    after_epoch : Callable[[pd.DataFrame], None] | None, default None
+        called with the history after each epoch; what it raises ends the training
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
+    """
     device = torch_device(plan.device)
     about = (about or {}) | vars(plan) | {"device": device.type}
     module, x, x_valid = module.to(device), x.to(device), None if x_valid is None else x_valid.to(device)
@@ -289,7 +447,20 @@ def ended(
     standing: Standing,  # where the training stands
     plan: Plan,  # its epochs and patience
 ) -> bool:  # nothing is left to do
-    "Whether a training is over: all epochs done, or patience lost."
+    """Whether a training is over: all epochs done, or patience lost.
+
+    Parameters
+    ----------
+    standing : Standing
+        where the training stands
+    plan : Plan
+        its epochs and patience
+
+    Returns
+    -------
+    bool
+        nothing is left to do
+    """
     n = len(standing.history)
     return n >= plan.epochs or (plan.patience is not None and bool(standing.best) and n - standing.best_epoch >= plan.patience)
 
@@ -300,7 +471,19 @@ def one_epoch(
     x_valid: Tensor | Tables | None,  # `[M,G]` validation profiles, or None
     plan: Plan,  # how
 ) -> None:
-    "Train for an epoch, validate, write the history, keep the weights if they are the best. Raises DivergedError if the loss is not finite."
+    """Train for an epoch, validate, write the history, keep the weights if they are the best. Raises DivergedError if the loss is not finite.
+
+    Parameters
+    ----------
+    standing : Standing
+        changed in place
+    x : Tensor | Tables
+        `[N,G]` training profiles, or one table a model
+    x_valid : Tensor | Tables | None
+        `[M,G]` validation profiles, or None
+    plan : Plan
+        how
+    """
     row = {f"train_{k}": v for k, v in train_epoch(standing, x, plan).items()}
     if x_valid is not None:
         row |= {f"valid_{k}": v for k, v in evaluate(standing.module, x_valid, plan.seed).items()}

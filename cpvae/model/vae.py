@@ -33,7 +33,58 @@ from ..threads import one_thread
 
 # %% ../../nbs/03b_vae.ipynb #a3934aeb
 class VAE(VAESettings):
-    "Variational autoencoder of profiles, a scikit-learn transformer with an inverse. Its parameters are those of `VAESettings`."
+    """Variational autoencoder of profiles, a scikit-learn transformer with an inverse. Its parameters are those of `VAESettings`.
+
+    Parameters
+    ----------
+    n_latent : int, default 10
+        L, latent units
+    hidden_layer_sizes : tuple[int, ...], default (500, 250)
+        units of the encoder's hidden layers; the decoder has the same in reverse
+    beta : float, default 1.0
+        weight of the KL divergence
+    mmd_weight : float, default 0.0
+        λ, weight of the MMD
+    likelihood : Literal['shared', 'gaussian', 'squared_error'], default 'shared'
+        of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for
+        each feature; "squared_error"
+    heads : Literal['linear', 'leaky', 'chow2022'], default 'linear'
+        "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky
+        rectifier
+    kernel : Literal['gaussian', 'chow2022'], default 'gaussian'
+        of the MMD: "gaussian" or "chow2022"
+    kl_warmup : float, default 0.0
+        part of the training over which beta rises from 0 to its value, 0 to 1
+    encoder : Literal['gaussian', 'point', 'pca'], default 'gaussian'
+        "gaussian": a posterior of each profile; "point": a code without noise or KL, a
+        plain autoencoder; "pca": principal components, and only the decoder learns
+    code : Literal['mode', 'mean', 'sample'], default 'mode'
+        what `transform` gives: the code that explains the profile best, the posterior's
+        "mode"; the encoder's guess of it, the "mean"; or one "sample" from that
+    steps : int, default 2000
+        optimiser steps, about, when `epochs` is None
+    epochs : int | None, default None
+        passes over the training profiles; None: from `steps`
+    batch_size : int, default 128
+        most profiles in a batch
+    learning_rate : float, default 0.003
+        largest step size of Adam
+    schedule : Literal['onecycle', 'constant'], default 'onecycle'
+        of the learning rate: "onecycle" or "constant"
+    clip : float | None, default 0.3
+        longest gradient allowed, per feature; None: any
+    monitor : Literal['sse', 'loss', 'none'], default 'sse'
+        validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
+    patience : int | None, default None
+        stop after so many epochs without a better validation value, which takes `X_valid`;
+        None: never
+    random_state : Any, default None
+        seed, `RandomState` or None
+    device : Literal['auto', 'cpu', 'cuda', 'mps'], default 'auto'
+        to train on; "auto": an accelerator if there is one
+    progress : bool, default False
+        tell how far it is, see `Stage`
+    """
 
     def fit(
         self,
@@ -44,21 +95,64 @@ class VAE(VAESettings):
         checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
         after_epoch: Callable[["VAE"], None] | None = None,  # called after each epoch with this VAE and its `history_` so far; what it raises ends the training
     ) -> Self:  # itself, fitted
-        "Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see `latent_units`), `seed_`. Raises SettingError for a parameter that cannot be used, ValueError for fewer than two profiles, DivergedError if the loss is not finite."
+        """Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see `latent_units`), `seed_`. Raises SettingError for a parameter that cannot be used, ValueError for fewer than two profiles, DivergedError if the loss is not finite.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            `[N,G]` scaled training profiles
+        y : None, default None
+            ignored
+        X_valid : np.ndarray | None, default None
+            `[M,G]` validation profiles, logged, and used to pick the epoch kept (see
+            `monitor`); None: the last epoch
+        checkpoint : str | Path | None, default None
+            file to go on from, if it exists, and to write; None: neither
+        after_epoch : Callable[['VAE'], None] | None, default None
+            called after each epoch with this VAE and its `history_` so far; what it raises ends
+            the training
+
+        Returns
+        -------
+        Self
+            itself, fitted
+        """
         return fit_vae(self, X, X_valid, checkpoint, after_epoch)
 
     def transform(
         self,
         X: np.ndarray,  # `[N,G]` scaled profiles
     ) -> np.ndarray:  # `[N,L]` latent codes, float32
-        "Encode profiles. Raises NotFittedError before `fit`."
+        """Encode profiles. Raises NotFittedError before `fit`.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            `[N,G]` scaled profiles
+
+        Returns
+        -------
+        np.ndarray
+            `[N,L]` latent codes, float32
+        """
         return encode(self, X)
 
     def inverse_transform(
         self,
         Z: np.ndarray,  # `[N,L]` latent codes
     ) -> np.ndarray:  # `[N,G]` scaled profiles, float32
-        "Decode latent codes. Raises NotFittedError before `fit`."
+        """Decode latent codes. Raises NotFittedError before `fit`.
+
+        Parameters
+        ----------
+        Z : np.ndarray
+            `[N,L]` latent codes
+
+        Returns
+        -------
+        np.ndarray
+            `[N,G]` scaled profiles, float32
+        """
         return decode(self, Z)
 
     def score(
@@ -66,7 +160,20 @@ class VAE(VAESettings):
         X: np.ndarray,  # `[N,G]` scaled profiles
         y: None = None,  # ignored
     ) -> float:  # minus the mean of `loss_parts`' `loss` over the profiles; the higher the better
-        "How well profiles are described, by the estimator's own loss: own weights, noise of its seed, evaluation mode. Raises NotFittedError before `fit`."
+        """How well profiles are described, by the estimator's own loss: own weights, noise of its seed, evaluation mode. Raises NotFittedError before `fit`.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            `[N,G]` scaled profiles
+        y : None, default None
+            ignored
+
+        Returns
+        -------
+        float
+            minus the mean of `loss_parts`' `loss` over the profiles; the higher the better
+        """
         return -loss_parts(self, X)["loss"]
 
     @available_if(lambda self: self.encoder != "point" or self.mmd_weight)  # a plain autoencoder has no prior to draw from
@@ -75,7 +182,20 @@ class VAE(VAESettings):
         n_samples: int,  # how many profiles
         seed: int = 0,  # of the draws
     ) -> np.ndarray:  # `[n,G]` simulated scaled profiles, float32
-        "Decode draws from the prior; the decoder's own noise is not added. A plain autoencoder has none, and no `sample`. Raises NotFittedError before `fit`."
+        """Decode draws from the prior; the decoder's own noise is not added. A plain autoencoder has none, and no `sample`. Raises NotFittedError before `fit`.
+
+        Parameters
+        ----------
+        n_samples : int
+            how many profiles
+        seed : int, default 0
+            of the draws
+
+        Returns
+        -------
+        np.ndarray
+            `[n,G]` simulated scaled profiles, float32
+        """
         check_is_fitted(self)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n_samples, self.n_latent)))
 
@@ -125,7 +245,27 @@ def fit_vae(
     checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
     after_epoch: Callable[[VAE], None] | None = None,  # called after each epoch with the VAE and its `history_` so far; what it raises ends the training
 ) -> VAE:  # the same, fitted
-    "Train a VAE by its settings. Raises SettingError for one that cannot be used, ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite."
+    """Train a VAE by its settings. Raises SettingError for one that cannot be used, ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite.
+
+    Parameters
+    ----------
+    vae : VAE
+        gets `network_`, `history_`, `latent_units_`, `seed_`
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray | None, default None
+        `[M,G]` validation profiles, or None
+    checkpoint : str | Path | None, default None
+        file to go on from, if it exists, and to write; None: neither
+    after_epoch : Callable[[VAE], None] | None, default None
+        called after each epoch with the VAE and its `history_` so far; what it raises ends
+        the training
+
+    Returns
+    -------
+    VAE
+        the same, fitted
+    """
     X, X_valid = _begin(vae, X, X_valid)
     about = checkpoint and _about(vae, X, X_valid)
 
@@ -147,7 +287,20 @@ def plan_of(
     vae: VAESettings,  # with `seed_`
     n: int,  # training profiles
 ) -> Plan:  # for `train`
-    "How a VAE is trained, from its settings: `epochs`, or as many as amount to `steps`."
+    """How a VAE is trained, from its settings: `epochs`, or as many as amount to `steps`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        with `seed_`
+    n : int
+        training profiles
+
+    Returns
+    -------
+    Plan
+        for `train`
+    """
     epochs, most = (vae.epochs, None) if vae.epochs else epochs_for(vae.steps, n, vae.batch_size)
     same = {k: getattr(vae, k) for k in ("batch_size", "learning_rate", "schedule", "clip", "monitor", "patience", "device")}
     return Plan(epochs=epochs, most=most, seed=vae.seed_, **same)
@@ -163,7 +316,25 @@ def fit_together(
     X_valids: Sequence[np.ndarray] | None = None,  # K tables `[M,G]` of validation profiles, or None
     checkpoint: Path | None = None,  # file to go on from, if it exists, and to write; None: neither
 ) -> list[VAE]:  # the same, fitted
-    "Train several VAEs in one computation. Raises ProfileError for models that cannot share one, and what `fit` raises; a DivergedError says which model."
+    """Train several VAEs in one computation. Raises ProfileError for models that cannot share one, and what `fit` raises; a DivergedError says which model.
+
+    Parameters
+    ----------
+    vaes : Sequence[VAE]
+        K models that differ in no more than `APART`, without patience; each gets what `fit`
+        gives it
+    Xs : Sequence[np.ndarray]
+        K tables `[N,G]` of scaled training profiles; may be the same one
+    X_valids : Sequence[np.ndarray] | None, default None
+        K tables `[M,G]` of validation profiles, or None
+    checkpoint : Path | None, default None
+        file to go on from, if it exists, and to write; None: neither
+
+    Returns
+    -------
+    list[VAE]
+        the same, fitted
+    """
     apart = [{k: v for k, v in vae.get_params().items() if k not in APART} for vae in vaes]
     if any(other != apart[0] for other in apart) or vaes[0].patience:
         raise ProfileError(f"models that are trained together may differ in {', '.join(APART)} alone, and have no patience")
@@ -199,7 +370,21 @@ def loss_parts(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
 ) -> dict[str, float]:  # `loss`, weighted as the VAE's; `reconstruction`, `sse`, `kl`, `mmd`, unweighted; means a profile
-    "What profiles cost a VAE, in evaluation mode, with the noise of its seed: twice the same. Raises NotFittedError before `fit`."
+    """What profiles cost a VAE, in evaluation mode, with the noise of its seed: twice the same. Raises NotFittedError before `fit`.
+
+    Parameters
+    ----------
+    vae : VAESettings
+        fitted
+    X : np.ndarray
+        `[N,G]` scaled profiles
+
+    Returns
+    -------
+    dict[str, float]
+        `loss`, weighted as the VAE's; `reconstruction`, `sse`, `kl`, `mmd`, unweighted;
+        means a profile
+    """
     check_is_fitted(vae)
     x = _tensor(validate_data(vae, X, dtype=np.float32, reset=False))
     with one_thread():

@@ -60,7 +60,18 @@ def _said(found: dict[str, float], name: str = "Spearman") -> str:
 def minus_log_p(
     z: np.ndarray,  # `[P]` z of L2 (`z10`), negative is good
 ) -> np.ndarray:  # `[P]` -ln p, natural logarithm, one-sided; .69 at z = 0
-    "The paper's measure of performance: z read off the lower tail of the normal."
+    """The paper's measure of performance: z read off the lower tail of the normal.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        `[P]` z of L2 (`z10`), negative is good
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` -ln p, natural logarithm, one-sided; .69 at z = 0
+    """
     return -norm.logcdf(z)
 
 # %% ../../nbs/12_performance.ipynb #08b2b336
@@ -81,7 +92,27 @@ def correlation(
     n_draws: int = 2000,  # of the bootstrap over pairs
     seed: int = 0,  # of the bootstrap
 ) -> dict[str, float]:  # n pairs; r; low and high (95 %, NaN below ten pairs); p of no correlation. All NaN for fewer than three pairs or a constant
-    "Correlation over pairs, with its bootstrap interval."
+    """Correlation over pairs, with its bootstrap interval.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        `[P]` a number a pair; NaN is left out
+    y : np.ndarray
+        `[P]` another
+    kind : Literal['spearman', 'pearson'], default 'spearman'
+        "spearman" or "pearson"
+    n_draws : int, default 2000
+        of the bootstrap over pairs
+    seed : int, default 0
+        of the bootstrap
+
+    Returns
+    -------
+    dict[str, float]
+        n pairs; r; low and high (95 %, NaN below ten pairs); p of no correlation. All NaN
+        for fewer than three pairs or a constant
+    """
     test, statistic = choose(kind, {"spearman": (spearmanr, _rho), "pearson": (pearsonr, _r)}, "kind")
     known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
     x, y = np.asarray(x, float)[known], np.asarray(y, float)[known]
@@ -100,7 +131,22 @@ def mean_l2(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2
 ) -> pd.DataFrame:  # by method: real and relabelled mean L2 (scaled units); real_01 and relabelled_01 (of the range of all arithmetic distances); difference from the global mean, low, high; n
-    "Mean distance of every predictor from the truth. Raises ProfileError if a model was not relabelled."
+    """Mean distance of every predictor from the truth. Raises ProfileError if a model was not relabelled.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    null : pd.DataFrame
+        lsa_null: model, pair, permutation (0 is the real labelling), l2
+
+    Returns
+    -------
+    pd.DataFrame
+        by method: real and relabelled mean L2 (scaled units); real_01 and relabelled_01 (of
+        the range of all arithmetic distances); difference from the global mean, low, high;
+        n
+    """
     matrix, models = score_matrix(lsa), arithmetic_models(lsa)
     if missing := set(models) - set(null.model.astype(str)):
         raise ProfileError(f"No relabelled distance of {', '.join(sorted(missing))}: lsa_null must come from the same run as lsa.")
@@ -118,7 +164,20 @@ def plot_mean_l2(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null
 ) -> Figure:  # left: the paper's form; right: raw units, with baselines
-    "Mean L2 of real and relabelled arithmetic (figure 4)."
+    """Mean L2 of real and relabelled arithmetic (figure 4).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    null : pd.DataFrame
+        lsa_null
+
+    Returns
+    -------
+    Figure
+        left: the paper's form; right: raw units, with baselines
+    """
     table, models = mean_l2(lsa, null), arithmetic_models(lsa)
     fig, (left, right) = _panels(2, height=3.1, width_ratios=[1, 1.25])
     for x, model in enumerate(models):
@@ -143,7 +202,20 @@ def plot_distances(
     lsa: pd.DataFrame,  # lsa.csv
     null: pd.DataFrame,  # lsa_null
 ) -> Figure:  # left: all distances; right: real less mean relabelled, pair by pair
-    "Full distributions of L2 (figure S8)."
+    """Full distributions of L2 (figure S8).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    null : pd.DataFrame
+        lsa_null
+
+    Returns
+    -------
+    Figure
+        left: all distances; right: real less mean relabelled, pair by pair
+    """
     models, n, rows = arithmetic_models(lsa), lsa.pair.nunique(), null.astype({"model": str, "pair": str})
     fig, (left, right) = _panels(2, height=2.7, sharey=True)
     left.set_xscale("log")
@@ -169,7 +241,18 @@ def plot_distances(
 def plot_pearson(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> Figure:  # left: raw correlation, the paper's; right: correlation of changes from the control
-    "Pearson correlation of prediction and truth, with predictions that know nothing beside it (figure S9)."
+    """Pearson correlation of prediction and truth, with predictions that know nothing beside it (figure S9).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    Figure
+        left: raw correlation, the paper's; right: correlation of changes from the control
+    """
     methods = [*arithmetic_models(lsa), *(m for m in ("global_mean", "control", "mean_ab") if m in set(lsa.model))]
     fig, axes = _panels(2, height=2.7, sharey=True)
     for ax, metric, label in zip(axes, ("pearson", "delta_pearson"), ("Pearson r of states", "delta-Pearson: r of changes from control")):
@@ -190,7 +273,24 @@ def strength_table(
     model: str,  # whose arithmetic
     to: Literal["global_mean", "control"] = "global_mean",  # from where strength is measured: "global_mean", the paper's, or "control"
 ) -> pd.DataFrame:  # by pair: strength (L2 of A|B from there, scaled units), minus_log_p, gain (fraction of that distance the arithmetic takes away), cell_count (a well), cells (in all A|B wells)
-    "How performance goes with the strength of a phenotype. Raises ProfileError if the model is not in the table."
+    """How performance goes with the strength of a phenotype. Raises ProfileError if the model is not in the table.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+    to : Literal['global_mean', 'control'], default 'global_mean'
+        from where strength is measured: "global_mean", the paper's, or "control"
+
+    Returns
+    -------
+    pd.DataFrame
+        by pair: strength (L2 of A|B from there, scaled units), minus_log_p, gain (fraction
+        of that distance the arithmetic takes away), cell_count (a well), cells (in all A|B
+        wells)
+    """
     choose(to, ("global_mean", "control"), "to")
     own, strength = _rows(lsa, model), _rows(lsa, to).l2
     count = own["cell_count_ab"] if "cell_count_ab" in own else pd.Series(np.nan, own.index)
@@ -203,7 +303,22 @@ def plot_strength(
     model: str,  # whose arithmetic
     to: Literal["global_mean", "control"] = "global_mean",  # from where strength is measured: "global_mean" or "control"
 ) -> Figure:  # left: the paper's -ln p; right: gain over predicting that point
-    "Performance against strength, by p and by gain (figure S10)."
+    """Performance against strength, by p and by gain (figure S10).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+    to : Literal['global_mean', 'control'], default 'global_mean'
+        from where strength is measured: "global_mean" or "control"
+
+    Returns
+    -------
+    Figure
+        left: the paper's -ln p; right: gain over predicting that point
+    """
     table, (fig, axes) = strength_table(lsa, model, to), _panels(2)
     label = {"minus_log_p": _LOG_P, "gain": f"gain over {display_name(to).split(' (')[0]}"}
     axes[1].set_yscale("symlog", linthresh=1)
@@ -223,7 +338,20 @@ def without_counts(
     y: np.ndarray,  # `[P]` a score
     count: np.ndarray,  # `[P]` cell counts
 ) -> np.ndarray:  # `[P]` residual ranks; NaN where either is
-    "What is left of the ranks of a score when ranks of the cell count are regressed out."
+    """What is left of the ranks of a score when ranks of the cell count are regressed out.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        `[P]` a score
+    count : np.ndarray
+        `[P]` cell counts
+
+    Returns
+    -------
+    np.ndarray
+        `[P]` residual ranks; NaN where either is
+    """
     left, known = np.full(len(y), np.nan), np.isfinite(np.asarray(y, float)) & np.isfinite(np.asarray(count, float))
     rank, x = rankdata(np.asarray(y)[known]), rankdata(np.asarray(count)[known])
     if known.sum() > 2 and np.ptp(x):
@@ -235,7 +363,21 @@ def plot_cell_count(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> Figure:  # -ln p against cell count of a well, against all cells, and what is left against strength
-    "Whether dead cells, and not mechanisms, are what is predicted. Raises ProfileError if no cells were counted."
+    """Whether dead cells, and not mechanisms, are what is predicted. Raises ProfileError if no cells were counted.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+
+    Returns
+    -------
+    Figure
+        -ln p against cell count of a well, against all cells, and what is left against
+        strength
+    """
     table = strength_table(lsa, model)
     if table.cell_count.isna().all():
         raise ProfileError("No cell counts: the table of profiles needs a column such as Metadata_cell_count.")
@@ -254,7 +396,18 @@ def plot_cell_count(
 def plot_z(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> Figure:  # rows: z of L2 and of Pearson; columns: spaces
-    "Histograms of the paper's z in every space, with their means (figure S11)."
+    """Histograms of the paper's z in every space, with their means (figure S11).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    Figure
+        rows: z of L2 and of Pearson; columns: spaces
+    """
     models = arithmetic_models(lsa)
     fig, axes = _panels(len(models), width=6.8, height=3, rows=2, sharey="row", sharex=True)
     bins = np.linspace(-(10**0.5), 10**0.5, 15)
@@ -279,7 +432,23 @@ def compare_left_out(
     left_out: pd.DataFrame,  # lsa.csv of models that did not
     model: str,  # which
 ) -> pd.DataFrame:  # by pair, best of `full` first: full and left_out (-ln p), difference; only pairs that `full` saw and `left_out` did not
-    "Performance with and without the pair in training. Raises ProfileError if no pair was seen by one and left out by the other."
+    """Performance with and without the pair in training. Raises ProfileError if no pair was seen by one and left out by the other.
+
+    Parameters
+    ----------
+    full : pd.DataFrame
+        lsa.csv of models that saw the pairs
+    left_out : pd.DataFrame
+        lsa.csv of models that did not
+    model : str
+        which
+
+    Returns
+    -------
+    pd.DataFrame
+        by pair, best of `full` first: full and left_out (-ln p), difference; only pairs
+        that `full` saw and `left_out` did not
+    """
     a, b = _rows(full, model), _rows(left_out, model)
     seen, unseen = a.in_sample.fillna(False).astype(bool), ~b.in_sample.fillna(True).astype(bool)
     pairs = [p for p in a.index[seen] if p in b.index and unseen[p]]
@@ -293,7 +462,20 @@ def plot_left_out(
     full: pd.DataFrame,  # lsa.csv of models that saw the pairs
     left_out: pd.DataFrame,  # lsa.csv of models that did not
 ) -> Figure:  # a panel a model; triangles: the five best of `full`, squares: the five in the middle
-    "Full against left-out performance (figure S12)."
+    """Full against left-out performance (figure S12).
+
+    Parameters
+    ----------
+    full : pd.DataFrame
+        lsa.csv of models that saw the pairs
+    left_out : pd.DataFrame
+        lsa.csv of models that did not
+
+    Returns
+    -------
+    Figure
+        a panel a model; triangles: the five best of `full`, squares: the five in the middle
+    """
     models = [m for m in arithmetic_models(full) if m in set(left_out.model) and m != "additive_input"]
     fig, axes = _panels(len(models), width=6.8, sharex=True, sharey=True)
     for ax, model in zip(axes, models):
@@ -315,7 +497,20 @@ def plot_reproducibility(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> Figure:  # reconstruction of A|B wells against raw correlation, -ln p and delta-Pearson
-    "Whether pairs that are rebuilt well are predicted well (figure S13)."
+    """Whether pairs that are rebuilt well are predicted well (figure S13).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+
+    Returns
+    -------
+    Figure
+        reconstruction of A|B wells against raw correlation, -ln p and delta-Pearson
+    """
     rows = _rows(lsa, model)
     fig, axes = _panels(3, width=6.8)
     scores = {"Pearson r, predicted and true": rows.pearson, _LOG_P: minus_log_p(rows.z10), "delta-Pearson": rows.delta_pearson}
@@ -332,7 +527,18 @@ _CLASSES = ("inhibitor", "antagonist", "agonist")
 def mechanism_class(
     name: str,  # a mechanism, as "dopamine receptor antagonist"
 ) -> str:  # "inhibitor", "antagonist", "agonist" or "other"
-    "The class of a mechanism, from the last whole word of its name that tells one."
+    """The class of a mechanism, from the last whole word of its name that tells one.
+
+    Parameters
+    ----------
+    name : str
+        a mechanism, as "dopamine receptor antagonist"
+
+    Returns
+    -------
+    str
+        "inhibitor", "antagonist", "agonist" or "other"
+    """
     words = [w for w in re.findall(r"[a-z]+", name.casefold()) if w.removesuffix("s") in _CLASSES]
     return words[-1].removesuffix("s") if words else "other"
 
@@ -342,7 +548,23 @@ def class_test(
     model: str,  # whose arithmetic
     score: str = "z10",  # a column
 ) -> tuple[dict[str, np.ndarray], float, float]:  # class to scores of its pairs; H of Kruskal and Wallis; p. NaN for fewer than two classes of two
-    "Scores by class of mechanism: a pair whose two mechanisms differ in class is `mixed`."
+    """Scores by class of mechanism: a pair whose two mechanisms differ in class is `mixed`.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+    score : str, default 'z10'
+        a column
+
+    Returns
+    -------
+    tuple[dict[str, np.ndarray], float, float]
+        class to scores of its pairs; H of Kruskal and Wallis; p. NaN for fewer than two
+        classes of two
+    """
     rows = _rows(lsa, model)
     choose(score, tuple(rows), "score")
     kinds = [x if x == y else "mixed" for x, y in zip(rows.a.map(mechanism_class), rows.b.map(mechanism_class))]
@@ -358,7 +580,20 @@ def plot_classes(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> Figure:  # left: the paper's -ln p; right: delta-Pearson
-    "Performance by class of mechanism (figure S14)."
+    """Performance by class of mechanism (figure S14).
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+
+    Returns
+    -------
+    Figure
+        left: the paper's -ln p; right: delta-Pearson
+    """
     fig, axes = _panels(2)
     for ax, score in zip(axes, ("z10", "delta_pearson")):
         groups, H, p = class_test(lsa, model, score)
@@ -375,7 +610,18 @@ def plot_classes(
 def pair_key(
     name: str,  # "A|B"
 ) -> str:  # the same for "b|a"
-    "The name of a pair without order and case."
+    """The name of a pair without order and case.
+
+    Parameters
+    ----------
+    name : str
+        "A|B"
+
+    Returns
+    -------
+    str
+        the same for "b|a"
+    """
     return "|".join(sorted(term.casefold() for term in mend_moa(name).split("|")))
 
 
@@ -383,7 +629,21 @@ def join_pairs(
     one: pd.Series,  # a score by name of the pair
     other: pd.Series,  # the same of another modality
 ) -> pd.DataFrame:  # by pair (as `one` writes it): first and second, best joint score (smallest sum) first
-    "Scores of the pairs that two tables share. Raises ProfileError if there is none, or if a pair comes twice."
+    """Scores of the pairs that two tables share. Raises ProfileError if there is none, or if a pair comes twice.
+
+    Parameters
+    ----------
+    one : pd.Series
+        a score by name of the pair
+    other : pd.Series
+        the same of another modality
+
+    Returns
+    -------
+    pd.DataFrame
+        by pair (as `one` writes it): first and second, best joint score (smallest sum)
+        first
+    """
     keys = [s.index.map(pair_key) for s in (one, other)]
     if twice := sorted({k for key in keys for k in key[key.duplicated()]}):
         raise ProfileError(f"A pair comes twice in one table: {twice[0]}. Give the scores of one model.")
@@ -400,7 +660,25 @@ def leverage(
     kind: Literal["spearman", "pearson"] = "spearman",  # "spearman" or "pearson"
     seed: int = 0,  # of bootstrap and of the simulated scores
 ) -> pd.DataFrame:  # removed, n, r, low, high, p; expected, expected_low, expected_high: the same removal from normal scores of the same Pearson correlation (middle 95 % of 500)
-    "How a correlation falls as the best joint pairs are removed, and how far it would fall if no pair were special."
+    """How a correlation falls as the best joint pairs are removed, and how far it would fall if no pair were special.
+
+    Parameters
+    ----------
+    joined : pd.DataFrame
+        from `join_pairs`
+    most : int, default 6
+        leading pairs removed, at most
+    kind : Literal['spearman', 'pearson'], default 'spearman'
+        "spearman" or "pearson"
+    seed : int, default 0
+        of bootstrap and of the simulated scores
+
+    Returns
+    -------
+    pd.DataFrame
+        removed, n, r, low, high, p; expected, expected_low, expected_high: the same removal
+        from normal scores of the same Pearson correlation (middle 95 % of 500)
+    """
     statistic = choose(kind, {"spearman": _rho, "pearson": _r}, "kind")
     x, rng = joined[["first", "second"]].to_numpy(float), np.random.default_rng(seed)
     full = _r(*x.T) if len(x) > 2 else np.nan
@@ -418,7 +696,20 @@ def plot_modalities(
     joined: pd.DataFrame,  # from `join_pairs`, of z of L2
     names: tuple[str, str],  # what the two tables are
 ) -> Figure:  # left: the paper's form, the five leading pairs numbered; right: leverage
-    "One modality against another (figure 5)."
+    """One modality against another (figure 5).
+
+    Parameters
+    ----------
+    joined : pd.DataFrame
+        from `join_pairs`, of z of L2
+    names : tuple[str, str]
+        what the two tables are
+
+    Returns
+    -------
+    Figure
+        left: the paper's form, the five leading pairs numbered; right: leverage
+    """
     fig, (left, right) = _panels(2, height=2.7)
     x, y = minus_log_p(joined["first"]), minus_log_p(joined["second"])
     left.scatter(x[5:], y[5:], s=13, facecolor="none", edgecolor="#0072B2", lw=0.8)
@@ -443,7 +734,19 @@ def plot_modalities(
 def with_and_without_synonyms(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> pd.DataFrame:  # by pairs and method: n, overlap_unknown (pairs), and mean l2, pearson, delta_pearson, mismatch_r, z10
-    "Mean scores of every predictor without pairs whose A and B share targets, and with two A|B compounds at least."
+    """Mean scores of every predictor without pairs whose A and B share targets, and with two A|B compounds at least.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    pd.DataFrame
+        by pairs and method: n, overlap_unknown (pairs), and mean l2, pearson,
+        delta_pearson, mismatch_r, z10
+    """
     several, share = lsa.n_compounds_ab >= 2, lsa.target_overlap > 0
     subsets = {"all": share | ~share, "no shared target": ~share, "two A|B compounds": several, "both": ~share & several}
     blind, tables = lsa.model == "mechanism_blind", {}

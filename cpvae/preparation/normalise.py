@@ -78,7 +78,25 @@ def normalize_profiles(
     by: Literal["plate", "table"] = "plate",  # "plate": each plate by itself; "table": all rows together, as where no plate is known
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
-    "Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads."
+    """Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+    method : Literal['mad_robustize', 'standardize', 'robustize', 'spherize'], default 'mad_robustize'
+        "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x
+        - median) / interquartile range; "spherize": uncorrelated features
+    by : Literal['plate', 'table'], default 'plate'
+        "plate": each plate by itself; "table": all rows together, as where no plate is
+        known
+    on : Literal['controls', 'all'], default 'controls'
+        rows that set centre and spread: "controls", or "all"
+
+    Returns
+    -------
+    AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
+    """
     for value, known, what in ((method, tuple(_SPREADS), "method"), (by, ("plate", "table"), "by"), (on, ("controls", "all"), "on")):
         choose(value, known, what)
     profiles = annotated(profiles)
@@ -127,7 +145,21 @@ def consensus_profiles(
     profiles,  # AnnData `[N,G]`, normalised wells (level 4)
     operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
 ):  # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells; metadata that differ within a treatment are left out
-    "Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls."
+    """Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`, normalised wells (level 4)
+    operation : Literal['modz', 'median', 'mean'], default 'modz'
+        "modz": mean weighted by agreement between replicates (the paper's level 5);
+        "median"; "mean"
+
+    Returns
+    -------
+    AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells;
+    metadata that differ within a treatment are left out
+    """
     choose(operation, ("modz", "median", "mean"), "operation")
     from anndata import AnnData
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..errors import choose
 from .split import _fit_rows
+from ..profiles.schema import enlarged
 
 # %% ../../nbs/23d_scale.ipynb #0b12c1af
 _BLOCK = 2**24  # values worked on at once: 128 MiB in float64
@@ -28,7 +29,20 @@ def scale_values(
     values: np.ndarray,  # `[N,G]` or `[G]` raw features, in the order of `var`
     profiles,  # AnnData whose scaling is to be used, from `scale_profiles`
 ) -> np.ndarray:  # of the same shape, float32, scaled and clipped
-    "Scale raw values just as a table's own profiles were scaled."
+    """Scale raw values just as a table's own profiles were scaled.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        `[N,G]` or `[G]` raw features, in the order of `var`
+    profiles
+        AnnData whose scaling is to be used, from `scale_profiles`
+
+    Returns
+    -------
+    np.ndarray
+        of the same shape, float32, scaled and clipped
+    """
     center, scale = (profiles.var[name].to_numpy(np.float64) for name in ("center", "scale"))
     limit = profiles.uns["cpvae"]["clip"] or np.inf
     values = np.asarray(values)
@@ -44,8 +58,26 @@ def scale_profiles(
     method: Literal["median_sd", "minmax", "none"] = "median_sd",  # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's for Cell Painting); "none": as it is (the paper's for L1000)
     clip: float = 10.0,  # largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     fit_on: Literal["train", "all"] = "train",  # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
-):  # the same AnnData, with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`
-    "Scale every feature by what the training rows show. Raises `ProfileError` if there is no split to fit on."
+):  # AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`; `X` is shared
+    """Scale every feature by what the training rows show. Raises `ProfileError` if there is no split to fit on.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]` with `obs["split"]`
+    method : Literal['median_sd', 'minmax', 'none'], default 'median_sd'
+        "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the
+        paper's for Cell Painting); "none": as it is (the paper's for L1000)
+    clip : float, default 10.0
+        largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
+    fit_on : Literal['train', 'all'], default 'train'
+        rows that set centre and scale: "train", or "all" (the paper's; it leaks)
+
+    Returns
+    -------
+    AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and
+    `uns["cpvae"]["clip"]`; `X` is shared
+    """
     middle, spread = choose(method, {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)}, "method")
     rows = _fit_rows(profiles, fit_on, "scaling")
     center, scale = np.zeros(profiles.n_vars), np.ones(profiles.n_vars)
@@ -53,10 +85,9 @@ def scale_profiles(
         fit = profiles.X[:, columns][rows].astype(np.float64)
         varies = np.ptp(fit, axis=0) > 0  # constant on training rows: left in its own unit
         center[columns], scale[columns] = middle(fit, axis=0), np.where(varies, spread(fit, axis=0), 1.0)
-    profiles.var["center"], profiles.var["scale"] = center, scale
-    profiles.uns["cpvae"].update(clip=float(clip) if method == "median_sd" else 0.0, scaling=method, fit_on=fit_on)
-    profiles.layers["scaled"] = scale_values(profiles.X, profiles)
-    return profiles
+    about = dict(clip=float(clip) if method == "median_sd" else 0.0, scaling=method, fit_on=fit_on)
+    ready = enlarged(profiles, var={"center": center, "scale": scale}, about=about)
+    return enlarged(ready, layers={"scaled": scale_values(profiles.X, ready)})
 
 # %% ../../nbs/23d_scale.ipynb #2abea566
 def feature_fvu(
@@ -64,7 +95,23 @@ def feature_fvu(
     rows: np.ndarray,  # `[N]` bool, the rows to measure on
     x_hat: np.ndarray,  # `[n,G]` reconstruction of these rows, scaled
 ) -> pd.Series:  # `[G]` fraction of variance unexplained; not finite for a feature that does not vary on these rows
-    "Squared error of each feature over its variance on the same rows, both in raw units."
+    """Squared error of each feature over its variance on the same rows, both in raw units.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`, scaled by `scale_profiles`
+    rows : np.ndarray
+        `[N]` bool, the rows to measure on
+    x_hat : np.ndarray
+        `[n,G]` reconstruction of these rows, scaled
+
+    Returns
+    -------
+    pd.Series
+        `[G]` fraction of variance unexplained; not finite for a feature that does not vary
+        on these rows
+    """
     x = profiles.X[rows].astype(np.float64)
     error = x - (x_hat * profiles.var["scale"].to_numpy() + profiles.var["center"].to_numpy())
     return pd.Series((error**2).mean(axis=0) / x.var(axis=0), profiles.var_names)

@@ -29,7 +29,24 @@ def select_features(
     fit_on: Literal["train", "all"] = "train",  # rows that decide: "train", or "all" (the paper's; it leaks)
     **arguments,  # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults otherwise
 ):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
-    "Drop features with pycytominer. Raises `ProfileError` if there is no split to fit on, or no feature is left."
+    """Drop features with pycytominer. Raises `ProfileError` if there is no split to fit on, or no feature is left.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`, normalised
+    operations : tuple[str, ...], default SELECTION['recommended']['operations']
+        pycytominer's operations, in order
+    fit_on : Literal['train', 'all'], default 'train'
+        rows that decide: "train", or "all" (the paper's; it leaks)
+    **arguments
+        further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own
+        defaults otherwise
+
+    Returns
+    -------
+    AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
+    """
     choose(fit_on, ("train", "all"), "fit_on")
     about = {**profiles.uns["cpvae"]}
     features, report = list(profiles.var_names), []

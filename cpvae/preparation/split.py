@@ -14,7 +14,7 @@ import pandas as pd
 from ..errors import ProfileError, choose, counted, listed
 from ..profiles.names import text_of
 from ..profiles.pairs import similar_mechanisms
-from ..profiles.schema import annotated
+from ..profiles.schema import annotated, enlarged
 
 # %% ../../nbs/23b_split.ipynb #983481ea
 def _spread(strata, n_test, n_valid, rng):
@@ -137,8 +137,32 @@ def split_profiles(
     seed: int = 0,  # the same seed gives the same split
     pair: tuple[str, str] | tuple[tuple[str, str], ...] = (),  # the two mechanisms of by="pair", in either order; or several such pairs
     strict: bool = False,  # by="pair": test is all that has either mechanism
-):  # the same AnnData, with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words
-    "Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown."
+):  # AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words; matrices are shared
+    """Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`, copies already dropped
+    by : Literal['compound', 'rows', 'plate', 'pair'], default 'compound'
+        what no two parts share: "compound"; "rows" (the paper's, within plates or cell
+        lines); "plate"; "pair" (test is all that has both mechanisms)
+    valid : float, default 0.1
+        fraction of compounds (rows, plates) that choose the model; 0 for none
+    test : float, default 0.2
+        fraction that is only scored; 0 for none; by pair of control wells only
+    seed : int, default 0
+        the same seed gives the same split
+    pair : tuple[str, str] | tuple[tuple[str, str], ...], default ()
+        the two mechanisms of by="pair", in either order; or several such pairs
+    strict : bool, default False
+        by="pair": test is all that has either mechanism
+
+    Returns
+    -------
+    AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words;
+    matrices are shared
+    """
     deal = choose(by, {
         "compound": lambda: _by_compound(obs, valid, test, rng),
         "rows": lambda: _by_rows(profiles, valid, test, seed),
@@ -148,6 +172,6 @@ def split_profiles(
     if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
         raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
     obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
-    profiles.obs["split"] = deal()
-    profiles.uns["cpvae"]["split"] = f"by {' '.join([by, *('|'.join([each] if isinstance(each, str) else each) for each in pair)])}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
-    return profiles
+    named = " ".join([by, *("|".join([each] if isinstance(each, str) else each) for each in pair)])
+    words = f"by {named}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"
+    return enlarged(profiles, obs={"split": deal()}, about={"split": words})

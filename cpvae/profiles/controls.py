@@ -76,7 +76,24 @@ def find_controls(
     where: str = "table",  # name of the file, for messages
     control: str | list[str] | None = None,  # a value that marks controls, "column=value", or several; None to guess
 ) -> tuple[np.ndarray, str]:  # `[N]` bool, and the rule in words ("" if no row is a control)
-    "Which rows are negative controls. Raises `ProfileError` if `control` is given and found nowhere."
+    """Which rows are negative controls. Raises `ProfileError` if `control` is given and found nowhere.
+
+    Parameters
+    ----------
+    metadata : pd.DataFrame
+        `[N,M]` the `Metadata_*` columns
+    columns : dict[str, str]
+        standard name -> source column, from `guess_columns`
+    where : str, default 'table'
+        name of the file, for messages
+    control : str | list[str] | None, default None
+        a value that marks controls, "column=value", or several; None to guess
+
+    Returns
+    -------
+    tuple[np.ndarray, str]
+        `[N]` bool, and the rule in words ("" if no row is a control)
+    """
     found, told = _control_rows(metadata, columns, where, control)
     return found, _in_words(told)
 

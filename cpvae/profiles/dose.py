@@ -103,7 +103,18 @@ LOGARITHMS = {"log10M": 1e6, "log10uM": 1.0}  # unit of the number whose logarit
 def dose_unit_named(
     text: str,  # a unit by any of its spellings: "uM", "µM", "um", "log10M"
 ) -> str:  # "M", "mM", "uM", "nM", "log10M" or "log10uM"
-    "A unit of doses. Raises ProfileError for an unknown one."
+    """A unit of doses. Raises ProfileError for an unknown one.
+
+    Parameters
+    ----------
+    text : str
+        a unit by any of its spellings: "uM", "µM", "um", "log10M"
+
+    Returns
+    -------
+    str
+        "M", "mM", "uM", "nM", "log10M" or "log10uM"
+    """
     known = {_unit(unit): unit for unit in LOGARITHMS} | {unit: unit for unit in MICROMOLAR}
     return choose(known.get(_unit(text), text), (*MICROMOLAR, *LOGARITHMS), "dose unit")
 
@@ -126,7 +137,27 @@ def doses_in_micromolar(
     where: str = "table",  # name of the file, for messages
     dose_unit: str | None = None,  # unit of numbers that stand without one: "M", "mM", "uM", "nM", or "log10M", "log10uM"; None to tell it from the columns
 ) -> tuple[np.ndarray, list[str]]:  # `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
-    "Read a column of doses. Raises `ProfileError` if a treated row's dose is no number, negative or in an unknown unit."
+    """Read a column of doses. Raises `ProfileError` if a treated row's dose is no number, negative or in an unknown unit.
+
+    Parameters
+    ----------
+    metadata : pd.DataFrame
+        `[N,M]` the `Metadata_*` columns
+    column : str
+        the dose column
+    treated : np.ndarray
+        `[N]` bool, rows that count
+    where : str, default 'table'
+        name of the file, for messages
+    dose_unit : str | None, default None
+        unit of numbers that stand without one: "M", "mM", "uM", "nM", or "log10M",
+        "log10uM"; None to tell it from the columns
+
+    Returns
+    -------
+    tuple[np.ndarray, list[str]]
+        `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
+    """
     given = dose_unit_named(dose_unit) if dose_unit else ""
     if (logs := _logarithms(metadata, column, treated, where, given)) is not None:
         return 10 ** logs.to_numpy(float) * LOGARITHMS[given], [f"Doses: {column} taken as {given}, by --dose-unit."]
@@ -151,7 +182,20 @@ def dose_levels(
     dose: np.ndarray,  # `[N]` doses, any unit; NaN where there is none
     tolerance: float = 1.05,  # doses up to this factor above the lowest of their level are one level
 ) -> np.ndarray:  # `[N]` the lowest dose of each row's level; NaN stays NaN
-    "Give nearly equal doses one value."
+    """Give nearly equal doses one value.
+
+    Parameters
+    ----------
+    dose : np.ndarray
+        `[N]` doses, any unit; NaN where there is none
+    tolerance : float, default 1.05
+        doses up to this factor above the lowest of their level are one level
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` the lowest dose of each row's level; NaN stays NaN
+    """
     dose = np.asarray(dose, float)
     starts = []
     for value in np.unique(dose[~np.isnan(dose)]):

@@ -22,7 +22,19 @@ CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")  # stains of Cell Painting
 def parse_feature(
     name: str,  # a feature name, e.g. `Cells_Texture_Gabor_Mito_10`
 ) -> tuple[str, str, str]:  # compartment, channel (two of them sorted and joined by "|"), feature group; "" where unknown
-    "Read a CellProfiler feature name; a name of another kind gives three empty strings."
+    """Read a CellProfiler feature name; a name of another kind gives three empty strings.
+
+    Parameters
+    ----------
+    name : str
+        a feature name, e.g. `Cells_Texture_Gabor_Mito_10`
+
+    Returns
+    -------
+    tuple[str, str, str]
+        compartment, channel (two of them sorted and joined by "|"), feature group; "" where
+        unknown
+    """
     compartment, *rest = name.split("_")
     if not rest or not (compartment in COMPARTMENTS or is_cellprofiler(name)):
         return "", "", ""
@@ -64,7 +76,28 @@ def finite_part(
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite cells instead of refusing the table
     na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes; pycytominer's default
 ) -> tuple[np.ndarray, np.ndarray]:  # `[N]` and `[G]` bool, the rows and the features to keep
-    "The part of a table where every number is finite. Raises `ProfileError` if that is not all and nothing may be dropped, or nothing would be left."
+    """The part of a table where every number is finite. Raises `ProfileError` if that is not all and nothing may be dropped, or nothing would be left.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        `[N,G]` features
+    features : list[str]
+        the `G` feature names
+    where : str, default 'table'
+        name of the file, for messages
+    drop_na : bool, default False
+        leave out features, then rows, with missing or infinite cells instead of refusing
+        the table
+    na_cutoff : float, default 0.05
+        with `drop_na`: a feature missing in more than this fraction of the rows goes;
+        pycytominer's default
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        `[N]` and `[G]` bool, the rows and the features to keep
+    """
     rows, columns = np.ones(len(values), bool), np.ones(len(features), bool)
     if np.isfinite(values.min(axis=0)).all() and np.isfinite(values.max(axis=0)).all():  # both carry a NaN along; no `[N,G]` temporary
         return rows, columns

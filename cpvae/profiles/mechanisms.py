@@ -72,7 +72,20 @@ def mend_moa(
     text: str | None,  # mechanisms of action joined by "|"; None or NaN where unknown
     separator: str = "",  # another mark that joins them
 ) -> str:  # terms mended, sorted, each once, joined by "|"; "" unknown
-    "Bring a mechanism annotation into its one standard form."
+    """Bring a mechanism annotation into its one standard form.
+
+    Parameters
+    ----------
+    text : str | None
+        mechanisms of action joined by "|"; None or NaN where unknown
+    separator : str, default ''
+        another mark that joins them
+
+    Returns
+    -------
+    str
+        terms mended, sorted, each once, joined by "|"; "" unknown
+    """
     return "|".join(sorted(_terms(text, separator)))
 
 # %% ../../nbs/01f_mechanisms.ipynb #ab167a1d
@@ -286,7 +299,28 @@ def join_mechanisms(
     compound: str = "compound",  # source column of the compounds; one of that name in `table` counts as a name
     moa_separator: str = "",  # a mark that joins mechanisms in `table`, beside the pipe
 ) -> tuple[pd.DataFrame, list[str]]:  # one row a compound: `moa`, `target`, `name`, and the `key` that found it or ""; notes
-    "Look up mechanisms. Raises `ProfileError` without mechanisms, targets, keys or known compounds."
+    """Look up mechanisms. Raises `ProfileError` without mechanisms, targets, keys or known compounds.
+
+    Parameters
+    ----------
+    obs : pd.DataFrame
+        `[N,M]` from `standard_obs`: source columns, `compound`, `is_control`
+    table : pd.DataFrame
+        one row a compound or sample: `moa`, perhaps `target`, and columns that name the
+        compound
+    where : str, default 'MOA table'
+        name of the annotation, for messages
+    compound : str, default 'compound'
+        source column of the compounds; one of that name in `table` counts as a name
+    moa_separator : str, default ''
+        a mark that joins mechanisms in `table`, beside the pipe
+
+    Returns
+    -------
+    tuple[pd.DataFrame, list[str]]
+        one row a compound: `moa`, `target`, `name`, and the `key` that found it or "";
+        notes
+    """
     known, notes = _annotations(table, where, compound, moa_separator)
     treated = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy()]
     mine = _identities(treated, text_of(treated["compound"]), "compound")

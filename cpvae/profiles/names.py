@@ -18,7 +18,18 @@ import pandas as pd
 def text_of(
     column: pd.Series,  # of any type
 ) -> pd.Series:  # of str, as objects, with the column's index; what is missing is ""
-    "What a column says, as text."
+    """What a column says, as text.
+
+    Parameters
+    ----------
+    column : pd.Series
+        of any type
+
+    Returns
+    -------
+    pd.Series
+        of str, as objects, with the column's index; what is missing is ""
+    """
     codes, values = pd.factorize(column)
     values = pd.Series(np.asarray(values))
     if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all() and (values.abs() < 2**53).all():
@@ -40,7 +51,18 @@ def _spaced(name):
 def plain_text(
     text: str,  # as a table writes it
 ) -> str:  # as it looks
-    "A text in one form of Unicode, without invisible letters, each run of spaces one space."
+    """A text in one form of Unicode, without invisible letters, each run of spaces one space.
+
+    Parameters
+    ----------
+    text : str
+        as a table writes it
+
+    Returns
+    -------
+    str
+        as it looks
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
         text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
@@ -64,7 +86,18 @@ _NOTHING = re.compile(
 def says_nothing(
     text: str,  # a mechanism, a target or a compound
 ) -> bool:  # "unknown", "n.a.", "-", "not annotated", ""
-    "Whether a name only fills a cell."
+    """Whether a name only fills a cell.
+
+    Parameters
+    ----------
+    text : str
+        a mechanism, a target or a compound
+
+    Returns
+    -------
+    bool
+        "unknown", "n.a.", "-", "not annotated", ""
+    """
     return _NOTHING.fullmatch("".join(filter(str.isalnum, text.casefold()))) is not None
 
 # %% ../../nbs/01a_names.ipynb #nam00012
@@ -78,7 +111,18 @@ _BESIDE_DMSO = frozenset(
 def is_dmso(
     text: str,  # a name in a column of compounds
 ) -> bool:  # "dmso", "0.1 % DMSO", "Dimethyl sulfoxide", "DMSO_control"
-    "Whether a name is a spelling of DMSO, the vehicle of most screens."
+    """Whether a name is a spelling of DMSO, the vehicle of most screens.
+
+    Parameters
+    ----------
+    text : str
+        a name in a column of compounds
+
+    Returns
+    -------
+    bool
+        "dmso", "0.1 % DMSO", "Dimethyl sulfoxide", "DMSO_control"
+    """
     if "dm" not in (plain := plain_text(text).casefold()) and "dimethyl" not in plain:
         return False
     whole = re.sub(r"dimethyl[ _-]?sul(f|ph)oxide", "dmso", plain)
@@ -103,7 +147,19 @@ _CONTROL_ALONE = frozenset(
 def is_control_name(
     text: str,  # a name in a column of compounds, or of what a well is for
 ) -> bool:  # "mock", "UnTrt", "non-targeting", "EMPTY_control", "PBS", "negative control", any DMSO
-    "Whether a name is one that people give to negative controls."
+    """Whether a name is one that people give to negative controls.
+
+    Parameters
+    ----------
+    text : str
+        a name in a column of compounds, or of what a well is for
+
+    Returns
+    -------
+    bool
+        "mock", "UnTrt", "non-targeting", "EMPTY_control", "PBS", "negative control", any
+        DMSO
+    """
     plain = re.sub(
         r"\b(non|no|safe|not|neg|culture)[ _-]+(?=[a-z])",
         r"\1",
@@ -128,7 +184,20 @@ def combination_parts(
     name: str,  # of a treatment
     known: Collection[str],  # the names of all treatments
 ) -> list[str]:  # two or more of `known`; empty if the name is no combination
-    "The known treatments that a name joins, as few and as long as they can be."
+    """The known treatments that a name joins, as few and as long as they can be.
+
+    Parameters
+    ----------
+    name : str
+        of a treatment
+    known : Collection[str]
+        the names of all treatments
+
+    Returns
+    -------
+    list[str]
+        two or more of `known`; empty if the name is no combination
+    """
     joints = [found.span() for found in _JOINTS.finditer(name)]
     starts, ends = [0, *(end for _, end in joints)], [*(start for start, _ in joints), len(name)]
     best = {len(starts): []}  # from which piece on -> the parts that the rest of the name joins
@@ -149,7 +218,20 @@ def without_controls(
     name: str,  # of a treatment, perhaps with a control beside it
     controls: Collection[str] = (),  # the names of this table's controls
 ) -> str:  # "A" for "A+ctrl"
-    "A name without the controls that stand beside a treatment."
+    """A name without the controls that stand beside a treatment.
+
+    Parameters
+    ----------
+    name : str
+        of a treatment, perhaps with a control beside it
+    controls : Collection[str], default ()
+        the names of this table's controls
+
+    Returns
+    -------
+    str
+        "A" for "A+ctrl"
+    """
     for marks, tells in (
         ("|+", lambda part: is_control_name(part) or (part.isalpha() and says_nothing(part))),
         (";,&/_", lambda part: False),
@@ -166,7 +248,20 @@ def single_treatments(
     names: Iterable[str],  # of treated rows
     controls: Collection[str] = (),  # the names of this table's controls
 ) -> dict[str, list[str]]:  # name -> the treatments it stands for, sorted; itself, mostly
-    "What every name of a table stands for."
+    """What every name of a table stands for.
+
+    Parameters
+    ----------
+    names : Iterable[str]
+        of treated rows
+    controls : Collection[str], default ()
+        the names of this table's controls
+
+    Returns
+    -------
+    dict[str, list[str]]
+        name -> the treatments it stands for, sorted; itself, mostly
+    """
     alone = {name: without_controls(name, controls) for name in set(names)}
     known = set(alone.values())
     joined = {one: parts for one in known if (parts := combination_parts(one, known))}
@@ -182,7 +277,18 @@ def single_treatments(
 def measured_combinations(
     names: Iterable[str],  # compounds of annotated profiles
 ) -> dict[str, list[str]]:  # those that are combinations -> their parts
-    "Which compounds are two or more others, applied together."
+    """Which compounds are two or more others, applied together.
+
+    Parameters
+    ----------
+    names : Iterable[str]
+        compounds of annotated profiles
+
+    Returns
+    -------
+    dict[str, list[str]]
+        those that are combinations -> their parts
+    """
     known = set(names)
     parts = {name: combination_parts(name, known) for name in known if "|" in name}
     return {name: found for name, found in parts.items() if found and "|".join(found) == name}

@@ -14,7 +14,6 @@ from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from ..errors import ProfileError, counted, listed
 from .dose import dose_levels
@@ -26,7 +25,18 @@ from .schema import OBS_BLANKS, annotated, with_blanks
 def mechanism_groups(
     profiles,  # AnnData `[N,G]`
 ) -> dict[str, list[str]]:  # annotation (terms sorted, joined by "|") -> its compounds, both sorted
-    "Compounds with exactly each annotation; controls and unnamed rows take no part."
+    """Compounds with exactly each annotation; controls and unnamed rows take no part.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    dict[str, list[str]]
+        annotation (terms sorted, joined by "|") -> its compounds, both sorted
+    """
     obs = with_blanks(profiles.obs, OBS_BLANKS)
     known = obs[~obs["is_control"].astype(bool) & (obs["moa"] != "") & (obs["compound"] != "")]
     groups = known.groupby(text_of(known["moa"]))["compound"].unique()
@@ -36,7 +46,18 @@ def mechanism_groups(
 def evaluable_pairs(
     profiles,  # AnnData `[N,G]`
 ) -> list[tuple[str, str]]:  # pairs (A, B) in the order the table writes them, sorted regardless of case
-    "Pairs of mechanisms for which compounds with A alone, B alone, and exactly A and B exist."
+    """Pairs of mechanisms for which compounds with A alone, B alone, and exactly A and B exist.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    list[tuple[str, str]]
+        pairs (A, B) in the order the table writes them, sorted regardless of case
+    """
     groups = mechanism_groups(profiles)
     written = {mend_moa(name): name for name in profiles.uns["cpvae"].get("pair_names", [])}
     pairs = [moa for moa in groups if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))]
@@ -46,7 +67,18 @@ def evaluable_pairs(
 def measured_pairs(
     profiles,  # AnnData `[N,G]`
 ) -> list[tuple[str, str]]:  # those of `evaluable_pairs`
-    "Pairs of which every A|B is a combination of the table's treatments: applied, not annotated."
+    """Pairs of which every A|B is a combination of the table's treatments: applied, not annotated.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    list[tuple[str, str]]
+        those of `evaluable_pairs`
+    """
     groups, combined = (
         mechanism_groups(profiles),
         set(measured_combinations(map(str, profiles.obs["compound"].unique()))),
@@ -61,7 +93,19 @@ def measured_pairs(
 def incomplete_pairs(
     profiles,  # AnnData `[N,G]`
 ) -> dict[str, dict[str, list[str]]]:  # "A|B", sorted -> `compounds` that carry exactly both; `missing`, those of A and B that no compound carries alone
-    "Two mechanisms that compounds carry together, but of which one or both are never alone."
+    """Two mechanisms that compounds carry together, but of which one or both are never alone.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    dict[str, dict[str, list[str]]]
+        "A|B", sorted -> `compounds` that carry exactly both; `missing`, those of A and B
+        that no compound carries alone
+    """
     groups = mechanism_groups(profiles)
     lacking = {moa: [term for term in moa.split("|") if term not in groups] for moa in groups if moa.count("|") == 1}
     return {moa: {"compounds": groups[moa], "missing": missing} for moa, missing in lacking.items() if missing}
@@ -71,7 +115,20 @@ def lacks(
     compounds: list[str],  # that carry exactly two mechanisms
     missing: list[str],  # those of the two that no compound carries alone
 ) -> str:  # e.g. "no compound has 'A' alone, none 'B' alone (both: x, y)"
-    "What an incomplete pair lacks, in words."
+    """What an incomplete pair lacks, in words.
+
+    Parameters
+    ----------
+    compounds : list[str]
+        that carry exactly two mechanisms
+    missing : list[str]
+        those of the two that no compound carries alone
+
+    Returns
+    -------
+    str
+        e.g. "no compound has 'A' alone, none 'B' alone (both: x, y)"
+    """
     alone = [f"{'none' if i else 'no compound has'} '{term}' alone" for i, term in enumerate(missing)]
     return f"{', '.join(alone)} (both: {listed(compounds, 3)})"
 
@@ -87,7 +144,20 @@ def why_no_pair(
     profiles,  # AnnData `[N,G]`
     among: str = "",  # which profiles these are, if not all: " among wells at 24 h"
 ) -> str:  # a sentence or a few; "" if there is an evaluable pair
-    "Why no pair of mechanisms can be evaluated: what no compound has, or which partner each pair lacks."
+    """Why no pair of mechanisms can be evaluated: what no compound has, or which partner each pair lacks.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+    among : str, default ''
+        which profiles these are, if not all: " among wells at 24 h"
+
+    Returns
+    -------
+    str
+        a sentence or a few; "" if there is an evaluable pair
+    """
     groups, incomplete = mechanism_groups(profiles), incomplete_pairs(profiles)
     if evaluable_pairs(profiles):
         return ""
@@ -108,7 +178,20 @@ def similar_mechanisms(
     name: str,  # a mechanism that is not known, as the user wrote it
     known: Iterable[str],  # the mechanisms there are
 ) -> list[str]:  # at most three of `known`, the likeliest first; none if nothing is near
-    "Mechanisms that may have been meant: those that hold the words, the shortest first; or else the nearest in spelling."
+    """Mechanisms that may have been meant: those that hold the words, the shortest first; or else the nearest in spelling.
+
+    Parameters
+    ----------
+    name : str
+        a mechanism that is not known, as the user wrote it
+    known : Iterable[str]
+        the mechanisms there are
+
+    Returns
+    -------
+    list[str]
+        at most three of `known`, the likeliest first; none if nothing is near
+    """
     folded, asked = {text.casefold(): text for text in known}, name.strip().casefold()
     holding = sorted((low for low in folded if asked and asked in low), key=len)
     return [folded[low] for low in (holding or get_close_matches(asked, folded, cutoff=0.7))[:3]]
@@ -117,7 +200,18 @@ def similar_mechanisms(
 def pair_named(
     text: str,  # "A|B"
 ) -> tuple[str, str]:  # the two mechanisms
-    "The mechanisms of a pair. Raises ProfileError for anything else."
+    """The mechanisms of a pair. Raises ProfileError for anything else.
+
+    Parameters
+    ----------
+    text : str
+        "A|B"
+
+    Returns
+    -------
+    tuple[str, str]
+        the two mechanisms
+    """
     terms = [term.strip() for term in str(text).split("|")]
     if len(terms) != 2 or not all(terms) or terms[0] == terms[1]:
         raise ProfileError(f"{text!r} is no pair; write two mechanisms as 'A|B'")
@@ -127,7 +221,18 @@ def pair_named(
 def row_digests(
     values: np.ndarray,  # `[N,G]` float32
 ) -> pd.Series:  # `[N]` bytes, equal exactly where two rows are equal
-    "A fingerprint of each row."
+    """A fingerprint of each row.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        `[N,G]` float32
+
+    Returns
+    -------
+    pd.Series
+        `[N]` bytes, equal exactly where two rows are equal
+    """
     digests = []
     for start in range(0, len(values), 4096):
         block = np.ascontiguousarray(values[start : start + 4096], np.float32) + np.float32(0)  # -0 becomes 0
@@ -152,7 +257,18 @@ def _told_apart(values, groups):  # `[N,G]`, `[N]` numbers of equal rows
 def copy_groups(
     profiles,  # AnnData `[N,G]`
 ) -> np.ndarray:  # `[N]` int: rows with one number are copies of each other
-    "Which rows are one profile written more than once."
+    """Which rows are one profile written more than once.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]`
+
+    Returns
+    -------
+    np.ndarray
+        `[N]` int: rows with one number are copies of each other
+    """
     places = ["plate", "well", "dose", "time", "cell"]
     obs = with_blanks(profiles.obs, OBS_BLANKS | {"cell": ""})[places].apply(text_of)
     obs.index = range(len(obs))
@@ -169,7 +285,19 @@ def copy_groups(
 def describe_profiles(
     profiles,  # AnnData from `read_profiles`
 ) -> dict:  # what is in the table, in the order to print it: counts, lists, guessed columns and the rule for controls, notes
-    "Count what can be analysed in a table of profiles."
+    """Count what can be analysed in a table of profiles.
+
+    Parameters
+    ----------
+    profiles
+        AnnData from `read_profiles`
+
+    Returns
+    -------
+    dict
+        what is in the table, in the order to print it: counts, lists, guessed columns and
+        the rule for controls, notes
+    """
     profiles = annotated(profiles)
     obs, about = profiles.obs, profiles.uns["cpvae"]
     treated = obs[~obs["is_control"].astype(bool)]
@@ -204,9 +332,19 @@ def describe_profiles(
 
 # %% ../../nbs/01h_pairs.ipynb #5a3c7cc4
 def by_target(
-    profiles: AnnData,  # `[N,G]` profiles with `target` in `obs`
-) -> AnnData:  # a copy whose `moa` is its `target`
-    "Group compounds by annotated targets instead of mechanisms. Raises ProfileError if no target is known."
+    profiles,  # AnnData `[N,G]` profiles with `target` in `obs`
+):  # AnnData a copy whose `moa` is its `target`
+    """Group compounds by annotated targets instead of mechanisms. Raises ProfileError if no target is known.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]` profiles with `target` in `obs`
+
+    Returns
+    -------
+    AnnData a copy whose `moa` is its `target`
+    """
     if "target" not in profiles.obs or not text_of(profiles.obs["target"]).str.strip().any():
         raise ProfileError("No target of a compound is known: the profiles need a column `Metadata_target`, or a table of mechanisms with targets (--moa).")
     copy = profiles.copy()
@@ -216,9 +354,19 @@ def by_target(
 
 # %% ../../nbs/01h_pairs.ipynb #scb0trt2
 def by_treatment(
-    profiles: AnnData,  # `[N,G]` profiles in which some compounds are combinations of others
-) -> AnnData:  # a copy whose `moa` is its `compound`, "A|B" for a combination
-    "Group rows by treatment instead of mechanism. Raises ProfileError without a combination."
+    profiles,  # AnnData `[N,G]` profiles in which some compounds are combinations of others
+):  # AnnData a copy whose `moa` is its `compound`, "A|B" for a combination
+    """Group rows by treatment instead of mechanism. Raises ProfileError without a combination.
+
+    Parameters
+    ----------
+    profiles
+        AnnData `[N,G]` profiles in which some compounds are combinations of others
+
+    Returns
+    -------
+    AnnData a copy whose `moa` is its `compound`, "A|B" for a combination
+    """
     compound = text_of(profiles.obs["compound"]).mask(
         profiles.obs["is_control"].astype(bool).to_numpy(), ""
     )

@@ -243,7 +243,48 @@ def profiles_from_parts(
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
     na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes
 ):  # AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
-    "Check and annotate a table of profiles. Raises `ProfileError` if it cannot be used as it is."
+    """Check and annotate a table of profiles. Raises `ProfileError` if it cannot be used as it is.
+
+    Parameters
+    ----------
+    parts : Parts
+        features, values and metadata, from `read_parts` or `parts_from_table`
+    source : str
+        what to call the table in messages and in `uns`
+    compound : str | None, default None
+        column of the compound, or several joined by "+"; None to guess, here and below
+    dose : str | None, default None
+        column of the dose
+    time : str | None, default None
+        column of the time
+    cell : str | None, default None
+        column of the cell line
+    plate : str | None, default None
+        column of the plate
+    well : str | None, default None
+        column of the well
+    moa : str | None, default None
+        column of the mechanisms of action, joined by "|"
+    moa_separator : str, default ''
+        a mark that joins mechanisms beside "|", such as ";" or "and"
+    moa_table : str | Path | pd.DataFrame | None, default None
+        mechanisms from elsewhere, see `join_mechanisms`; they replace the table's own
+    dose_unit : str | None, default None
+        unit of doses that stand without one: "M", "mM", "uM", "nM", "log10M" or "log10uM";
+        None to tell it from the columns
+    control : str | list[str] | None, default None
+        what marks control rows, see `find_controls`
+    zero_control : bool, default False
+        the zero vector is the control (values relative to control)
+    drop_na : bool, default False
+        leave out features, then rows, with missing or infinite values
+    na_cutoff : float, default 0.05
+        with `drop_na`: a feature missing in more than this fraction of the rows goes
+
+    Returns
+    -------
+    AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
+    """
     given = dict(compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa)
     if parts.about is not None:
         settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"])
@@ -261,6 +302,8 @@ def profiles_from_parts(
     chosen = [name for name, choice in told_how.items() if choice] + ["dose"] * bool(dose_unit) + ["moa"] * bool(moa_separator)
     about = dict(source=source, sha256="", kind=kind, columns=told["columns"], given=chosen, zero_control=zero_control, n_copies=0, set_aside=parts.aside, stems=parts.stems,
                  dropped_features=dropped, notes=parts.notes + notes + told["notes"], pair_names=told["pair_names"])
+    if (same := full & ~varies).any():  # what new profiles of a finished run may need
+        about["constants"] = dict(names=[n for n, k in zip(parts.features, same) if k], values=parts.values[rows.argmax(), same].tolist())
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, told["columns"]["compound"], moa_separator or "")
     from anndata import AnnData
@@ -276,7 +319,26 @@ def profiles_from_table(
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     **options,  # any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`, …
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
-    "Check and annotate a table of profiles in memory. Raises `ProfileError` if it cannot be used as it is."
+    """Check and annotate a table of profiles in memory. Raises `ProfileError` if it cannot be used as it is.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        `[N,columns]` metadata and features side by side, one row a profile
+    source : str
+        what to call the table in messages and in `uns`
+    features : Sequence[str], default ()
+        shell patterns of the features' names, where these do not tell
+    not_features : Sequence[str], default ()
+        shell patterns of number columns that are no features
+    **options
+        any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`,
+        …
+
+    Returns
+    -------
+    AnnData `[N,G]`, as from `profiles_from_parts`
+    """
     wanted = Wanted(tuple(features), tuple(not_features))
     return profiles_from_parts(parts_from_table(table, source, wanted), source, **options)
 
@@ -308,7 +370,35 @@ def read_profiles(
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     **options,  # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`, `drop_na`, …
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
-    "Read, check and annotate profiles. Raises `ProfileError` if they cannot be used as they are."
+    """Read, check and annotate profiles. Raises `ProfileError` if they cannot be used as they are.
+
+    Parameters
+    ----------
+    path
+        a file of any format that `read_parts` knows, several, or a folder of them; a
+        DataFrame, or an AnnData
+    profile_info : str | Path | None, default None
+        table that describes the profiles by their id, such as GEO's sig_info
+    feature_info : str | Path | None, default None
+        table that describes the features by their id, such as GEO's gene_info
+    all_genes : bool, default False
+        inferred genes too, where a file tells them from landmark genes
+    layer : str | None, default None
+        of an AnnData, the layer that holds the values; None: X
+    obsm : str | None, default None
+        of an AnnData, the part of `obsm` that holds the values; None: X
+    features : Sequence[str], default ()
+        shell patterns of the features' names, where these do not tell
+    not_features : Sequence[str], default ()
+        shell patterns of number columns that are no features
+    **options
+        any keyword of `profiles_from_parts`: columns, `moa_table`, `control`,
+        `zero_control`, `drop_na`, …
+
+    Returns
+    -------
+    AnnData `[N,G]`, as from `profiles_from_parts`
+    """
     wanted = dict(features=features, not_features=not_features)
     if isinstance(path, pd.DataFrame):
         return profiles_from_table(path, "table", **wanted, **options)

@@ -23,14 +23,40 @@ def hill(
     ec50: np.ndarray,  # dose of half the effect, µM; broadcast against `dose`
     slope: float = 1.5,  # steepness; 1 is simple binding
 ) -> np.ndarray:  # share of the full effect, 0 to 1
-    "Share of a compound's full effect at a dose."
+    """Share of a compound's full effect at a dose.
+
+    Parameters
+    ----------
+    dose : np.ndarray
+        doses, µM
+    ec50 : np.ndarray
+        dose of half the effect, µM; broadcast against `dose`
+    slope : float, default 1.5
+        steepness; 1 is simple binding
+
+    Returns
+    -------
+    np.ndarray
+        share of the full effect, 0 to 1
+    """
     return 1 / (1 + (ec50 / dose) ** slope)
 
 # %% ../../nbs/01i_simulate.ipynb #da522918
 def cellprofiler_features(
     n: int,  # how many, at most 564
 ) -> list[str]:  # names as CellProfiler writes them, spread evenly over compartments and families
-    "Make up a list of CellProfiler feature names. Raises ValueError if more are asked for than there are."
+    """Make up a list of CellProfiler feature names. Raises ValueError if more are asked for than there are.
+
+    Parameters
+    ----------
+    n : int
+        how many, at most 564
+
+    Returns
+    -------
+    list[str]
+        names as CellProfiler writes them, spread evenly over compartments and families
+    """
     shape = [f"AreaShape_{m}" for m in ("Area", "Compactness", "Eccentricity", "FormFactor", "Perimeter", "Solidity", "Extent", "Orientation")]
     pairs = [f"Correlation_{m}_{a}_{b}" for m in ("Correlation", "RWC") for a, b in combinations(CHANNELS, 2)]
     intensity = [f"Intensity_{m}_{c}" for m in ("MeanIntensity", "StdIntensity", "IntegratedIntensity", "MassDisplacement") for c in CHANNELS]
@@ -44,7 +70,17 @@ def cellprofiler_features(
 # %% ../../nbs/01i_simulate.ipynb #013479ea
 @dataclass(frozen=True)
 class StateToFeatures:
-    "The bent map from hidden states to features."
+    """The bent map from hidden states to features.
+
+    Parameters
+    ----------
+    gain : np.ndarray
+        A, `[K,P]` how strongly each state coordinate drives each process
+    bias : np.ndarray
+        b, `[P]` where on its curve each process rests
+    loadings : np.ndarray
+        W, `[P,G]` how each process moves each feature
+    """
 
     gain: np.ndarray  # A, `[K,P]` how strongly each state coordinate drives each process
     bias: np.ndarray  # b, `[P]` where on its curve each process rests
@@ -65,7 +101,26 @@ def random_map(
     n_processes: int = 40,  # P, hidden processes
     curvature: float = 1.5,  # size of the gain: 0.1 is nearly linear, 3 nearly on-off
 ) -> StateToFeatures:  # the map
-    "Draw a bent map whose processes each prefer one compartment and channel."
+    """Draw a bent map whose processes each prefer one compartment and channel.
+
+    Parameters
+    ----------
+    features : list[str]
+        `[G]` CellProfiler names
+    n_state : int
+        K, state coordinates
+    rng : np.random.Generator
+        source of the map
+    n_processes : int, default 40
+        P, hidden processes
+    curvature : float, default 1.5
+        size of the gain: 0.1 is nearly linear, 3 nearly on-off
+
+    Returns
+    -------
+    StateToFeatures
+        the map
+    """
     groups = [name.split("_")[0] + next((c for c in CHANNELS if c in name), "") for name in features]
     favourite = rng.choice(sorted(set(groups)), n_processes)
     likes = np.where(favourite[:, None] == np.array(groups), 3.0, 0.6)
@@ -81,7 +136,27 @@ def simulated_compounds(
     per_pair: int,  # compounds with one given pair
     rng: np.random.Generator,  # source of pairs and potencies
 ) -> pd.DataFrame:  # one row a compound: `compound`, `moa`, `ec50` (µM), `efficacy` (share of the mechanism's full effect)
-    "Draw compounds with one or two mechanisms. Raises ValueError if there are not enough mechanisms for the pairs."
+    """Draw compounds with one or two mechanisms. Raises ValueError if there are not enough mechanisms for the pairs.
+
+    Parameters
+    ----------
+    n_mechanisms : int
+        single mechanisms
+    n_pairs : int
+        pairs of mechanisms that some compound carries
+    per_mechanism : int
+        compounds with one given mechanism
+    per_pair : int
+        compounds with one given pair
+    rng : np.random.Generator
+        source of pairs and potencies
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a compound: `compound`, `moa`, `ec50` (µM), `efficacy` (share of the
+        mechanism's full effect)
+    """
     mechanisms = [f"simulated mechanism {i + 1:02d}" for i in range(n_mechanisms)]
     all_pairs = ["|".join(p) for p in combinations(mechanisms, 2)]
     if n_pairs > len(all_pairs):
@@ -99,7 +174,27 @@ def plate_layout(
     n_controls: int,  # DMSO wells a plate
     rng: np.random.Generator,  # source of the dealing
 ) -> pd.DataFrame:  # one row a well: `compound` (row number in `compounds`, -1 DMSO), `dose` (µM, NaN DMSO), `plate`, `well`
-    "Place each compound at six doses on the replicate plates of one map."
+    """Place each compound at six doses on the replicate plates of one map.
+
+    Parameters
+    ----------
+    compounds : pd.DataFrame
+        from `simulated_compounds`
+    n_maps : int
+        plate maps
+    n_replicates : int
+        plates a map
+    n_controls : int
+        DMSO wells a plate
+    rng : np.random.Generator
+        source of the dealing
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a well: `compound` (row number in `compounds`, -1 DMSO), `dose` (µM, NaN
+        DMSO), `plate`, `well`
+    """
     home, wells = rng.permutation(len(compounds)) % n_maps, []
     for plate_map, replicate in product(range(n_maps), range(n_replicates)):
         plate = pd.DataFrame(list(product(np.flatnonzero(home == plate_map), (0.04, 0.12, 0.37, 1.11, 3.33, 10.0))), columns=["compound", "dose"])
@@ -118,7 +213,30 @@ def hidden_states(
     rng: np.random.Generator,  # source of directions and noise
     n_state: int = 6,  # K, state coordinates
 ) -> tuple[np.ndarray, pd.DataFrame]:  # `[N,K]` states of the wells, and each mechanism's (and interaction's) direction, `[M,K]`
-    "Hidden state of every well: mechanisms add, then off-target effects and noise."
+    """Hidden state of every well: mechanisms add, then off-target effects and noise.
+
+    Parameters
+    ----------
+    compounds : pd.DataFrame
+        from `simulated_compounds`
+    layout : pd.DataFrame
+        from `plate_layout`
+    effect : float
+        size of every compound's effect: 1 as usual, 0 none at all
+    interaction : float
+        size of what two mechanisms do only together: 0 purely additive, 1 as large as one
+        mechanism
+    rng : np.random.Generator
+        source of directions and noise
+    n_state : int, default 6
+        K, state coordinates
+
+    Returns
+    -------
+    tuple[np.ndarray, pd.DataFrame]
+        `[N,K]` states of the wells, and each mechanism's (and interaction's) direction,
+        `[M,K]`
+    """
     labels = list(dict.fromkeys("|".join(compounds.moa).split("|"))) + sorted({m for m in compounds.moa if "|" in m})
     directions = rng.standard_normal((len(labels), n_state))
     directions = pd.DataFrame(directions / np.linalg.norm(directions, axis=1, keepdims=True), labels)
@@ -144,7 +262,38 @@ def simulate_profiles(
     n_replicates: int = 2,  # plates a map
     n_controls: int = 25,  # DMSO wells a plate
 ):  # AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`: settings, `compounds`, `directions`
-    "Simulate LINCS-like Cell Painting profiles with known truth."
+    """Simulate LINCS-like Cell Painting profiles with known truth.
+
+    Parameters
+    ----------
+    effect : float, default 1.0
+        size of every compound's effect: 0 silences all of them
+    interaction : float, default 0.0
+        what two mechanisms do only together: 0 additive, 1 as large as one mechanism
+    seed : int, default 0
+        of everything
+    n_mechanisms : int, default 16
+        single mechanisms
+    n_pairs : int, default 20
+        pairs of mechanisms carried by some compound
+    per_mechanism : int, default 4
+        compounds a mechanism
+    per_pair : int, default 2
+        compounds a pair
+    n_features : int, default 300
+        G
+    n_maps : int, default 6
+        plate maps
+    n_replicates : int, default 2
+        plates a map
+    n_controls : int, default 25
+        DMSO wells a plate
+
+    Returns
+    -------
+    AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`:
+    settings, `compounds`, `directions`
+    """
     rng = np.random.default_rng(seed)
     compounds = simulated_compounds(n_mechanisms, n_pairs, per_mechanism, per_pair, rng)
     layout = plate_layout(compounds, n_maps, n_replicates, n_controls, rng)
@@ -163,7 +312,20 @@ def simulated_metadata(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`
 ) -> pd.DataFrame:  # one row a well, pycytominer's `Metadata_*` columns
-    "Metadata of simulated wells, in pycytominer's names."
+    """Metadata of simulated wells, in pycytominer's names.
+
+    Parameters
+    ----------
+    compounds : pd.DataFrame
+        from `simulated_compounds`
+    layout : pd.DataFrame
+        from `plate_layout`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a well, pycytominer's `Metadata_*` columns
+    """
     control = layout.compound < 0
     pick = lambda column: compounds[column].to_numpy()[layout.compound]
     return pd.DataFrame({

@@ -275,7 +275,29 @@ def standard_obs(
     dose_unit: str | None = None,  # unit of doses that stand without one; None to tell it from the columns
     moa_separator: str = "",  # a mark that joins mechanisms, beside the pipe
 ) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too where the table has them; notes
-    "Bring metadata into standard form. Raises `ProfileError` if a treated row's dose, or a time, is no number."
+    """Bring metadata into standard form. Raises `ProfileError` if a treated row's dose, or a time, is no number.
+
+    Parameters
+    ----------
+    metadata : pd.DataFrame
+        `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
+    columns : dict[str, str]
+        standard name -> source column, from `guess_columns`
+    is_control : np.ndarray
+        `[N]` bool, from `find_controls`
+    where : str, default 'table'
+        name of the file, for messages
+    dose_unit : str | None, default None
+        unit of doses that stand without one; None to tell it from the columns
+    moa_separator : str, default ''
+        a mark that joins mechanisms, beside the pipe
+
+    Returns
+    -------
+    tuple[pd.DataFrame, list[str]]
+        `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and
+        `cell_count` too where the table has them; notes
+    """
     obs, everyone = metadata.copy(deep=False), np.ones(len(metadata), bool)
     obs["compound"], notes = _compounds(metadata, columns["compound"], is_control)
     obs["dose"] = obs["time"] = np.nan

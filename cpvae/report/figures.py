@@ -26,7 +26,18 @@ AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "
 def plot_training(
     training: pd.DataFrame,  # training.csv: model, shuffled, epoch, train_loss, valid_loss
 ) -> Figure:  # a panel a model
-    "Training and validation loss of every model, real and shuffled."
+    """Training and validation loss of every model, real and shuffled.
+
+    Parameters
+    ----------
+    training : pd.DataFrame
+        training.csv: model, shuffled, epoch, train_loss, valid_loss
+
+    Returns
+    -------
+    Figure
+        a panel a model
+    """
     models = usual_order(training.model.unique())
     fig = Figure(figsize=(2.6 * len(models) + 0.6, 2.5), layout="constrained")
     for ax, model in zip(fig.subplots(1, len(models), squeeze=False)[0], models):
@@ -47,7 +58,18 @@ def plot_training(
 def plot_reconstruction(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> Figure:  # FVU on test profiles, real and shuffled
-    "Fraction of variance unexplained of every model, real and shuffled, against the training mean."
+    """Fraction of variance unexplained of every model, real and shuffled, against the training mean.
+
+    Parameters
+    ----------
+    reconstruction : pd.DataFrame
+        reconstruction.csv
+
+    Returns
+    -------
+    Figure
+        FVU on test profiles, real and shuffled
+    """
     table = reconstruction[reconstruction.model != "mean"]
     models, n = usual_order(table.model), reconstruction.loc[reconstruction.split == "test", "n"].max()
     fvu = table.set_index(["model", "shuffled", "split"]).fvu
@@ -69,7 +91,19 @@ def plot_reconstruction(
 def plot_umap(
     umap_df: pd.DataFrame,  # model ("data": originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2
 ) -> Figure:  # models across; real and shuffled down
-    "Original, reconstructed and simulated test profiles on one map."
+    """Original, reconstructed and simulated test profiles on one map.
+
+    Parameters
+    ----------
+    umap_df : pd.DataFrame
+        model ("data": originals), shuffled, kind (original, reconstructed, simulated),
+        umap1, umap2
+
+    Returns
+    -------
+    Figure
+        models across; real and shuffled down
+    """
     models = usual_order(m for m in umap_df.model.unique() if m != "data")
     rows = sorted(umap_df.shuffled.unique())
     fig = Figure(figsize=(2.05 * len(models) + 0.3, 2.05 * len(rows) + 0.5), layout="constrained")
@@ -91,7 +125,20 @@ def plot_lsa(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
 ) -> Figure:  # predictors down, scores across; a point a pair, a diamond the mean
-    "Scores of arithmetic and of every trivial baseline."
+    """Scores of arithmetic and of every trivial baseline.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    metrics : tuple[str, ...], default ('l2', 'delta_pearson')
+        a panel each: l2, delta_pearson, mismatch_r
+
+    Returns
+    -------
+    Figure
+        predictors down, scores across; a point a pair, a diamond the mean
+    """
     methods = list(score_matrix(lsa).columns)
     fig = Figure(figsize=(3.1 * len(metrics) + 1.8, 0.22 * len(methods) + 1), layout="constrained")
     for ax, metric in zip(fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics):
@@ -116,7 +163,20 @@ def plot_advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
 ) -> Figure:  # baselines down; right of zero arithmetic is better
-    "Paired advantage of arithmetic over each baseline, with its interval where there are pairs enough."
+    """Paired advantage of arithmetic over each baseline, with its interval where there are pairs enough.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    metrics : tuple[str, ...], default ('l2', 'delta_pearson')
+        a panel each: l2, delta_pearson, mismatch_r
+
+    Returns
+    -------
+    Figure
+        baselines down; right of zero arithmetic is better
+    """
     fig = Figure(figsize=(3.1 * len(metrics) + 1.6, 3.4), layout="constrained")
     models, tables = arithmetic_models(lsa), [advantages(lsa, metric) for metric in metrics]
     known = {b.partition("/")[0] for table in tables for b in table.baseline}
@@ -142,7 +202,24 @@ def plot_null(
     model: str,  # whose arithmetic
     max_pairs: int = 60,  # of more pairs, so many are shown, evenly spaced from best to worst
 ) -> Figure:  # pairs down, sorted by cosine less its permuted median
-    "Each pair's score under its own labels and under permuted ones. Raises ProfileError if the model has no permutations."
+    """Each pair's score under its own labels and under permuted ones. Raises ProfileError if the model has no permutations.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    null : pd.DataFrame
+        lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
+    model : str
+        whose arithmetic
+    max_pairs : int, default 60
+        of more pairs, so many are shown, evenly spaced from best to worst
+
+    Returns
+    -------
+    Figure
+        pairs down, sorted by cosine less its permuted median
+    """
     table = null_quantiles(null, model)
     total = len(table)
     table = table.iloc[np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))]
@@ -168,7 +245,20 @@ def null_quantiles(
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
-    "Quantiles of the permuted scores, and the real one. Raises ProfileError if the model has no permutations."
+    """Quantiles of the permuted scores, and the real one. Raises ProfileError if the model has no permutations.
+
+    Parameters
+    ----------
+    null : pd.DataFrame
+        lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
+    model : str
+        whose arithmetic
+
+    Returns
+    -------
+    pd.DataFrame
+        a pair a row, best first; columns (score, quantile or "real") for cosine and l2
+    """
     rows = null[null.model == choose(model, tuple(null.model.unique()), "model")].astype({"pair": str})
     permuted = rows[rows.permutation > 0].groupby("pair", sort=False)[["cosine", "l2"]].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     real = rows[rows.permutation == 0].set_index("pair")[["cosine", "l2"]]

@@ -34,7 +34,22 @@ def page_table(
     columns: Mapping[str, str],  # column -> heading; others are left out
     caption: str,  # how to read it
 ) -> dict[str, Any]:  # kind, caption, head, and rows of (text, is it a number)
-    "A table as the page's template takes it: rounded, named, with a caption."
+    """A table as the page's template takes it: rounded, named, with a caption.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        rows as they should stand
+    columns : Mapping[str, str]
+        column -> heading; others are left out
+    caption : str
+        how to read it
+
+    Returns
+    -------
+    dict[str, Any]
+        kind, caption, head, and rows of (text, is it a number)
+    """
     columns = {c: heading for c, heading in columns.items() if c in table}
     numeric = {c: not pd.api.types.is_bool_dtype(table[c]) and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all()) for c in columns}
     words = {"model", "method", "baseline"}
@@ -55,7 +70,18 @@ def _column(values: pd.Series) -> pd.Series:
 def run_sections(
     run: Mapping[str, Any],  # run.json
 ) -> list[dict[str, Any]]:  # what was run, and the data
-    "Command, settings and data of a run."
+    """Command, settings and data of a run.
+
+    Parameters
+    ----------
+    run : Mapping[str, Any]
+        run.json
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        what was run, and the data
+    """
     facts = {k: run[k] for k in ("command", "created", "preset", "seed", "device") if k in run}
     facts |= {"time": f"{sum(run['seconds'].values()):,.0f} s"} if run.get("seconds") else {}
     folded = {"config": "settings", "stages": "stages", "seconds": "seconds a stage", "versions": "versions"}
@@ -107,7 +133,18 @@ _UMAP_CAPTION = (
 def units_summary(
     units: pd.DataFrame,  # latent_units.csv: model, shuffled, unit, kl, variance, active
 ) -> pd.DataFrame:  # one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
-    "How many latent units of each model say something about a profile."
+    """How many latent units of each model say something about a profile.
+
+    Parameters
+    ----------
+    units : pd.DataFrame
+        latent_units.csv: model, shuffled, unit, kl, variance, active
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
+    """
     table = units.groupby(["model", "shuffled"], sort=False, as_index=False).agg(active=("active", "sum"), units=("unit", "size"), kl=("kl", "sum"))
     return table.sort_values("shuffled", kind="stable", ignore_index=True)
 
@@ -124,7 +161,23 @@ def latent_summary(
     model: str,  # of the table
     n: int = 4,  # features a unit
 ) -> pd.DataFrame:  # a row a unit, strongest first: latent, change (root mean square over features, scaled units), features (↑ rises, ↓ falls)
-    "How far each latent unit of a model moves a profile, and which features most."
+    """How far each latent unit of a model moves a profile, and which features most.
+
+    Parameters
+    ----------
+    traversal : pd.DataFrame
+        traversal.csv: model, latent, feature, contribution (signed change from -3 to +3 sd)
+    model : str
+        of the table
+    n : int, default 4
+        features a unit
+
+    Returns
+    -------
+    pd.DataFrame
+        a row a unit, strongest first: latent, change (root mean square over features,
+        scaled units), features (↑ rises, ↓ falls)
+    """
     wide = traversal[traversal.model == choose(model, tuple(traversal.model.unique()), "model")].pivot(index="latent", columns="feature", values="contribution")
     most = np.argsort(-wide.abs().to_numpy(), axis=1, kind="stable")[:, :n]
     named = [", ".join(f"{'↑' if row.iloc[k] > 0 else '↓'} {wide.columns[k]}" for k in top if row.iloc[k]) for (_, row), top in zip(wide.iterrows(), most)]
@@ -135,7 +188,18 @@ def latent_summary(
 def model_sections(
     tables: Mapping[str, pd.DataFrame],  # training, latent_units, reconstruction, umap, traversal; any may be missing
 ) -> list[dict[str, Any]]:  # training, reconstruction, map and latent units, as far as there are tables
-    "Training curves, reconstruction scores, the map, and what latent units move."
+    """Training curves, reconstruction scores, the map, and what latent units move.
+
+    Parameters
+    ----------
+    tables : Mapping[str, pd.DataFrame]
+        training, latent_units, reconstruction, umap, traversal; any may be missing
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        training, reconstruction, map and latent units, as far as there are tables
+    """
     sections = []
     if "training" in tables:
         units = [page_table(units_summary(tables["latent_units"]), _UNITS_COLUMNS, _UNITS_CAPTION)] if "latent_units" in tables else []
@@ -183,7 +247,18 @@ _ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better
 def arithmetic_sections(
     tables: Mapping[str, pd.DataFrame],  # lsa and lsa_null; either may be missing
 ) -> list[dict[str, Any]]:  # scores, comparison with baselines, permutations
-    "Scores of the arithmetic beside the baselines, pair by pair, and against permuted labels."
+    """Scores of the arithmetic beside the baselines, pair by pair, and against permuted labels.
+
+    Parameters
+    ----------
+    tables : Mapping[str, pd.DataFrame]
+        lsa and lsa_null; either may be missing
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        scores, comparison with baselines, permutations
+    """
     lsa = tables.get("lsa")
     if lsa is None or lsa.empty:
         return []
@@ -217,7 +292,18 @@ TABLES = {  # file in `tables/` -> what a row is
 def table_sections(
     tables: Mapping[str, pd.DataFrame],  # of the run
 ) -> list[dict[str, Any]]:  # a section, if there are tables
-    "The tables of the run and what their rows are."
+    """The tables of the run and what their rows are.
+
+    Parameters
+    ----------
+    tables : Mapping[str, pd.DataFrame]
+        of the run
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        a section, if there are tables
+    """
     rows = pd.DataFrame([(name, row, len(tables[name])) for name, row in TABLES.items() if name in tables], columns=["table", "row", "rows"])
     text = "Files in tables/, CSV or, above 100,000 rows, parquet. Scores are described where they are shown, columns in the documentation of cpvae.lsa.table, cpvae.measure.reconstruction and cpvae.latents.traverse."
     return [dict(title="The tables", text=[], items=[page_table(rows, {"table": "table", "row": "a row is", "rows": "rows"}, text)])] if len(rows) else []
@@ -304,7 +390,22 @@ def render_report(
     tables: Mapping[str, pd.DataFrame],  # any of `TABLES`
     figures: Mapping[str, bytes],  # name -> PNG
 ) -> str:  # one HTML page that loads nothing
-    "The report as a page."
+    """The report as a page.
+
+    Parameters
+    ----------
+    run : Mapping[str, Any]
+        run.json
+    tables : Mapping[str, pd.DataFrame]
+        any of `TABLES`
+    figures : Mapping[str, bytes]
+        name -> PNG
+
+    Returns
+    -------
+    str
+        one HTML page that loads nothing
+    """
     environment = Environment(loader=DictLoader({"style": _STYLE, "items": _ITEMS, "page": _PAGE}), autoescape=True, undefined=StrictUndefined)
     data = run.get("data", {})
     return environment.get_template("page").render(
@@ -320,7 +421,18 @@ def render_report(
 def draw_figures(
     tables: Mapping[str, pd.DataFrame],  # any of training, reconstruction, umap, lsa, lsa_null
 ) -> dict[str, bytes]:  # name -> PNG of 110 dots an inch
-    "Every figure that the tables allow."
+    """Every figure that the tables allow.
+
+    Parameters
+    ----------
+    tables : Mapping[str, pd.DataFrame]
+        any of training, reconstruction, umap, lsa, lsa_null
+
+    Returns
+    -------
+    dict[str, bytes]
+        name -> PNG of 110 dots an inch
+    """
     figures, lsa, null = {}, tables.get("lsa"), tables.get("lsa_null")
     for name, draw in (("training", plot_training), ("reconstruction", plot_reconstruction), ("umap", plot_umap)):
         if name in tables and len(tables[name]):

@@ -95,7 +95,22 @@ def example_run(
     n_pairs: int = 20,  # pairs of mechanisms
     seed: int = 0,  # of the invention
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; tables training, reconstruction, umap, lsa, lsa_null
-    "An invented run: no model and no profile stands behind it."
+    """An invented run: no model and no profile stands behind it.
+
+    Parameters
+    ----------
+    works : bool, default True
+        whether arithmetic and reconstruction succeed
+    n_pairs : int, default 20
+        pairs of mechanisms
+    seed : int, default 0
+        of the invention
+
+    Returns
+    -------
+    tuple[dict[str, Any], dict[str, pd.DataFrame]]
+        run.json; tables training, reconstruction, umap, lsa, lsa_null
+    """
     rng = np.random.default_rng(seed)
     pairs = [f"invented mechanism {k:02d}|invented mechanism {k + 1:02d}" for k in range(n_pairs)]
     null = _example_null(rng, pairs, works)
@@ -112,7 +127,21 @@ def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
 ) -> pd.DataFrame:  # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other baselines
-    "One score of every predictor, a pair a row. Raises ProfileError for an unknown metric."
+    """One score of every predictor, a pair a row. Raises ProfileError for an unknown metric.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    metric : Literal['l2', 'delta_pearson', 'mismatch_r', 'pearson', 'rank'], default 'l2'
+        l2, delta_pearson, mismatch_r, pearson or rank
+
+    Returns
+    -------
+    pd.DataFrame
+        `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then
+        the other baselines
+    """
     choose(metric, (*METRICS, "pearson", "rank"), "metric")
     blind = lsa.model == "mechanism_blind"
     wide = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).pivot(index="pair", columns="method", values=metric)
@@ -123,7 +152,18 @@ def score_matrix(
 def arithmetic_models(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # names in their usual order
-    "The models whose A - D + B was scored: all but the trivial baselines."
+    """The models whose A - D + B was scored: all but the trivial baselines.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        names in their usual order
+    """
     return usual_order(m for m in lsa.model.unique() if m not in TRIVIAL)
 
 # %% ../../nbs/24a_summary.ipynb #8bf147db
@@ -131,7 +171,21 @@ def advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> pd.DataFrame:  # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below ten pairs), better (pairs)
-    "Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA."
+    """Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    metric : Literal['l2', 'delta_pearson', 'mismatch_r'], default 'l2'
+        l2, delta_pearson or mismatch_r
+
+    Returns
+    -------
+    pd.DataFrame
+        method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %;
+        NaN below ten pairs), better (pairs)
+    """
     choose(metric, tuple(METRICS), "metric")
     matrix, models, rows = score_matrix(lsa, metric), arithmetic_models(lsa), []
     mechanisms = lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
@@ -148,7 +202,19 @@ def advantages(
 def lsa_summary(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> pd.DataFrame:  # a predictor a row: method, n, means of the scores, median rank, pairs better than both parents, pairs at p and q < .05 (NaN: not tested)
-    "Arithmetic and baselines, averaged over pairs."
+    """Arithmetic and baselines, averaged over pairs.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    pd.DataFrame
+        a predictor a row: method, n, means of the scores, median rank, pairs better than
+        both parents, pairs at p and q < .05 (NaN: not tested)
+    """
     means = {m: score_matrix(lsa, m).mean() for m in ("l2", "delta_pearson", "mismatch_r", "pearson")}
     table = pd.DataFrame(means | {"rank": score_matrix(lsa, "rank").median()})
     tested = lsa[lsa.p_matched.notna()].groupby("model")
@@ -164,7 +230,21 @@ def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
-    "The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises ProfileError for a model that is not in the table."
+    """The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises ProfileError for a model that is not in the table.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    model : str
+        whose arithmetic
+
+    Returns
+    -------
+    pd.DataFrame
+        rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent`
+        (L2)
+    """
     choose(model, tuple(lsa.model.unique()), "model")
     l2 = score_matrix(lsa)
     table = lsa[lsa.model == model].set_index("pair")

@@ -44,7 +44,18 @@ def _names(methods: Any) -> str:
 def reconstruction_findings(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> list[str]:  # one paragraph
-    "What the models give back of held-out profiles, against PCA and the training mean."
+    """What the models give back of held-out profiles, against PCA and the training mean.
+
+    Parameters
+    ----------
+    reconstruction : pd.DataFrame
+        reconstruction.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph
+    """
     test = reconstruction[(reconstruction.split == "test") & ~reconstruction.shuffled & (reconstruction.model != "mean")]
     if test.empty:
         return ["No profile was held out, so reconstruction was not judged."]
@@ -85,7 +96,18 @@ def _against_pca(fvu: pd.Series, pca: float) -> str:
 def shuffled_findings(
     reconstruction: pd.DataFrame,  # reconstruction.csv
 ) -> list[str]:  # one paragraph; none without shuffled models
-    "Whether the shuffled controls reconstruct."
+    """Whether the shuffled controls reconstruct.
+
+    Parameters
+    ----------
+    reconstruction : pd.DataFrame
+        reconstruction.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph; none without shuffled models
+    """
     test = reconstruction[(reconstruction.split == "test") & (reconstruction.model != "mean")]
     fvu = test.pivot(index="model", columns="shuffled", values="fvu")
     if True not in fvu or False not in fvu:
@@ -111,7 +133,20 @@ def baseline_findings(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> list[str]:  # one paragraph
-    "The best arithmetic by one score against every trivial baseline, or why that score is undefined."
+    """The best arithmetic by one score against every trivial baseline, or why that score is undefined.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+    metric : Literal['l2', 'delta_pearson', 'mismatch_r'], default 'l2'
+        l2, delta_pearson or mismatch_r
+
+    Returns
+    -------
+    list[str]
+        one paragraph
+    """
     what = choose(metric, METRICS, "metric")
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
     if mean.isna().all():
@@ -143,7 +178,18 @@ def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
 def no_interval(
     table: pd.DataFrame,  # from `advantages`
 ) -> str:  # the reason in words; "" if some comparison has an interval
-    "Why no comparison has an interval."
+    """Why no comparison has an interval.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        from `advantages`
+
+    Returns
+    -------
+    str
+        the reason in words; "" if some comparison has an interval
+    """
     if table.low.notna().any() or table.empty:
         return "" if len(table) else "nothing to compare"
     return "too few pairs for an interval" if table.n.max() < MIN_PAIRS else "one mechanism is in every pair, which leaves no interval"
@@ -158,7 +204,18 @@ def _baseline_means(lsa: pd.DataFrame, metric: str, model: str) -> pd.Series:
 def blind_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph; none without mechanism-blind rows
-    "Whether knowing A and B helps: each model's arithmetic against its own mechanism-blind prediction."
+    """Whether knowing A and B helps: each model's arithmetic against its own mechanism-blind prediction.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph; none without mechanism-blind rows
+    """
     own = {}
     for metric in ("l2", "delta_pearson"):
         table = advantages(lsa, metric)
@@ -186,7 +243,18 @@ def _interval(row: pd.Series) -> str:
 def significance_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph
-    "How many pairs each model tells from relabelled compounds, and how many chance would."
+    """How many pairs each model tells from relabelled compounds, and how many chance would.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph
+    """
     tested = lsa[lsa.model.isin(arithmetic_models(lsa)) & lsa.p_matched.notna()]
     if tested.empty:
         if lsa.p_floor.notna().any():
@@ -210,7 +278,18 @@ def significance_findings(
 def specificity_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph; none where it could not be tested
-    "Whether predictions, all pairs taken together, fit their own pair better than others."
+    """Whether predictions, all pairs taken together, fit their own pair better than others.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph; none where it could not be tested
+    """
     table = lsa[lsa.p_table.notna()].drop_duplicates("model").set_index("model")
     if table.empty:
         return []
@@ -224,7 +303,18 @@ def specificity_findings(
 def reference_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph
-    "How well A|B compounds agree with each other, and wells of one compound."
+    """How well A|B compounds agree with each other, and wells of one compound.
+
+    Parameters
+    ----------
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph
+    """
     pairs, n = lsa.drop_duplicates("pair"), lsa.pair.nunique()
     best = score_matrix(lsa, "delta_pearson")[arithmetic_models(lsa)].median().max()
     if np.isnan(best):
@@ -241,7 +331,20 @@ def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph, and a warning before it below ten pairs
-    "What weakens the conclusions of this run."
+    """What weakens the conclusions of this run.
+
+    Parameters
+    ----------
+    run : Mapping[str, Any]
+        run.json
+    lsa : pd.DataFrame
+        lsa.csv
+
+    Returns
+    -------
+    list[str]
+        one paragraph, and a warning before it below ten pairs
+    """
     pairs = lsa.drop_duplicates("pair")
     n = len(pairs)
     seen = int(pairs.in_sample.fillna(True).astype(bool).sum())
@@ -269,7 +372,22 @@ def findings(
     reconstruction: pd.DataFrame | None,  # reconstruction.csv, if there is one
     lsa: pd.DataFrame | None,  # lsa.csv, if there is one
 ) -> list[str]:  # paragraphs, plain text
-    "What a run found and did not find, in words computed from its tables."
+    """What a run found and did not find, in words computed from its tables.
+
+    Parameters
+    ----------
+    run : Mapping[str, Any]
+        run.json
+    reconstruction : pd.DataFrame | None
+        reconstruction.csv, if there is one
+    lsa : pd.DataFrame | None
+        lsa.csv, if there is one
+
+    Returns
+    -------
+    list[str]
+        paragraphs, plain text
+    """
     words = ["Reconstruction was not scored."]
     if reconstruction is not None and len(reconstruction):
         words = reconstruction_findings(reconstruction) + shuffled_findings(reconstruction)
@@ -285,7 +403,22 @@ def best_model(
     lsa: pd.DataFrame | None = None,  # lsa.csv, if there is one
     reconstruction: pd.DataFrame | None = None,  # reconstruction.csv, if there is one
 ) -> tuple[str, str]:  # one of them; why, in words
-    "The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out profiles."
+    """The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out profiles.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        models of a run
+    lsa : pd.DataFrame | None, default None
+        lsa.csv, if there is one
+    reconstruction : pd.DataFrame | None, default None
+        reconstruction.csv, if there is one
+
+    Returns
+    -------
+    tuple[str, str]
+        one of them; why, in words
+    """
     if len(names) == 1:
         return names[0], "the only model of this run"
     if lsa is not None and (scored := [m for m in names if m in set(lsa.model)]):
@@ -303,7 +436,20 @@ def model_called(
     asked: str,  # what a user calls a model: "beta", "β-VAE", "Beta VAE", "pca"
     names: Sequence[str],  # models of a run
 ) -> str:  # one of them
-    "The model of a run that goes by a name. Raises ProfileError for a name that none has."
+    """The model of a run that goes by a name. Raises ProfileError for a name that none has.
+
+    Parameters
+    ----------
+    asked : str
+        what a user calls a model: "beta", "β-VAE", "Beta VAE", "pca"
+    names : Sequence[str]
+        models of a run
+
+    Returns
+    -------
+    str
+        one of them
+    """
     plain = lambda name: re.sub(r"[\s_-]+", "", str(name).casefold().replace("β", "beta"))
     known = {name: name for name in names} | {display_name(name): name for name in names if plain(display_name(name)) != plain(name)}
     spelled = {plain(name): name for name in known}

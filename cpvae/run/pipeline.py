@@ -25,8 +25,8 @@ from ..model.store import save_model
 from ..model.train import drop_damaged
 from ..model.vae import VAE
 from ..progress import Stage, tell
-from .folder import _left, check_destination, check_files, into_place, read_record
-from .folder import run_plan, write_record, write_tables
+from .folder import _left, check_destination, into_place, run_plan, write_tables
+from .record import check_files, read_record, write_record
 from .preset import RunConfig, fit_models, prepare_profiles
 from .report import write_report
 from .tables import _timed, compute_tables, run_record
@@ -37,7 +37,21 @@ def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
 ) -> AnnData:  # X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`: latents of each model
-    "Profiles with every model's latents beside their metadata."
+    """Profiles with every model's latents beside their metadata.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        from `prepare_profiles`
+    models : dict[str, VAE | PCA]
+        name to fitted model
+
+    Returns
+    -------
+    AnnData
+        X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`:
+        latents of each model
+    """
     x = np.asarray(profiles.layers["scaled"])
     obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
     return AnnData(profiles.X, profiles.obs, profiles.var, uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm, layers={"scaled": x})
@@ -50,7 +64,21 @@ def write_run(
     tables: dict[str, pd.DataFrame],  # from `compute_tables`
     record: dict[str, Any],  # from `run_record`
 ) -> None:
-    "Write all that a run leaves."
+    """Write all that a run leaves.
+
+    Parameters
+    ----------
+    folder : Path
+        empty, or with what is left alone
+    profiles : AnnData
+        from `prepare_profiles`
+    models : dict[str, VAE | PCA]
+        name to fitted model
+    tables : dict[str, pd.DataFrame]
+        from `compute_tables`
+    record : dict[str, Any]
+        from `run_record`
+    """
     for name, model in models.items():
         save_model(model, folder / "models" / name, profiles.var_names)
     write_tables(tables, folder / "tables")
@@ -78,7 +106,31 @@ def run_pipeline(
     command: str = "cpvae.run.pipeline.run_pipeline",  # how the run was started, for the record
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Path:  # the run folder, absolute
-    "Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way."
+    """Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` from `read_profiles` or `simulate_profiles`
+    out : str | Path
+        run folder to be
+    config : RunConfig | None, default None
+        settings; None: the defaults
+    jobs : int, default -1
+        fits at the same time; -1: one a core; changes no result
+    resume : bool, default False
+        go on with what a killed or interrupted run left; a finished run of the same plan
+        stays as it is
+    command : str, default 'cpvae.run.pipeline.run_pipeline'
+        how the run was started, for the record
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    Path
+        the run folder, absolute
+    """
     config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
     config, say = replace(config, device=torch_device(config.device).type), partial(tell, show=progress)
     with one_thread():

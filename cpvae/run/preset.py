@@ -92,7 +92,38 @@ def _check_vae(config) -> None:  # every model of the run must be one that can b
 # %% ../../nbs/25a_preset.ipynb #a4117773
 @dataclass(frozen=True)
 class RunConfig:
-    "Everything that decides what a run computes."
+    """Everything that decides what a run computes.
+
+    Parameters
+    ----------
+    preset : Literal['recommended', 'chow2022'], default 'recommended'
+        "recommended" or "chow2022"
+    models : tuple[str, ...], default USUAL
+        any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components
+        with a learned decoder), pca
+    n_latent : int | None, default None
+        L, latent units, and components of PCA; None: as the preset says
+    n_permutations : int, default 10000
+        relabellings of each pair of mechanisms
+    seed : int, default 0
+        of splits, weights, shuffles and permutations
+    normalize : Literal['mad_robustize', 'standardize', 'robustize'] | None, default None
+        first normalise each plate to its controls: mad_robustize, standardize or robustize
+    consensus : Literal['modz', 'median', 'mean'] | None, default None
+        first average replicate wells: modz, median or mean
+    group_by : Literal['moa', 'target', 'treatment'], default 'moa'
+        what A and B are: mechanisms of action, "moa"; annotated targets, "target"; or
+        treatments, of which A|B is the measured combination, "treatment"
+    leave_out : tuple[str, ...], default ()
+        pairs "A|B" whose compounds no model, scaler or selection may see
+    strict : bool, default False
+        leave out compounds with A or B alone, too, as the paper does
+    vae : dict[str, Any], default field(default_factory=dict)
+        parameters of `VAE` over the preset's; those under a variant's name, such as "beta",
+        are that variant's alone
+    device : Literal['auto', 'cpu', 'cuda', 'mps'], default 'auto'
+        where VAEs are trained; "auto": an accelerator if there is one
+    """
 
     preset: Literal["recommended", "chow2022"] = "recommended"  # "recommended" or "chow2022"
     models: tuple[str, ...] = USUAL  # any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components with a learned decoder), pca
@@ -121,7 +152,18 @@ class RunConfig:
         self,
         variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],  # "vanilla", "beta", "mmd", "ae" or "pca-mlp"
     ) -> dict[str, Any]:  # parameters of `VAE` over the preset's
-        "What `vae` says of one variant: what it says of all, and over that what it says of this one. Raises ProfileError for an unknown variant."
+        """What `vae` says of one variant: what it says of all, and over that what it says of this one. Raises ProfileError for an unknown variant.
+
+        Parameters
+        ----------
+        variant : Literal['vanilla', 'beta', 'mmd', 'ae', 'pca-mlp']
+            "vanilla", "beta", "mmd", "ae" or "pca-mlp"
+
+        Returns
+        -------
+        dict[str, Any]
+            parameters of `VAE` over the preset's
+        """
         own = self.vae.get(choose(variant, VARIANTS, "variant"))
         return {k: v for k, v in self.vae.items() if not isinstance(v, dict)} | (own if isinstance(own, dict) else {})
 
@@ -130,7 +172,20 @@ def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
 ) -> AnnData:  # rows sorted, copies removed, `obs["split"]`, features selected, `layers["scaled"]`
-    "Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done."
+    """Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` from `read_profiles`
+    config : RunConfig
+        its preset decides
+
+    Returns
+    -------
+    AnnData
+        rows sorted, copies removed, `obs["split"]`, features selected, `layers["scaled"]`
+    """
     how, profiles = PREPARATION[config.preset], sort_rows(profiles)
     profiles = drop_copies(with_set_aside(profiles) if config.preset == "chow2022" else profiles)
     if config.normalize:
@@ -154,7 +209,20 @@ def vae_preset(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
 ) -> str:  # a key of `PRESETS`
-    "The preset of models that suits a run's preset and profiles."
+    """The preset of models that suits a run's preset and profiles.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        from `prepare_profiles`
+    config : RunConfig
+        settings
+
+    Returns
+    -------
+    str
+        a key of `PRESETS`
+    """
     if config.preset == "chow2022":
         about = profiles.uns["cpvae"]
         return "chow2022-l1000" if about["kind"] == "genes" else "chow2022-cp4" if about.get("dataset") == "lincs-cp4" else "chow2022"
@@ -166,7 +234,22 @@ def make_model(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
 ) -> VAE | PCA:  # not fitted
-    "One model of a run; PCA has as many components as the largest VAE of the run has units. Raises ProfileError for an unknown name."
+    """One model of a run; PCA has as many components as the largest VAE of the run has units. Raises ProfileError for an unknown name.
+
+    Parameters
+    ----------
+    name : Literal['vanilla', 'beta', 'mmd', 'ae', 'pca-mlp', 'pca']
+        "vanilla", "beta", "mmd", "ae", "pca-mlp" or "pca"
+    profiles : AnnData
+        from `prepare_profiles`
+    config : RunConfig
+        settings
+
+    Returns
+    -------
+    VAE | PCA
+        not fitted
+    """
     choose(name, MODELS, "model")
     preset, rows = vae_preset(profiles, config), int((profiles.obs["split"] == "train").sum())
     chosen = {"random_state": config.seed, "device": config.device}
@@ -187,7 +270,26 @@ def fit_models(
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
-    "Fit every model and its shuffled control. Raises ProfileError if training diverges, a GPU's memory is full, or a checkpoint cannot be used."
+    """Fit every model and its shuffled control. Raises ProfileError if training diverges, a GPU's memory is full, or a checkpoint cannot be used.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        from `prepare_profiles`
+    config : RunConfig
+        settings
+    jobs : int | None, default 1
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    checkpoints : Path | None, default None
+        folder of checkpoints to go on from and to write; None: none
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    dict[tuple[str, bool], VAE | PCA]
+        (name, shuffled) to fitted model, in the order of `config.models`
+    """
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     models = {(name, shuffled): make_model(name, profiles, config) for name in config.models for shuffled in (False, True)}
     x_valid = x[split == "valid"] if (split == "valid").any() else None
@@ -205,7 +307,19 @@ def fit_models(
 def training_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
 ) -> pd.DataFrame:  # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of reconstruction, sse, kl, mmd; no rows for PCA
-    "Training histories of all models."
+    """Training histories of all models.
+
+    Parameters
+    ----------
+    fitted : dict[tuple[str, bool], VAE | PCA]
+        from `fit_models`
+
+    Returns
+    -------
+    pd.DataFrame
+        model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of reconstruction,
+        sse, kl, mmd; no rows for PCA
+    """
     first = ["model", "shuffled", "epoch", "train_loss", "valid_loss"]
     rows = [m.history_.assign(model=name, shuffled=shuffled) for (name, shuffled), m in fitted.items() if hasattr(m, "history_")]
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
@@ -215,7 +329,19 @@ def training_table(
 def units_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
 ) -> pd.DataFrame:  # model, shuffled, unit, kl (nats), variance (of posterior means), active; no rows for PCA
-    "What `latent_units` says of every VAE."
+    """What `latent_units` says of every VAE.
+
+    Parameters
+    ----------
+    fitted : dict[tuple[str, bool], VAE | PCA]
+        from `fit_models`
+
+    Returns
+    -------
+    pd.DataFrame
+        model, shuffled, unit, kl (nats), variance (of posterior means), active; no rows for
+        PCA
+    """
     rows = [m.latent_units_.assign(model=name, shuffled=shuffled) for (name, shuffled), m in fitted.items() if hasattr(m, "latent_units_")]
     columns = ["model", "shuffled", "unit", "kl", "variance", "active"]
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)

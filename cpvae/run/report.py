@@ -21,7 +21,7 @@ from ..lsa.states import averaging_matrix, main_time
 from ..profiles.schema import annotated
 from ..report.page import TABLES, draw_figures, render_report
 from ..report.words import best_model, model_called
-from .folder import check_files, read_record
+from .record import check_files, read_record
 from ..style import display_name
 
 # %% ../../nbs/25e_report.ipynb #69afa850
@@ -38,7 +38,20 @@ def read_run(
     run_dir: str | Path,  # a run folder
     names: Iterable[str] | None = None,  # tables to read; None: all of `TABLES`
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    "What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed."
+    """What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed.
+
+    Parameters
+    ----------
+    run_dir : str | Path
+        a run folder
+    names : Iterable[str] | None, default None
+        tables to read; None: all of `TABLES`
+
+    Returns
+    -------
+    tuple[dict[str, Any], dict[str, pd.DataFrame]]
+        run.json; the tables that are there, by name
+    """
     run, tables = read_record(run_dir), {}
     for name in TABLES if names is None else names:
         for file, read in ((f"tables/{name}.csv", pd.read_csv), (f"tables/{name}.parquet", pd.read_parquet)):
@@ -55,7 +68,18 @@ def read_run(
 def write_report(
     run_dir: str | Path,  # a run folder with run.json and tables/
 ) -> Path:  # the page, `report.html` in the run folder
-    "Draw figures/*.png and write report.html from the tables of a run. Raises ProfileError if it is not a run folder."
+    """Draw figures/*.png and write report.html from the tables of a run. Raises ProfileError if it is not a run folder.
+
+    Parameters
+    ----------
+    run_dir : str | Path
+        a run folder with run.json and tables/
+
+    Returns
+    -------
+    Path
+        the page, `report.html` in the run folder
+    """
     run, tables = read_run(run_dir)
     figures = draw_figures(tables)
     for name, png in figures.items():
@@ -67,7 +91,20 @@ def choose_model(
     run_dir: str | Path,  # a run folder
     model: str | None = None,  # what a user calls a model of the run; None: `best_model` chooses
 ) -> tuple[str, str]:  # the model's name; why it is this one, in words
-    "The model that answers a question. Raises ProfileError for an unknown model or a folder that is no run."
+    """The model that answers a question. Raises ProfileError for an unknown model or a folder that is no run.
+
+    Parameters
+    ----------
+    run_dir : str | Path
+        a run folder
+    model : str | None, default None
+        what a user calls a model of the run; None: `best_model` chooses
+
+    Returns
+    -------
+    tuple[str, str]
+        the model's name; why it is this one, in words
+    """
     names = read_record(run_dir, ["config"])["config"]["models"]
     if model is not None:
         return model_called(model, names), "as asked"
@@ -78,7 +115,19 @@ def choose_model(
 def mechanisms_of(
     profiles: AnnData,  # `[N,G]` profiles of a run
 ) -> pd.DataFrame:  # mechanism, in order of name: `alone`, compounds that carry nothing else; `more`, those that carry others too
-    "How many compounds carry each mechanism, at the time that arithmetic looks at. Those that are never alone cannot be predicted with."
+    """How many compounds carry each mechanism, at the time that arithmetic looks at. Those that are never alone cannot be predicted with.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles of a run
+
+    Returns
+    -------
+    pd.DataFrame
+        mechanism, in order of name: `alone`, compounds that carry nothing else; `more`,
+        those that carry others too
+    """
     labels = averaging_matrix(profiles, main_time(profiles))[1]["moa"].str.split("|")
     terms = labels.explode().loc[lambda m: m != ""]
     alone = labels.map(len).reindex(terms.index).eq(1)
@@ -89,7 +138,18 @@ def mechanisms_of(
 def describe_run(
     run_dir: str | Path,  # a run folder
 ) -> dict[str, Any]:  # what to print, in order: texts, lists, and names with what is to be said of each
-    "What a finished run holds and can be asked. Raises ProfileError for a folder that is no run."
+    """What a finished run holds and can be asked. Raises ProfileError for a folder that is no run.
+
+    Parameters
+    ----------
+    run_dir : str | Path
+        a run folder
+
+    Returns
+    -------
+    dict[str, Any]
+        what to print, in order: texts, lists, and names with what is to be said of each
+    """
     chosen, why = choose_model(run_dir)
     run, tables = read_run(run_dir, ("lsa",))
     check_files(run_dir, run, ["latents.h5ad"])

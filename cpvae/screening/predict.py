@@ -24,7 +24,22 @@ def any_pair(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> Pair:  # compounds of A alone and of B alone; those of both may be none
-    "Two mechanisms, seen together or never. Raises ProfileError if no compound carries one of them and no other."
+    """Two mechanisms, seen together or never. Raises ProfileError if no compound carries one of them and no other.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    a : str
+        first mechanism
+    b : str
+        second mechanism
+
+    Returns
+    -------
+    Pair
+        compounds of A alone and of B alone; those of both may be none
+    """
     known = sorted({moa for moa in arithmetic.compounds["moa"] if moa and "|" not in moa})
     if not known:
         raise ProfileError("No compound of these profiles has a single mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
@@ -45,7 +60,26 @@ def predicted_state(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    "Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone, or the transformer has no inverse."
+    """Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone, or the transformer has no inverse.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`, same transformer
+    a : str
+        first mechanism
+    b : str
+        second mechanism
+
+    Returns
+    -------
+    np.ndarray
+        `[G]` predicted state, scaled feature values
+    """
     must_decode(transformer)
     pair = any_pair(arithmetic, a, b)
     z = predict_pair(latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0))
@@ -61,7 +95,31 @@ def predicted_draws(
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a single well
-    "Bayesian bootstrap of a predicted state, over compounds and over wells. Raises ProfileError as `predicted_state` does."
+    """Bayesian bootstrap of a predicted state, over compounds and over wells. Raises ProfileError as `predicted_state` does.
+
+    Parameters
+    ----------
+    transformer
+        fitted, with `inverse_transform`
+    arithmetic : Arithmetic
+        from `prepare`
+    latents : Latents
+        from `latent_groups`, same transformer
+    a : str
+        first mechanism
+    b : str
+        second mechanism
+    n : int, default 1000
+        draws
+    seed : int, default 0
+        of the draws
+
+    Returns
+    -------
+    np.ndarray
+        `[n,G]` predicted states under random weights, scaled feature values; all NaN if A
+        or B is a single well
+    """
     must_decode(transformer)
     pair, rng = any_pair(arithmetic, a, b), np.random.default_rng(seed)
     if min(arithmetic.weights[np.flatnonzero(mask)].nnz for mask in (pair.in_a, pair.in_b)) < 2:
@@ -78,7 +136,27 @@ def moved_features(
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
     n: int | None = 20,  # how many to list; None: all
 ) -> pd.DataFrame:  # feature, what `var` knows of it, change, low, high (scaled units, 95 % interval), control_sds; farthest first
-    "The features that move most against the control."
+    """The features that move most against the control.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        `[N,G]` profiles with `layers["scaled"]`
+    arithmetic : Arithmetic
+        prepared from them
+    state : np.ndarray
+        `[G]` predicted state, scaled feature values
+    draws : np.ndarray | None, default None
+        `[n,G]` from `predicted_draws`; None: no interval
+    n : int | None, default 20
+        how many to list; None: all
+
+    Returns
+    -------
+    pd.DataFrame
+        feature, what `var` knows of it, change, low, high (scaled units, 95 % interval),
+        control_sds; farthest first
+    """
     controls = profiles.obs["is_control"].to_numpy(bool)
     sd = np.asarray(profiles.layers["scaled"][controls]).std(axis=0) if controls.sum() > 1 else np.full(len(state), np.nan)
     change = state - arithmetic.control
@@ -92,7 +170,19 @@ def moved_features(
 def summarize_moves(
     moved: pd.DataFrame,  # from `moved_features`, all of them (`n=None`)
 ) -> pd.DataFrame:  # compartment, channel, features, mean_move (mean absolute change, scaled units), share_up (0..1); farthest first; no rows for genes
-    "How far the features of each compartment and channel move."
+    """How far the features of each compartment and channel move.
+
+    Parameters
+    ----------
+    moved : pd.DataFrame
+        from `moved_features`, all of them (`n=None`)
+
+    Returns
+    -------
+    pd.DataFrame
+        compartment, channel, features, mean_move (mean absolute change, scaled units),
+        share_up (0..1); farthest first; no rows for genes
+    """
     if "compartment" not in moved:
         return pd.DataFrame(columns=["compartment", "channel", "features", "mean_move", "share_up"])
     rows = with_blanks(moved, VAR_BLANKS)
@@ -107,7 +197,25 @@ def nearest_compounds(
     n: int | None = 10,  # how many to list; None: all
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
 ) -> pd.DataFrame:  # compound, moa, cosine (after removing the control), low and high (95 %, with draws), l2 (scaled units), n_wells; nearest first
-    "Real compounds in the direction of a predicted state."
+    """Real compounds in the direction of a predicted state.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    state : np.ndarray
+        `[G]` predicted state, scaled feature values
+    n : int | None, default 10
+        how many to list; None: all
+    draws : np.ndarray | None, default None
+        `[n,G]` from `predicted_draws`; None: no interval
+
+    Returns
+    -------
+    pd.DataFrame
+        compound, moa, cosine (after removing the control), low and high (95 %, with draws),
+        l2 (scaled units), n_wells; nearest first
+    """
     away, table = arithmetic.means - arithmetic.control, arithmetic.compounds[["compound", "moa"]].copy()
     table["cosine"] = correlate(away, state - arithmetic.control, centre=False)
     if draws is not None:

@@ -25,7 +25,25 @@ def random_groups(
     n: int,  # groups to draw
     rng: np.random.Generator,  # source of randomness
 ) -> np.ndarray:  # `[n,m]` distinct compounds in each row, as many from each stratum as the real group has
-    "Groups of compounds of like strength."
+    """Groups of compounds of like strength.
+
+    Parameters
+    ----------
+    group : np.ndarray
+        `[m]` compounds of the real group
+    strata : np.ndarray
+        `[C]` stratum of each compound, from `strength_strata`; -1 takes no part
+    n : int
+        groups to draw
+    rng : np.random.Generator
+        source of randomness
+
+    Returns
+    -------
+    np.ndarray
+        `[n,m]` distinct compounds in each row, as many from each stratum as the real group
+        has
+    """
     drawn = []
     for stratum, size in zip(*np.unique(strata[group], return_counts=True), strict=True):
         pool = np.flatnonzero(strata == stratum)
@@ -60,7 +78,32 @@ def relabelled_p(
     sharpness: float = 12.0,  # of the votes
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> np.ndarray:  # `[C,K]` one-sided p; NaN where no member may speak
-    "p of every compound's votes for every mechanism against random groups of like strength."
+    """p of every compound's votes for every mechanism against random groups of like strength.
+
+    Parameters
+    ----------
+    similarity : np.ndarray
+        `[C,C]` cosines of compounds
+    members : np.ndarray
+        `[C,K]` bool; members get 999 draws, as they are no candidates
+    allowed : np.ndarray
+        `[C,C]` bool, as in `votes`
+    strata : np.ndarray
+        `[C]` stratum of each compound; every member has one
+    n_draws : int, default 100000
+        random groups for a pair that looks promising
+    seed : int, default 0
+        of the draws
+    sharpness : float, default 12.0
+        of the votes
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    np.ndarray
+        `[C,K]` one-sided p; NaN where no member may speak
+    """
     vote = np.where(allowed, np.exp(sharpness * (similarity - 1)), -np.inf).astype(np.float32)
     heard = np.ascontiguousarray(vote.T)  # a row holds what all hear from one
     p, rng = np.full((len(vote), members.shape[1]), np.nan), np.random.default_rng(seed)
@@ -101,7 +144,32 @@ def screen(
     seed: int = 0,  # of the draws
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # compound, moa, mechanism, known, n_members (that may speak), score, rank (of the mechanism for the compound), nearest, similarity, p, q; least p first
-    "Every compound against every mechanism. Raises ProfileError if no mechanism has enough compounds."
+    """Every compound against every mechanism. Raises ProfileError if no mechanism has enough compounds.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    states : np.ndarray | None, default None
+        `[C,D]` where to compare compounds, control at zero; None: half-whitened features
+    barred : np.ndarray | None, default None
+        `[C,C]` bool, compounds that may not speak for each other, from `analogues`; None:
+        none
+    min_compounds : int, default 3
+        least compounds of a mechanism
+    n_draws : int, default 100000
+        random groups behind a small p
+    seed : int, default 0
+        of the draws
+    progress : bool, default False
+        tell how far it is, see `Stage`
+
+    Returns
+    -------
+    pd.DataFrame
+        compound, moa, mechanism, known, n_members (that may speak), score, rank (of the
+        mechanism for the compound), nearest, similarity, p, q; least p first
+    """
     members, compounds = _checked_members(arithmetic, min_compounds), arithmetic.compounds
     u = unit(half_whiten(arithmetic.means - arithmetic.control) if states is None else states, centre=False)
     similarity, allowed, m = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool), members.to_numpy()
@@ -145,7 +213,23 @@ def screen_pairs(
     min_compounds: int = 5,  # least other compounds of either mechanism
     keep: float = 0.01,  # list pairs with p up to this; q is among all
 ) -> pd.DataFrame:  # compound, moa, a, b, known (both), score (sum of two), p (the larger of two), q; least p first
-    "Every compound against every pair of mechanisms. Raises ProfileError if fewer than two mechanisms have enough compounds."
+    """Every compound against every pair of mechanisms. Raises ProfileError if fewer than two mechanisms have enough compounds.
+
+    Parameters
+    ----------
+    singles : pd.DataFrame
+        from `screen`, all rows
+    min_compounds : int, default 5
+        least other compounds of either mechanism
+    keep : float, default 0.01
+        list pairs with p up to this; q is among all
+
+    Returns
+    -------
+    pd.DataFrame
+        compound, moa, a, b, known (both), score (sum of two), p (the larger of two), q;
+        least p first
+    """
     rows = singles[singles["n_members"] >= min_compounds]
     p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
     compounds, mechanisms = p.index.to_numpy(), p.columns.to_numpy()
@@ -167,7 +251,23 @@ def hidden_second_mechanism(
     members: pd.DataFrame,  # `[C,K]` bool, from `mechanism_members`
     n_terms: int = 2,  # take compounds with this many mechanisms
 ) -> pd.DataFrame:  # row (of the compound), hidden (mechanism), rank (1 is best; ties share the mean rank), n_ranked, found (in the top 1 %)
-    "Where each hidden mechanism stands among those that a compound could have. Labels nobody else carries are left out."
+    """Where each hidden mechanism stands among those that a compound could have. Labels nobody else carries are left out.
+
+    Parameters
+    ----------
+    score : np.ndarray
+        `[C,K]` scores, from one of `SCORES`; -inf: nobody may speak
+    members : pd.DataFrame
+        `[C,K]` bool, from `mechanism_members`
+    n_terms : int, default 2
+        take compounds with this many mechanisms
+
+    Returns
+    -------
+    pd.DataFrame
+        row (of the compound), hidden (mechanism), rank (1 is best; ties share the mean
+        rank), n_ranked, found (in the top 1 %)
+    """
     m, rows = members.to_numpy(bool), []
     for i in np.flatnonzero(m.sum(1) == n_terms):
         for k in np.flatnonzero(m[i] & (score[i] > -np.inf)):
@@ -183,7 +283,26 @@ def summarize_hidden(
     n: int = 2000,  # bootstrap draws of compounds
     seed: int = 0,  # of the draws
 ) -> dict[str, float]:  # n_compounds, n (labels), n_ranked (median), recall_1pct, low, high, mrr (mean reciprocal rank), mrr_low, mrr_high; with `against` gain, gain_low, gain_high of the recall
-    "Recall and mean reciprocal rank, with 95 % intervals by the bootstrap over compounds."
+    """Recall and mean reciprocal rank, with 95 % intervals by the bootstrap over compounds.
+
+    Parameters
+    ----------
+    hidden : pd.DataFrame
+        from `hidden_second_mechanism`
+    against : pd.DataFrame | None, default None
+        the same labels by another score; None: no comparison
+    n : int, default 2000
+        bootstrap draws of compounds
+    seed : int, default 0
+        of the draws
+
+    Returns
+    -------
+    dict[str, float]
+        n_compounds, n (labels), n_ranked (median), recall_1pct, low, high, mrr (mean
+        reciprocal rank), mrr_low, mrr_high; with `against` gain, gain_low, gain_high of the
+        recall
+    """
     columns = {"recall_1pct": hidden["found"].astype(float), "mrr": 1 / hidden["rank"]}
     if against is not None:
         columns["gain"] = hidden["found"].astype(float) - against["found"].astype(float)

@@ -20,7 +20,18 @@ from ..profiles.names import text_of
 def mechanism_members(
     moa: pd.Series,  # `[C]` annotation of each compound, terms joined by "|"
 ) -> pd.DataFrame:  # `[C,K]` bool, a column for each single mechanism, sorted by name
-    "Who carries what. Raises ProfileError if no compound has a mechanism."
+    """Who carries what. Raises ProfileError if no compound has a mechanism.
+
+    Parameters
+    ----------
+    moa : pd.Series
+        `[C]` annotation of each compound, terms joined by "|"
+
+    Returns
+    -------
+    pd.DataFrame
+        `[C,K]` bool, a column for each single mechanism, sorted by name
+    """
     members = text_of(moa).str.get_dummies("|").astype(bool)
     if members.shape[1] == 0:
         raise ProfileError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa).")
@@ -38,7 +49,21 @@ def half_whiten(
     states: np.ndarray,  # `[C,D]` states of compounds, scaled feature values or latent units
     power: float = 0.5,  # 0: only centred; 1: whitened
 ) -> np.ndarray:  # `[C,K]` states along their K principal directions, which differ less in spread; K is the less of C and D
-    "Centre, and shrink the directions in which compounds spread most. Raises ProfileError for fewer than two compounds."
+    """Centre, and shrink the directions in which compounds spread most. Raises ProfileError for fewer than two compounds.
+
+    Parameters
+    ----------
+    states : np.ndarray
+        `[C,D]` states of compounds, scaled feature values or latent units
+    power : float, default 0.5
+        0: only centred; 1: whitened
+
+    Returns
+    -------
+    np.ndarray
+        `[C,K]` states along their K principal directions, which differ less in spread; K is
+        the less of C and D
+    """
     if len(states) < 2:
         raise ProfileError(f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and run again.")
     n, width = np.shape(states)
@@ -57,7 +82,24 @@ def votes(
     allowed: np.ndarray,  # `[C,C]` bool: whether compound j may speak for compound i; False on the diagonal
     sharpness: float = 12.0,  # how much nearer compounds count more; infinite: only the nearest
 ) -> np.ndarray:  # `[C,K]` scores, 0 for one identical member; -inf where no member may speak
-    "Log of the summed votes of a mechanism's members."
+    """Log of the summed votes of a mechanism's members.
+
+    Parameters
+    ----------
+    similarity : np.ndarray
+        `[C,C]` cosines of compounds
+    members : np.ndarray
+        `[C,K]` bool, from `mechanism_members`
+    allowed : np.ndarray
+        `[C,C]` bool: whether compound j may speak for compound i; False on the diagonal
+    sharpness : float, default 12.0
+        how much nearer compounds count more; infinite: only the nearest
+
+    Returns
+    -------
+    np.ndarray
+        `[C,K]` scores, 0 for one identical member; -inf where no member may speak
+    """
     with np.errstate(divide="ignore"):
         return np.log(np.where(allowed, np.exp(sharpness * (similarity - 1)), 0) @ members)
 
@@ -68,7 +110,24 @@ def nearest(
     allowed: np.ndarray,  # `[C,C]` bool, as in `votes`
     top: int = 1,  # mean of how many of the most similar members
 ) -> np.ndarray:  # `[C,K]` scores; -inf where no member may speak
-    "Likeness to the most similar member, or the mean of several."
+    """Likeness to the most similar member, or the mean of several.
+
+    Parameters
+    ----------
+    similarity : np.ndarray
+        `[C,C]` likeness of compounds
+    members : np.ndarray
+        `[C,K]` bool
+    allowed : np.ndarray
+        `[C,C]` bool, as in `votes`
+    top : int, default 1
+        mean of how many of the most similar members
+
+    Returns
+    -------
+    np.ndarray
+        `[C,K]` scores; -inf where no member may speak
+    """
     heard = np.where(allowed, similarity, -np.inf)
     best = lambda one: -np.sort(-heard[:, one], axis=1)[:, :top]
     mean = lambda s: np.where(s > -np.inf, s, 0).sum(1) / np.maximum((s > -np.inf).sum(1), 1)
@@ -80,7 +139,23 @@ def centroid(
     members: np.ndarray,  # `[C,K]` bool
     allowed: np.ndarray,  # `[C,C]` bool, as in `votes`
 ) -> np.ndarray:  # `[C,K]` cosines with the summed unit states of the members; -inf where no member may speak
-    "Cosine with a mechanism's centroid, made anew for each compound from the members that may speak for it."
+    """Cosine with a mechanism's centroid, made anew for each compound from the members that may speak for it.
+
+    Parameters
+    ----------
+    similarity : np.ndarray
+        `[C,C]` cosines of compounds
+    members : np.ndarray
+        `[C,K]` bool
+    allowed : np.ndarray
+        `[C,C]` bool, as in `votes`
+
+    Returns
+    -------
+    np.ndarray
+        `[C,K]` cosines with the summed unit states of the members; -inf where no member may
+        speak
+    """
     columns = []
     for one in np.asarray(members, bool).T:
         heard, among = allowed[:, one].astype(float), similarity[np.ix_(one, one)]
@@ -98,7 +173,22 @@ def compound_texts(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     name: str,  # name of a column, case and `Metadata_` aside, e.g. "inchikey"
 ) -> np.ndarray:  # `[C]` str, the first value that is not empty; "" where there is none
-    "What a metadata column says of each compound."
+    """What a metadata column says of each compound.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+    name : str
+        name of a column, case and `Metadata_` aside, e.g. "inchikey"
+
+    Returns
+    -------
+    np.ndarray
+        `[C]` str, the first value that is not empty; "" where there is none
+    """
     column = next((c for c in profiles.obs if c.lower().removeprefix("metadata_") == name.lower()), None)
     if column is None:
         return np.full(len(arithmetic.compounds), "", dtype=object)
@@ -126,7 +216,24 @@ def analogues(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     tanimoto: float = 0.7,  # least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an analogue
 ) -> np.ndarray:  # `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is recorded
-    "Which compounds are chemically nearly the same."
+    """Which compounds are chemically nearly the same.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        from `prepare`
+    profiles : AnnData
+        `[N,G]` the profiles it was prepared from
+    tanimoto : float, default 0.7
+        least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an
+        analogue
+
+    Returns
+    -------
+    np.ndarray
+        `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is
+        recorded
+    """
     skeleton = pd.Series(compound_texts(arithmetic, profiles, "inchikey")).str[:14].to_numpy()
     same = (skeleton[:, None] == skeleton) & (skeleton != "")[:, None]
     same |= _tanimoto(compound_texts(arithmetic, profiles, "smiles")) >= tanimoto

@@ -35,7 +35,18 @@ from ..threads import one_thread, quiet_workers
 def kept_epoch(
     vae: VAE,  # fitted with validation profiles
 ) -> pd.Series:  # its row of the history
-    "The epoch whose weights a model kept."
+    """The epoch whose weights a model kept.
+
+    Parameters
+    ----------
+    vae : VAE
+        fitted with validation profiles
+
+    Returns
+    -------
+    pd.Series
+        its row of the history
+    """
     history = vae.history_
     return history.iloc[-1] if vae.monitor == "none" else history.loc[history[f"valid_{vae.monitor}"].idxmin()]
 
@@ -45,7 +56,23 @@ def loss_shares(
     beta: float,  # weight of the KL divergence
     mmd_weight: float,  # λ, weight of the MMD
 ) -> dict[str, float]:  # `kl_share`, `mmd_share` of the weighted validation loss, 0 to 1; NaN where the reconstruction is negative
-    "Shares of the regularisers in the validation loss of the last epoch."
+    """Shares of the regularisers in the validation loss of the last epoch.
+
+    Parameters
+    ----------
+    history : pd.DataFrame
+        `valid_reconstruction`, `valid_kl` and `valid_mmd`, unweighted, one row an epoch
+    beta : float
+        weight of the KL divergence
+    mmd_weight : float
+        λ, weight of the MMD
+
+    Returns
+    -------
+    dict[str, float]
+        `kl_share`, `mmd_share` of the weighted validation loss, 0 to 1; NaN where the
+        reconstruction is negative
+    """
     last = history.iloc[-1]
     kl, mmd = (weight * part if weight else 0.0 for weight, part in ((beta, last.valid_kl), (mmd_weight, last.valid_mmd)))
     loss = last.valid_reconstruction + kl + mmd if last.valid_reconstruction > 0 else np.nan
@@ -57,7 +84,22 @@ def elbo(
     X: np.ndarray | None = None,  # `[N,G]` scaled profiles; None: the validation profiles of the fit
     y: None = None,  # ignored: so that scikit-learn can score by this function
 ) -> float:  # nats a profile, the larger the better
-    "Evidence lower bound of profiles, whatever beta was paid; under a squared error, that of a Gaussian with the one variance that suits them best."
+    """Evidence lower bound of profiles, whatever beta was paid; under a squared error, that of a Gaussian with the one variance that suits them best.
+
+    Parameters
+    ----------
+    vae : VAE
+        fitted; without `X`, with validation profiles
+    X : np.ndarray | None, default None
+        `[N,G]` scaled profiles; None: the validation profiles of the fit
+    y : None, default None
+        ignored: so that scikit-learn can score by this function
+
+    Returns
+    -------
+    float
+        nats a profile, the larger the better
+    """
     parts = kept_epoch(vae) if X is None else pd.Series(loss_parts(vae, X)).add_prefix("valid_")
     G, nll = vae.n_features_in_, parts.valid_reconstruction
     if vae.likelihood == "squared_error":
@@ -70,7 +112,23 @@ def held_out_scores(
     X: np.ndarray,  # `[N,G]` training profiles
     X_valid: np.ndarray,  # `[M,G]` validation profiles
 ) -> dict[str, float]:  # `sse`, `fvu` (0 perfect, 1 the training mean), `elbo`, `kl` (nats), `latent_mmd`, `active` units, `kl_share`, `mmd_share`, `unsteadiness`
-    "What validation profiles say of a fit: codes are those that `transform` gives."
+    """What validation profiles say of a fit: codes are those that `transform` gives.
+
+    Parameters
+    ----------
+    vae : VAE
+        fitted with these validation profiles
+    X : np.ndarray
+        `[N,G]` training profiles
+    X_valid : np.ndarray
+        `[M,G]` validation profiles
+
+    Returns
+    -------
+    dict[str, float]
+        `sse`, `fvu` (0 perfect, 1 the training mean), `elbo`, `kl` (nats), `latent_mmd`,
+        `active` units, `kl_share`, `mmd_share`, `unsteadiness`
+    """
     rebuilt = vae.inverse_transform(vae.transform(X_valid))
     error, spread = (float(np.square(np.subtract(X_valid, other, dtype=np.float64)).sum()) for other in (rebuilt, X.mean(axis=0)))
     kept = kept_epoch(vae)
@@ -83,7 +141,20 @@ def unsteadiness(
     history: pd.DataFrame,  # `valid_loss`, one row an epoch
     epochs: int = 10,  # the last so many
 ) -> float:  # standard deviation over mean; NaN where the loss can be negative
-    "How much the weighted validation loss still moves at the end of training."
+    """How much the weighted validation loss still moves at the end of training.
+
+    Parameters
+    ----------
+    history : pd.DataFrame
+        `valid_loss`, one row an epoch
+    epochs : int, default 10
+        the last so many
+
+    Returns
+    -------
+    float
+        standard deviation over mean; NaN where the loss can be negative
+    """
     last = history.valid_loss.tail(epochs)
     return float(last.std(ddof=0) / last.mean()) if last.min() > 0 else float("nan")
 
@@ -92,7 +163,22 @@ def hausdorff_scores(
     X: np.ndarray,  # `[N,G]` training profiles
     simulated: np.ndarray,  # `[N,G]` as many decoded draws from the prior
 ) -> dict[str, float]:  # `hausdorff`, the larger of `hausdorff_to_data` and `hausdorff_to_simulated`; `farthest`, the training row that sets the latter; `hausdorff_without` the training row farthest from the mean
-    "Hausdorff distances, and how much of them is one profile's doing."
+    """Hausdorff distances, and how much of them is one profile's doing.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        `[N,G]` training profiles
+    simulated : np.ndarray
+        `[N,G]` as many decoded draws from the prior
+
+    Returns
+    -------
+    dict[str, float]
+        `hausdorff`, the larger of `hausdorff_to_data` and `hausdorff_to_simulated`;
+        `farthest`, the training row that sets the latter; `hausdorff_without` the training
+        row farthest from the mean
+    """
     extreme = np.square(X - X.mean(axis=0)).sum(axis=1).argmax()
     to_simulated, to_others = nearest_distances(X, simulated), nearest_distances(simulated, np.delete(X, extreme, axis=0))
     to_data = np.minimum(to_others, np.linalg.norm(simulated.astype(float) - X[extreme], axis=1)).max()
@@ -107,7 +193,25 @@ def simulation_scores(
     X_valid: np.ndarray,  # `[M,G]` validation profiles, M > 5
     seed: int = 0,  # of the draws
 ) -> dict[str, float]:  # what `hausdorff_scores` gives against X; the other measures of `fidelity` against X_valid
-    "How well draws from the prior resemble profiles: as many as there are, training profiles for the Hausdorff distance, validation profiles for the rest."
+    """How well draws from the prior resemble profiles: as many as there are, training profiles for the Hausdorff distance, validation profiles for the rest.
+
+    Parameters
+    ----------
+    vae : VAE
+        fitted
+    X : np.ndarray
+        `[N,G]` training profiles
+    X_valid : np.ndarray
+        `[M,G]` validation profiles, M > 5
+    seed : int, default 0
+        of the draws
+
+    Returns
+    -------
+    dict[str, float]
+        what `hausdorff_scores` gives against X; the other measures of `fidelity` against
+        X_valid
+    """
     simulated = vae.sample(len(X), seed)
     others = fidelity(X_valid, simulated[: len(X_valid)], seed)
     return hausdorff_scores(X, simulated) | {k: v for k, v in others.items() if not k.startswith("hausdorff")}
@@ -123,7 +227,24 @@ def weighted_vae(
     preset: str,  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     **settings: Any,  # parameters of `VAE` over these
 ) -> VAE:  # not fitted
-    "The model of one point of a curve. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have."
+    """The model of one point of a curve. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have.
+
+    Parameters
+    ----------
+    which : Literal['beta', 'mmd_weight']
+        "beta" of a β-VAE, or "mmd_weight", λ, of an MMD-VAE
+    weight : float
+        its value
+    preset : str
+        of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
+    **settings : Any
+        parameters of `VAE` over these
+
+    Returns
+    -------
+    VAE
+        not fitted
+    """
     variant = choose(which, {"beta": "beta", "mmd_weight": "mmd"}, "weight")
     return make_vae(variant, preset, **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings))
 
@@ -133,7 +254,22 @@ def curve_points(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
 ) -> list[dict[str, float]]:  # of each: `diverged`, and if not, `simulation_scores` and `held_out_scores`
-    "Fit models on one thread, small ones that are alike together, and score each."
+    """Fit models on one thread, small ones that are alike together, and score each.
+
+    Parameters
+    ----------
+    vaes : Sequence[VAE]
+        not fitted
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles
+
+    Returns
+    -------
+    list[dict[str, float]]
+        of each: `diverged`, and if not, `simulation_scores` and `held_out_scores`
+    """
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # a curve shows where units collapse
         try:
@@ -155,7 +291,36 @@ def weight_curve(
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_points`
-    "What each weight brings. The result does not depend on `jobs`. Raises ProfileError for an unknown name, ValueError for too few validation profiles."
+    """What each weight brings. The result does not depend on `jobs`. Raises ProfileError for an unknown name, ValueError for too few validation profiles.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles, M > 5
+    weights : Sequence[float]
+        values to try
+    which : Literal['beta', 'mmd_weight'], default 'beta'
+        "beta" of a β-VAE, or "mmd_weight", λ, of an MMD-VAE
+    preset : str, default 'chow2022'
+        of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
+    seeds : Sequence[int], default range(3)
+        of weights, order, noise and draws
+    jobs : int | None, default None
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else
+        one
+    progress : bool, default False
+        tell how far it is, see `Stage`
+    **settings : Any
+        parameters of `VAE` over the preset's
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of
+        `curve_points`
+    """
     choose(which, ("beta", "mmd_weight"), "weight")
     if len(X_valid) <= 5:
         raise ValueError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
@@ -188,7 +353,20 @@ def choose_weight(
     curve: pd.DataFrame,  # from `weight_curve`
     criterion: str = "elbo",  # one of `CRITERIA`
 ) -> float:  # the best on the mean over seeds; of equals, the smallest
-    "The weight a criterion picks. Weights with a fit that diverged are out. Raises ProfileError for an unknown criterion, ValueError if nothing is left."
+    """The weight a criterion picks. Weights with a fit that diverged are out. Raises ProfileError for an unknown criterion, ValueError if nothing is left.
+
+    Parameters
+    ----------
+    curve : pd.DataFrame
+        from `weight_curve`
+    criterion : str, default 'elbo'
+        one of `CRITERIA`
+
+    Returns
+    -------
+    float
+        the best on the mean over seeds; of equals, the smallest
+    """
     better = choose(criterion, CRITERIA, "criterion")
     values = curve.reindex(columns=[criterion])[criterion].where(~curve["diverged"].astype(bool))
     badness = {"smaller": values, "larger": -values, "one": (values - 1).abs()}[better]
@@ -201,7 +379,19 @@ def choose_weight(
 def choices(
     curve: pd.DataFrame,  # from `weight_curve`
 ) -> pd.DataFrame:  # one row a criterion: `better`, `weight` it picks, `agree`: share of seeds that would pick it alone, `lowest` and `highest` pick of a seed
-    "What every criterion picks, and how sure it is."
+    """What every criterion picks, and how sure it is.
+
+    Parameters
+    ----------
+    curve : pd.DataFrame
+        from `weight_curve`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a criterion: `better`, `weight` it picks, `agree`: share of seeds that would
+        pick it alone, `lowest` and `highest` pick of a seed
+    """
     rows = {}
     for name, better in CRITERIA.items():
         if name in curve and curve.groupby("weight")[name].agg(lambda v: v.notna().all()).any():
@@ -215,7 +405,21 @@ def curve_figure(
     curve: pd.DataFrame,  # from `weight_curve`
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied, for the axis
 ) -> Figure:  # means over seeds, each as a share of its largest; a large mark where a criterion would choose, a dotted line where the bound would
-    "Draw what each weight brings."
+    """Draw what each weight brings.
+
+    Parameters
+    ----------
+    curve : pd.DataFrame
+        from `weight_curve`
+    which : Literal['beta', 'mmd_weight'], default 'beta'
+        what was varied, for the axis
+
+    Returns
+    -------
+    Figure
+        means over seeds, each as a share of its largest; a large mark where a criterion
+        would choose, a dotted line where the bound would
+    """
     letter = choose(which, {"beta": "β", "mmd_weight": "λ"}, "weight")
     fig, ax = plt.subplots(figsize=(6, 2.8), constrained_layout=True)
     weights = sorted(set(curve["weight"]))
@@ -234,7 +438,17 @@ def curve_figure(
 # %% ../../nbs/10_curves.ipynb #adv00002
 @dataclass(frozen=True)
 class Advice:
-    "What to do with the outcome of a search."
+    """What to do with the outcome of a search.
+
+    Parameters
+    ----------
+    params : dict[str, dict[str, Any]]
+        variant to parameters of `VAE`, as `RunConfig.vae` takes them
+    lines : tuple[str, ...]
+        which, why, and how sure
+    gains : bool, default True
+        whether it pays to use them rather than the preset's own
+    """
 
     params: dict[str, dict[str, Any]]  # variant to parameters of `VAE`, as `RunConfig.vae` takes them
     lines: tuple[str, ...]  # which, why, and how sure
@@ -260,7 +474,20 @@ def weight_advice(
     curve: pd.DataFrame,  # from `weight_curve`
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied
 ) -> Advice:  # for a β-VAE or an MMD-VAE
-    "Which weight to take, why, and how sure that is. Raises ProfileError for an unknown weight, ValueError if every weight diverged."
+    """Which weight to take, why, and how sure that is. Raises ProfileError for an unknown weight, ValueError if every weight diverged.
+
+    Parameters
+    ----------
+    curve : pd.DataFrame
+        from `weight_curve`
+    which : Literal['beta', 'mmd_weight'], default 'beta'
+        what was varied
+
+    Returns
+    -------
+    Advice
+        for a β-VAE or an MMD-VAE
+    """
     letter, variant, criterion, why = choose(which, {
         "beta": ("β", "beta", "elbo", "profiles of the validation part are described best, code and error together (evidence lower bound)"),
         "mmd_weight": ("λ", "mmd", "sliced_wasserstein", "simulated profiles come nearest to those of the validation part (sliced Wasserstein distance)"),
@@ -293,7 +520,36 @@ def latent_curve(
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a VAE the other `held_out_scores`
-    "What a model of each size leaves unexplained of validation profiles, beside PCA. The result does not depend on `jobs`."
+    """What a model of each size leaves unexplained of validation profiles, beside PCA. The result does not depend on `jobs`.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles
+    sizes : Sequence[int]
+        latent units to try; PCA, as many components, where there are so many
+    variant : Literal['vanilla', 'beta', 'mmd'], default 'vanilla'
+        "vanilla", "beta" or "mmd"
+    preset : str, default 'recommended'
+        of `make_vae`
+    seeds : Sequence[int], default range(3)
+        of weights, order and noise
+    jobs : int | None, default None
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else
+        one
+    progress : bool, default False
+        tell how far it is, see `Stage`
+    **settings : Any
+        parameters of `VAE` over the preset's
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a
+        VAE the other `held_out_scores`
+    """
     choose(variant, PRESETS["recommended"], "variant")
     cells = [(variant, int(size), int(seed)) for size in sizes for seed in seeds] + [("pca", int(size), 0) for size in sizes if size <= min(X.shape)]
     models = [PCA(size, svd_solver="full") if name == "pca" else make_vae(name, preset, **({"n_latent": size, "random_state": seed} | settings)) for name, size, seed in cells]

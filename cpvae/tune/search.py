@@ -58,7 +58,22 @@ def space_of(
     variant: str,  # "vanilla", "beta" or "mmd"
     settings: Collection[str] = (),  # parameters of `VAE` that are fixed
 ) -> dict[str, BaseDistribution]:  # name to distribution
-    "What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises ProfileError for an unknown name."
+    """What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises ProfileError for an unknown name.
+
+    Parameters
+    ----------
+    preset : str
+        of `make_vae`
+    variant : str
+        "vanilla", "beta" or "mmd"
+    settings : Collection[str], default ()
+        parameters of `VAE` that are fixed
+
+    Returns
+    -------
+    dict[str, BaseDistribution]
+        name to distribution
+    """
     choose(variant, choose(preset, PRESETS, "preset"), "variant")
     space = SPACES["recommended" if preset == "recommended" else "chow2022"]
     if (preset, variant) == ("recommended", "beta"):
@@ -70,7 +85,18 @@ def space_of(
 def vae_settings(
     params: Mapping[str, Any],  # of a trial
 ) -> dict[str, Any]:  # parameters of `VAE`
-    "Parameters of a trial as parameters of `VAE`: width and depth become hidden layers."
+    """Parameters of a trial as parameters of `VAE`: width and depth become hidden layers.
+
+    Parameters
+    ----------
+    params : Mapping[str, Any]
+        of a trial
+
+    Returns
+    -------
+    dict[str, Any]
+        parameters of `VAE`
+    """
     settings = {k: v for k, v in params.items() if k not in ("width", "depth")}
     if "width" in params:
         settings["hidden_layer_sizes"] = tuple(params["width"] // 2**i for i in range(params["depth"]))
@@ -85,7 +111,20 @@ def stopping_bounds(
     study: optuna.Study,  # of trials
     least: int = 5,  # complete trials without which nothing is stopped
 ) -> list[float]:  # largest value allowed at each of `RUNGS`; empty: all are
-    "Median of the complete trials' values at each rung."
+    """Median of the complete trials' values at each rung.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        of trials
+    least : int, default 5
+        complete trials without which nothing is stopped
+
+    Returns
+    -------
+    list[float]
+        largest value allowed at each of `RUNGS`; empty: all are
+    """
     complete = [t.intermediate_values for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
     if len(complete) < least:
         return []
@@ -107,7 +146,27 @@ def trial_value(
     by_elbo: bool,  # judge by the evidence lower bound; else by the validation loss
     bounds: Sequence[float] = (),  # largest value allowed at each of `RUNGS`; none: all
 ) -> tuple[float | None, list[float], dict[str, Any]]:  # value to minimise, None if the fit was stopped or diverged; its values at `RUNGS`; other scores, or why
-    "Fit and judge one trial, on one thread."
+    """Fit and judge one trial, on one thread.
+
+    Parameters
+    ----------
+    vae : VAE
+        not fitted
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles
+    by_elbo : bool
+        judge by the evidence lower bound; else by the validation loss
+    bounds : Sequence[float], default ()
+        largest value allowed at each of `RUNGS`; none: all
+
+    Returns
+    -------
+    tuple[float | None, list[float], dict[str, Any]]
+        value to minimise, None if the fit was stopped or diverged; its values at `RUNGS`;
+        other scores, or why
+    """
     rungs, shares = [], RUNGS[vae.schedule]
 
     def watch(fitting: VAE) -> None:
@@ -131,7 +190,20 @@ def open_study(
     storage: str | Path | None,  # journal file that several processes or machines may share; None: in memory
     about: dict[str, Any],  # JSON-able: what the search belongs to
 ) -> optuna.Study:  # of that storage, new or found there
-    "The study of a storage. Raises ValueError for a file that holds another search, or no journal."
+    """The study of a storage. Raises ValueError for a file that holds another search, or no journal.
+
+    Parameters
+    ----------
+    storage : str | Path | None
+        journal file that several processes or machines may share; None: in memory
+    about : dict[str, Any]
+        JSON-able: what the search belongs to
+
+    Returns
+    -------
+    optuna.Study
+        of that storage, new or found there
+    """
     try:
         study = _study(_storage(storage))
         if "about" not in study.user_attrs:
@@ -180,7 +252,22 @@ def ask(
     space: Mapping[str, BaseDistribution],  # what to draw
     seed: int,  # of the search
 ) -> Trial:  # its parameters drawn
-    "A new trial. Its parameters depend on the seed, its number and the trials before it, not on who asks."
+    """A new trial. Its parameters depend on the seed, its number and the trials before it, not on who asks.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        to draw a trial from
+    space : Mapping[str, BaseDistribution]
+        what to draw
+    seed : int
+        of the search
+
+    Returns
+    -------
+    Trial
+        its parameters drawn
+    """
     study.sampler = optuna.samplers.RandomSampler(seed=0)  # draws nothing: a trial is numbered first
     trial = study.ask()
     study.sampler = optuna.samplers.TPESampler(seed=_seed(seed, trial.number), n_startup_trials=10, constant_liar=True, multivariate=False)
@@ -201,7 +288,21 @@ def tell(
     rungs: Sequence[float],  # its values at `RUNGS`, as far as it came
     scores: Mapping[str, Any],  # kept beside it
 ) -> None:
-    "Report a trial. One that was stopped counts as worse than complete ones, one that diverged as worse than any."
+    """Report a trial. One that was stopped counts as worse than complete ones, one that diverged as worse than any.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        the trial's
+    trial : Trial
+        from `ask`
+    value : float | None
+        to minimise; None: the fit was stopped, or diverged
+    rungs : Sequence[float]
+        its values at `RUNGS`, as far as it came
+    scores : Mapping[str, Any]
+        kept beside it
+    """
     for i, at_rung in enumerate(rungs):
         trial.report(at_rung, i)
     for name, score in scores.items():
@@ -225,7 +326,37 @@ def tune(
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's; one of the space is then not searched
 ) -> optuna.Study:  # all trials, earlier ones and those of others included
-    "Search the settings of a VAE by TPE. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search."
+    """Search the settings of a VAE by TPE. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles
+    variant : Literal['vanilla', 'beta', 'mmd'], default 'vanilla'
+        "vanilla", "beta" or "mmd"
+    preset : str, default 'recommended'
+        of `make_vae`; decides the space too
+    storage : str | Path | None, default None
+        journal file that several processes or machines may share; None: in memory
+    trials : int, default 50
+        to add
+    seed : int, default 0
+        of the search
+    jobs : int | None, default None
+        trials at the same time; -1: one a core; None: as `joblib.parallel_config` says,
+        else one
+    progress : bool, default False
+        tell how far it is, see `Stage`
+    **settings : Any
+        parameters of `VAE` over the preset's; one of the space is then not searched
+
+    Returns
+    -------
+    optuna.Study
+        all trials, earlier ones and those of others included
+    """
     make = lambda **more: make_vae(variant, preset, **(settings | more))
     make()  # refuses unknown names before anything is written
     space = space_of(preset, variant, settings)
@@ -257,7 +388,19 @@ def _digest(*matrices: np.ndarray) -> str:  # of values and shapes
 def trials_table(
     study: optuna.Study,  # from `tune`
 ) -> pd.DataFrame:  # one row a trial, by number: `number`, `state` ("complete", "stopped" or "diverged"), `value` of complete ones (the smaller the better), parameters, `held_out_scores`
-    "Trials that ended."
+    """Trials that ended.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        from `tune`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row a trial, by number: `number`, `state` ("complete", "stopped" or "diverged"),
+        `value` of complete ones (the smaller the better), parameters, `held_out_scores`
+    """
     state = lambda t: "complete" if t.state == TrialState.COMPLETE else "diverged" if "diverged" in t.user_attrs else "stopped"
     ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     rows = [{"number": t.number, "state": state(t), "value": t.value if state(t) == "complete" else None} | t.params | t.user_attrs for t in ended]
@@ -268,7 +411,20 @@ def importances(
     study: optuna.Study,  # from `tune`, with at least two complete trials
     seed: int = 0,  # of the forest
 ) -> pd.Series:  # share of the variance of the value, by parameter, largest first
-    "How much each parameter matters, by functional analysis of variance. Raises ValueError for fewer than two complete trials."
+    """How much each parameter matters, by functional analysis of variance. Raises ValueError for fewer than two complete trials.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        from `tune`, with at least two complete trials
+    seed : int, default 0
+        of the forest
+
+    Returns
+    -------
+    pd.Series
+        share of the variance of the value, by parameter, largest first
+    """
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     with _quiet_optuna():
         return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator), dtype=float).rename_axis("parameter")
@@ -283,7 +439,32 @@ def fit_again(
     progress: bool = False,  # show a bar, on a terminal
     **settings: Any,  # those given to `tune`
 ) -> pd.DataFrame:  # a row a seed: value to minimise of the best trial's settings, `found`, and of the preset's, `preset`; infinite where a fit diverged
-    "Fit the best trial's settings, and the preset's own, with other seeds."
+    """Fit the best trial's settings, and the preset's own, with other seeds.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        from `tune`, with a complete trial
+    X : np.ndarray
+        `[N,G]` scaled training profiles
+    X_valid : np.ndarray
+        `[M,G]` scaled validation profiles
+    seeds : Sequence[int], default range(1000, 1005)
+        of weights, order and noise
+    jobs : int | None, default None
+        fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else
+        one
+    progress : bool, default False
+        show a bar, on a terminal
+    **settings : Any
+        those given to `tune`
+
+    Returns
+    -------
+    pd.DataFrame
+        a row a seed: value to minimise of the best trial's settings, `found`, and of the
+        preset's, `preset`; infinite where a fit diverged
+    """
     about = study.user_attrs["about"]
     make = lambda seed, found: make_vae(about["variant"], about["preset"], **(settings | found | {"random_state": seed}))
     models = [make(seed, found) for seed in seeds for found in (vae_settings(study.best_params), {})]
@@ -302,7 +483,20 @@ def trials_advice(
     study: optuna.Study,  # from `tune`, with a complete trial
     again: pd.DataFrame,  # from `fit_again`
 ) -> Advice:  # for the search's variant
-    "Which settings to take, why, and how sure that is."
+    """Which settings to take, why, and how sure that is.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        from `tune`, with a complete trial
+    again : pd.DataFrame
+        from `fit_again`
+
+    Returns
+    -------
+    Advice
+        for the search's variant
+    """
     table, variant, best = trials_table(study), study.user_attrs["about"]["variant"], study.best_params
     values, n, last = table.value.dropna(), len(table), study.best_trial
     gains = again.preset - again.found
@@ -333,7 +527,21 @@ def parallel_coordinates(
     table: pd.DataFrame,  # from `trials_table`
     columns: Sequence[str],  # the parameters to show, an axis each
 ) -> Figure:  # a line a complete trial, dark for good ones, the best in orange; the last axis is the rank of the value, best on top
-    "Draw the trials of a search."
+    """Draw the trials of a search.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        from `trials_table`
+    columns : Sequence[str]
+        the parameters to show, an axis each
+
+    Returns
+    -------
+    Figure
+        a line a complete trial, dark for good ones, the best in orange; the last axis is
+        the rank of the value, best on top
+    """
     table = table[table.state == "complete"].sort_values("value", ascending=False)
     axes = [_positions(table[c]) for c in columns] + [(np.linspace(0, 1, len(table)), {0.0: f"{table.value.max():.4g}", 1.0: f"{table.value.min():.4g}"})]
     fig, ax = plt.subplots(figsize=(6.5, 2.6), constrained_layout=True)
