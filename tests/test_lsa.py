@@ -17,7 +17,7 @@ from cpvae.lsa.predictors import global_mean, mechanism_blind, trivial_baselines
 from cpvae.lsa.relabel import permuted_weights
 from cpvae.lsa.space import latent_groups, predict_states, prepare
 from cpvae.lsa.table import COLUMNS, lsa_table
-from cpvae.lsa.worlds import WORLDS, silent_world
+from cpvae.profiles.worlds import WORLDS, silent_world
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.model.presets import make_vae

@@ -7,7 +7,7 @@ from scipy.stats import kruskal, spearmanr
 from scipy.stats import norm as normal
 
 from cpvae.errors import ProfileError
-from cpvae.report.summary import example_run
+from invented import example_run
 from cpvae.paper.performance import class_test, compare_left_out, correlation, join_pairs, leverage
 from cpvae.paper.performance import mean_l2, mechanism_class, minus_log_p, pair_key, plot_cell_count
 from cpvae.paper.performance import plot_mean_l2, strength_table, with_and_without_synonyms

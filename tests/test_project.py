@@ -46,7 +46,7 @@ def test_one_version_everywhere():
 
     changes = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert CFG["version"] == cpvae.__version__ == str(citation["version"]) == changes[0]
+    assert CFG["version"] == cpvae.__version__ == changes[0] and "version" not in citation
     assert importlib.metadata.version("cpvae") == CFG["version"]
 
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cpvae.errors import ProfileError
-from cpvae.report.summary import example_run
+from invented import example_run
 from cpvae.report.words import findings
 from cpvae.run.report import read_run, write_report
 

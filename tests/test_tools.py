@@ -187,6 +187,7 @@ def broken(folder, *prose, output=""):
         "# A b\n\n[up](#a-b) [there](other.md) [which](other.md#which-one) [w](other.md#wells-10-shuffles) [out](https://example.org/x)",
         "[@chow2022, p. 3] and @chow2022. Mail a@b.org, `file.py@1c91968`, `[no](link)`, \\@home",
         "[k](https://arxiv.org/abs/1312.6114) [l](https://doi.org/10.1/S(3)a)",
+        "[whole](https://github.com/cpvae/cpvae/blob/main/CONTRIBUTING.md#where-things-are)",
         "```python\n@decorator\nx = [1](2)\n```",
     ],
 )
@@ -198,6 +199,7 @@ def test_links_that_lead_somewhere_pass(tmp_path, text):
     "text, found",
     [
         ("[a](gone.ipynb)", "gone.ipynb"),
+        ("[a](https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb)", "https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb"),
         ("[a](other.md#which)", "other.md#which"),
         ("[a](#gone)", "#gone"),
         ("[@chow2023]", "@chow2023"),
@@ -253,11 +255,11 @@ def test_readme_reads_without_the_site(tmp_path):
     files = index(tmp_path, text, hidden, nbformat.v4.new_code_cell("1 + 1", outputs=[figure]))
     said = files.pop("README.md").decode()
     assert said.startswith("# cpvae\n\n> One sentence.\n")
-    assert "[data](nbs/00_data.ipynb), [more](https://example.org)" in said
+    assert "[data](https://github.com/cpvae/cpvae/blob/main/nbs/00_data.ipynb), [more](https://example.org)" in said
     assert "```python\n1 + 1\n```" in said
     assert ":::" not in said and "secret" not in said and "---" not in said
     ((name, content),) = files.items()
-    assert name.startswith("README_files/index_") and f"({name})" in said and content.startswith(b"\x89PNG")
+    assert name.startswith("README_files/index_") and f"(https://github.com/cpvae/cpvae/raw/main/{name})" in said and content.startswith(b"\x89PNG")
 
 
 def test_readme_out_of_step_is_noticed(tmp_path):

@@ -12,7 +12,8 @@ from running import cli
 
 from cpvae.errors import ProfileError
 from cpvae.profiles.read import profiles_from_table, read_profiles
-from cpvae.report.summary import advantages, example_run
+from invented import example_run
+from cpvae.report.summary import advantages
 from cpvae.report.words import baseline_findings, blind_findings, findings, no_interval
 from cpvae.report.words import reconstruction_findings, reference_findings, shuffled_findings
 from cpvae.report.words import significance_findings
@@ -20,7 +21,7 @@ from cpvae.style import number
 from cpvae.lsa.space import Arithmetic, prepare
 from cpvae.lsa.states import unit
 from cpvae.lsa.relabel import draw_disjoint, strength_strata
-from cpvae.lsa.worlds import silent_world
+from cpvae.profiles.worlds import silent_world
 from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig, prepare_profiles

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-from project import ROOT, notebooks
+from project import ROOT, notebooks, settings
 
 LINK = re.compile(r"\]\(((?:[^()\s]|\([^()\s]*\))+)\)")
 SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
+OWN = re.compile(re.escape(settings()["git_url"]) + r"/(blob|raw)/main/")  # a file of this project
 CITATION = re.compile(r"(?<![A-Za-z0-9\\])@(\w(?:[\w:.#$%&+?<>~/-]*\w)?)")
 PUBLISHED = re.compile(r"arxiv\.org/abs/([\d.]+)|doi\.org/(10\.[^\s\"]+)", re.IGNORECASE)
 
@@ -52,10 +53,12 @@ def wrong(path: Path, keys: set[str], published: set[str]) -> list[str]:
     text, found = SPAN.sub("`code`", prose(path)), []
     for target in LINK.findall(text):
         file, _, heading = unquote(target).partition("#")
+        if own := OWN.match(file):
+            file = (ROOT / file[own.end() :]).as_posix()
         if number := PUBLISHED.search(target):
             if (number[1] or number[2]).lower() not in published:
                 found.append(f"{target} is not in references.bib")
-        elif re.match(r"\w+:", target):
+        elif re.match(r"\w+:", file):
             continue
         elif not (there := path.parent / file if file else path).exists():
             found.append(f"{target} leads nowhere")

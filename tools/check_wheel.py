@@ -5,6 +5,7 @@ links to what it requires, and what that requires in turn, as installed here. Ev
 """
 
 import sys
+import tarfile
 import tempfile
 import venv
 from importlib.metadata import Distribution, distribution
@@ -52,6 +53,12 @@ def link(found: Distribution, packages: Path) -> None:
             (packages / top).symlink_to(found.locate_file(top))
 
 
+def wanted(path: Path) -> bool:
+    "Whether a file belongs into the source distribution."
+    parts = path.relative_to(ROOT).parts
+    return path.is_file() and not path.name.endswith((".pyc", ".part")) and not any(p[0] in "._" and p != "__init__.py" for p in parts if p[:2] != "__")
+
+
 def main() -> None:
     "Run the gate on this project."
     names = ["cpvae", *(room(p) for p in modules() if p.name != "_modidx.py")]
@@ -61,8 +68,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tmp = Path(folder)
         must(sys.executable, "-m", "build", "--outdir", str(tmp / "dist"), str(ROOT))
-        if len(list((tmp / "dist").glob("*.tar.gz"))) != 1:
-            sys.exit("wheel: no source distribution was built")
+        (source,) = list((tmp / "dist").glob("*.tar.gz")) or [sys.exit("wheel: no source distribution was built")]
+        with tarfile.open(source) as packed:
+            there = {name.partition("/")[2] for name in packed.getnames()}
+        needed = [p for folder in ("cpvae", "tests", "tools", "nbs") for p in sorted((ROOT / folder).rglob("*.*")) if wanted(p)]
+        if lost := [p for p in needed if p.relative_to(ROOT).as_posix() not in there]:
+            sys.exit(f"wheel: the source distribution lacks {lost[0].relative_to(ROOT)} and {len(lost) - 1} more")
         (wheel,) = (tmp / "dist").glob("*.whl")
         venv.create(tmp / "venv")
         python = str(tmp / "venv" / "bin" / "python")

@@ -13,7 +13,7 @@ from scipy.stats import kstest
 from sklearn.preprocessing import FunctionTransformer
 
 from cpvae.lsa.nulls import null_p_values
-from cpvae.lsa.worlds import WORLDS, silent_world
+from cpvae.profiles.worlds import WORLDS, silent_world
 
 # Tables of each world, pairs of a table, and seeds of the tables.
 SEEDS = {world: range(100, 148 if world == "reference" else 124) for world in WORLDS}

@@ -1,6 +1,7 @@
 """Write README.md from nbs/index.ipynb, as the site shows it. With --check: fail if the file says something else.
 
-Figures go to README_files/. Links relative to nbs/ are made relative to the top of the project.
+Figures go to README_files/. Links to notebooks and figures are whole addresses, so that they also lead somewhere from the
+page of a package index.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbconvert import MarkdownExporter
-from project import ROOT
+from project import ROOT, settings
 
 FIGURES = "README_files"
 
@@ -33,11 +34,13 @@ def processed(path: Path) -> nbformat.NotebookNode:
 
 
 def tidy(text: str, nbs: Path) -> str:
-    "Markdown that reads well without Quarto, seen from the top of the project."
+    "Markdown that reads well without Quarto, wherever it stands."
+    home = settings()["git_url"]
     text = re.sub(r"<style scoped>.*?</style>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"^:::.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^#\| ?[\w-]+:.*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\]\(([^)#:\s]+)", lambda m: f"](nbs/{m[1]}" if (nbs / m[1]).exists() else m[0], text)
+    text = re.sub(r"\]\(([^)#:\s]+)", lambda m: f"]({home}/blob/main/nbs/{m[1]}" if (nbs / m[1]).exists() else m[0], text)
+    text = text.replace(f"]({FIGURES}/", f"]({home}/raw/main/{FIGURES}/")
     text = re.sub(r"^[^\S\n]+$", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ..errors import choose
@@ -308,76 +308,7 @@ def table_sections(
     text = "Files in tables/, CSV or, above 100,000 rows, parquet. Scores are described where they are shown, columns in the documentation of cpvae.lsa.table, cpvae.measure.reconstruction and cpvae.latents.traverse."
     return [dict(title="The tables", text=[], items=[page_table(rows, {"table": "table", "row": "a row is", "rows": "rows"}, text)])] if len(rows) else []
 
-# %% ../../nbs/24_page.ipynb #6b597c61
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: #1b1f24; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0.5rem 0 0.2rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 0.6rem; padding-top: 0.7rem; border-top: 1px solid #d5dae0; }
-.sub { color: #57606a; margin: 0 0 1rem; overflow-wrap: anywhere; }
-.findings { border-left: 4px solid #0072b2; background: #f5f8fa; padding: 0.4rem 1.2rem; }
-.findings p { margin: 0.7rem 0; max-width: 52rem; }
-nav { font-size: 0.9rem; margin-bottom: 1rem; } nav a { margin-right: 1rem; color: #0b5c8a; white-space: nowrap; }
-figure { margin: 1rem 0 1.4rem; }
-figure img { display: block; max-width: max(100%, 34rem); height: auto; }
-figcaption, .caption { color: #57606a; font-size: 0.87rem; line-height: 1.45; max-width: 52rem; margin: 0.35rem 0; }
-.scroll { overflow-x: auto; margin: 0.4rem 0 0.2rem; }
-table { border-collapse: collapse; font-size: 0.87rem; line-height: 1.35; }
-th, td { padding: 0.28rem 0.7rem 0.28rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6eaee; }
-th { font-weight: 600; vertical-align: bottom; border-bottom: 2px solid #aab3bd; }
-.num { text-align: right; font-variant-numeric: tabular-nums; }
-td.num, td:first-child { white-space: nowrap; } td:first-child { padding-right: 1.25rem; } th { max-width: 8rem; }
-td.long { white-space: normal; min-width: 17rem; }
-.facts td { overflow-wrap: anywhere; } .facts td:first-child { color: #57606a; white-space: nowrap; padding-right: 1.5rem; }
-tbody tr:hover { background: #f5f8fa; }
-details { margin: 0.7rem 0; } summary { cursor: pointer; font-weight: 600; font-size: 0.95rem; }
-footer { margin-top: 3rem; color: #57606a; font-size: 0.87rem; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { main { padding: 1rem 0.8rem 3rem; } .findings { padding: 0.2rem 0.8rem; } h1 { font-size: 1.4rem; } }
-@media print { nav { display: none; } .scroll { overflow: visible; } }
-"""
-
-# %% ../../nbs/24_page.ipynb #64d8c307
-_ITEMS = """
-{%- macro show(item, images) -%}
-{%- if item.kind == "details" %}
-<details{{ " open" if item.open }}><summary>{{ item.summary }}</summary>
-{% for inner in item["items"] %}{{ show(inner, images) }}{% endfor %}
-</details>
-{%- elif item.kind == "figure" %}
-{%- if item.name in images %}
-<figure><div class="scroll"><img src="data:image/png;base64,{{ images[item.name] }}" alt="{{ item.caption }}"></div><figcaption>{{ item.caption }}</figcaption></figure>
-{%- endif %}
-{%- else %}
-<div class="scroll"><table{{ ' class="facts"'|safe if not item.head }}>
-{%- if item.head %}<thead><tr>{% for text, is_number in item.head %}<th scope="col"{{ ' class="num"'|safe if is_number }}>{{ text }}</th>{% endfor %}</tr></thead>{% endif %}
-<tbody>
-{%- for row in item.rows %}
-<tr>{% for text, is_number in row %}<td{{ ' class="num"'|safe if is_number else ' class="long"'|safe if text|length > 40 }}>{{ text }}</td>{% endfor %}</tr>
-{%- endfor %}
-</tbody></table></div>
-{%- if item.caption %}<p class="caption">{{ item.caption }}</p>{% endif %}
-{%- endif %}
-{%- endmacro -%}
-"""
-
 # %% ../../nbs/24_page.ipynb #ca056485
-_PAGE = """<!doctype html>
-{% from "items" import show with context -%}
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>{% include "style" %}</style></head>
-<body><main>
-<h1>{{ title }}</h1><p class="sub">{{ subtitle }}</p>
-<nav>{% for section in sections %}<a href="#s{{ loop.index }}">{{ section.title }}</a> {% endfor %}</nav>
-<section class="findings" aria-label="Findings">{% for lead, rest in findings %}<p><strong>{{ lead }}</strong>{{ rest }}</p>{% endfor %}</section>
-{% for section in sections %}<section id="s{{ loop.index }}"><h2>{{ section.title }}</h2>
-{% for paragraph in section.text %}<p>{{ paragraph }}</p>{% endfor %}
-{% for item in section["items"] %}{{ show(item, images) }}{% endfor %}</section>
-{% endfor %}
-<footer><p>{{ citation }}</p></footer>
-</main></body></html>
-"""
 _CITATION = (
     "The method is that of Chow YL, Singh S, Carpenter AE, Way GP (2022): Predicting drug polypharmacology from cell morphology readouts using "
     "variational autoencoder latent space arithmetic. PLOS Computational Biology 18(2): e1009888, doi:10.1371/journal.pcbi.1009888. Baselines, "
@@ -406,9 +337,10 @@ def render_report(
     str
         one HTML page that loads nothing
     """
-    environment = Environment(loader=DictLoader({"style": _STYLE, "items": _ITEMS, "page": _PAGE}), autoescape=True, undefined=StrictUndefined)
+    templates = PackageLoader("cpvae.report")  # page.html, items.html and style.css of the folder templates
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
     data = run.get("data", {})
-    return environment.get_template("page").render(
+    return environment.get_template("page.html").render(
         title=f"cpvae: {data.get('source', 'report of a run')}",
         subtitle=" · ".join(f"{number(data[k])} {k}" for k in ("rows", "features", "compounds", "pairs") if k in data),
         findings=[re.match(r"(.*?\.)(?= |$)(.*)", p, re.S).groups() for p in findings(run, tables.get("reconstruction"), tables.get("lsa"))],
