@@ -68,6 +68,7 @@ docs: $(READY) ## fail unless every public name is documented, the site's pages 
 
 lint: $(READY) ## ruff on notebooks, tests and tools; and no room of the package imports from a floor above it
 	$(BIN)/ruff check nbs tests tools setup.py
+	$(BIN)/ruff check --isolated --select F cpvae
 	$(BIN)/lint-imports --no-cache
 
 readme: $(READY) ## write README.md from nbs/index.ipynb

@@ -1,1 +1,79 @@
+"""Variational autoencoders and latent space arithmetic on cell profiles: `import cpvae as cp`.
+
+The names below are what most work needs, from a table to a screen; everything else is in the sub-packages. A name is loaded
+when it is first used, so that importing the package takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import datasets as datasets
+    from .errors import CpvaeError as CpvaeError
+    from .io.write import write_profiles as write_profiles
+    from .latents.associate import association_table as association_table
+    from .latents.stability import stability_table as stability_table
+    from .latents.traverse import contribution_table as contribution_table
+    from .latents.traverse import traverse as traverse
+    from .lsa.table import lsa_table as lsa_table
+    from .measure.fidelity import fidelity_tables as fidelity_tables
+    from .measure.reconstruction import reconstruction_table as reconstruction_table
+    from .model.fits import fit_many as fit_many
+    from .model.presets import make_vae as make_vae
+    from .model.store import load_model as load_model
+    from .model.store import save_model as save_model
+    from .model.vae import VAE as VAE
+    from .preparation.scale import scale_profiles as scale_profiles
+    from .preparation.select import select_features as select_features
+    from .preparation.split import split_profiles as split_profiles
+    from .profiles.pairs import describe_profiles as describe_profiles
+    from .profiles.read import read_profiles as read_profiles
+    from .profiles.simulate import simulate_profiles as simulate_profiles
+    from .run.ask import Run as Run
+    from .run.pipeline import run_pipeline as run_pipeline
+    from .run.preset import RunConfig as RunConfig
+    from .screening.screen import screen as screen
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CpvaeError": "errors",
+    "Run": "run.ask",
+    "RunConfig": "run.preset",
+    "VAE": "model.vae",
+    "association_table": "latents.associate",
+    "contribution_table": "latents.traverse",
+    "describe_profiles": "profiles.pairs",
+    "fidelity_tables": "measure.fidelity",
+    "fit_many": "model.fits",
+    "load_model": "model.store",
+    "lsa_table": "lsa.table",
+    "make_vae": "model.presets",
+    "read_profiles": "profiles.read",
+    "reconstruction_table": "measure.reconstruction",
+    "run_pipeline": "run.pipeline",
+    "save_model": "model.store",
+    "scale_profiles": "preparation.scale",
+    "screen": "screening.screen",
+    "select_features": "preparation.select",
+    "simulate_profiles": "profiles.simulate",
+    "split_profiles": "preparation.split",
+    "stability_table": "latents.stability",
+    "traverse": "latents.traverse",
+    "write_profiles": "io.write",
+}
+__all__ = ["datasets", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    "Load a name of the front door. Raises AttributeError for any other."
+    if name == "datasets":
+        return import_module(".datasets", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cpvae' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -22,7 +22,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from .errors import ProfileError, choose, counted
+from .errors import CpvaeError, DatasetError, choose, counted
 from .io.kinds import _COMPRESSED
 from .io.read import READERS, read_parts
 from .io.write import locked
@@ -141,7 +141,7 @@ def _dataset_called(name):
 
 # %% ../nbs/22_datasets.ipynb #a6095004
 def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
-    """Every dataset that can be fetched by name. Raises `ProfileError` if the registry cannot be read.
+    """Every dataset that can be fetched by name. Raises `CpvaeError` if the registry cannot be read.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those 
         entries = json.loads(Path(own).expanduser().read_text(encoding="utf-8"))
         return DATASETS | {name: _dataset(entry) for name, entry in entries.items()}
     except OSError as error:
-        raise ProfileError(f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets") from error
+        raise DatasetError(f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets") from error
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise ProfileError(f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each file `name`, `url` and `licence`") from error
+        raise DatasetError(f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each file `name`, `url` and `licence`") from error
 
 # %% ../nbs/22_datasets.ipynb #c5bb2fe2
 def cache_folder() -> Path:  # `CPVAE_CACHE`, or else the system's folder for caches
@@ -195,13 +195,13 @@ def _first_byte(answer, have, file):
     told = f"{answer.status_code} {answer.reason}"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise _Broken(told)
-    raise ProfileError(f"{file.name}: {answer.url} answers {told}; try another address (--base-url)")
+    raise DatasetError(f"{file.name}: {answer.url} answers {told}; try another address (--base-url)")
 
 # %% ../nbs/22_datasets.ipynb #d8411f29
 def _check_room(folder, need, name):
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise ProfileError(f"{name}: needs {need:,} bytes in {folder}, where {free:,} are free; make room, or name another folder in CPVAE_CACHE")
+        raise DatasetError(f"{name}: needs {need:,} bytes in {folder}, where {free:,} are free; make room, or name another folder in CPVAE_CACHE")
 
 # %% ../nbs/22_datasets.ipynb #3a6f2f7f
 def _receive(answer, part, file, progress):
@@ -212,7 +212,7 @@ def _receive(answer, part, file, progress):
         part.unlink()
         return False
     if file.size and total not in (None, file.size):
-        raise ProfileError(f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is another file, try another address (--base-url)")
+        raise DatasetError(f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is another file, try another address (--base-url)")
     total = total or file.size
     _check_room(part.parent, (total or 0) - start, file.name)
     size = f" ({counted(total, 'byte')})" if total else ""
@@ -258,12 +258,12 @@ def _download(url, part, file, progress):
                     return
         except (requests.RequestException, HTTPError, _Broken) as error:
             if not answered:
-                raise ProfileError(f"{url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again, or {_by_hand(file, part.parent)}") from error
+                raise DatasetError(f"{url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again, or {_by_hand(file, part.parent)}") from error
             if not pauses:
-                raise ProfileError(f"{file.name}: the connection broke {len(_PAUSES) + 1} times ({_reason(error)}); {_kept(part, file)}, and the same command goes on from there") from error
+                raise DatasetError(f"{file.name}: the connection broke {len(_PAUSES) + 1} times ({_reason(error)}); {_kept(part, file)}, and the same command goes on from there") from error
             time.sleep(pauses.pop(0))
         except OSError as error:
-            raise ProfileError(f"{file.name}: cannot be written ({error.strerror}); {_kept(part, file)}; make room, and the same command goes on from there") from error
+            raise DatasetError(f"{file.name}: cannot be written ({error.strerror}); {_kept(part, file)}; make room, and the same command goes on from there") from error
 
 # %% ../nbs/22_datasets.ipynb #325a4fc8
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class Downloader:
         output_file: str,  # where to
         pup,  # the pooch.Pooch that asks: its folder and the hash it expects
     ) -> None:
-        "Bring the file, or leave what has come in `NAME.part`. Raises `ProfileError` if it cannot be had or is not the right one."
+        "Bring the file, or leave what has come in `NAME.part`. Raises `CpvaeError` if it cannot be had or is not the right one."
         import pooch
 
         part, known = Path(pup.abspath) / f"{self.file.name}.part", pup.registry[self.file.name]
@@ -296,7 +296,7 @@ class Downloader:
         _download(url, part, self.file, self.progress)
         if known and (found := pooch.file_hash(str(part))) != known.lower():
             part.unlink()
-            raise ProfileError(f"{self.file.name}: what was sent has SHA-256 {found}, expected {known}; nothing was kept; try again, or another address (--base-url)")
+            raise DatasetError(f"{self.file.name}: what was sent has SHA-256 {found}, expected {known}; nothing was kept; try again, or another address (--base-url)")
         os.replace(part, output_file)
 
 # %% ../nbs/22_datasets.ipynb #d7f6d86e
@@ -306,7 +306,7 @@ def _recorded(cache):
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ProfileError(f"{path}: is damaged ({error}); delete it, and hashes are recorded anew") from error
+        raise DatasetError(f"{path}: is damaged ({error}); delete it, and hashes are recorded anew") from error
 
 
 def _record(cache, name, found):
@@ -334,9 +334,9 @@ def _check_gctx(file, named, shape):
         with h5py.File(file) as gctx:
             found = gctx["0/DATA/0/matrix"].shape
     except Exception as error:  # whatever a damaged file makes h5py stumble over
-        raise ProfileError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
+        raise DatasetError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
     if found != shape:
-        raise ProfileError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")
+        raise DatasetError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")
 
 
 def _unpack(path, file, progress):
@@ -353,7 +353,7 @@ def _unpack(path, file, progress):
         _check_gctx(part, path, file.shape)
         os.replace(part, whole)
     except (OSError, EOFError, KeyError, zlib.error) as error:
-        raise ProfileError(f"{path}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
+        raise DatasetError(f"{path}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
     finally:
         part.unlink(missing_ok=True)
     return whole
@@ -368,10 +368,10 @@ def _fetch_file(file, url, cache, progress):
     try:
         pup.fetch(file.name, downloader=Downloader(file, progress))
     except ValueError as error:
-        if isinstance(error, ProfileError) or not path.exists():
+        if isinstance(error, CpvaeError) or not path.exists():
             raise
         whose = "as published" if file.sha256 else "as on first use, in recorded_hashes.json"
-        raise ProfileError(f"{path}: has SHA-256 {pooch.file_hash(str(path))}, expected {known} ({whose}); left as it is: delete it to fetch it again") from error
+        raise DatasetError(f"{path}: has SHA-256 {pooch.file_hash(str(path))}, expected {known} ({whose}); left as it is: delete it to fetch it again") from error
     whole = _unpack(path, file, progress) if file.shape else path
     if not known:
         _record(cache, file.name, pooch.file_hash(str(path)))
@@ -384,7 +384,7 @@ def fetch_dataset(
     cache: str | Path | None = None,  # folder to keep them in; None for `cache_folder()`
     progress: bool = False,  # tell how far each download is
 ) -> dict[str, Path]:  # each file, by what `read_profiles` takes it as
-    """Have a dataset's files in the cache, checked. Raises `ProfileError` if one cannot be had, or is not the right one.
+    """Have a dataset's files in the cache, checked. Raises `CpvaeError` if one cannot be had, or is not the right one.
 
     Parameters
     ----------
@@ -410,7 +410,7 @@ def fetch_dataset(
             with _taking_turns(cache / (file.name.removesuffix(".gz") if file.shape else file.name)):
                 paths[role] = _fetch_file(file, url, cache, progress)
         except OSError as error:
-            raise ProfileError(f"{cache}: cannot keep files there ({_reason(error)}); name another folder in CPVAE_CACHE") from error
+            raise DatasetError(f"{cache}: cannot keep files there ({_reason(error)}); name another folder in CPVAE_CACHE") from error
     return paths
 
 # %% ../nbs/22_datasets.ipynb #frm0adr2
@@ -419,7 +419,7 @@ def fetch_address(
     cache: str | Path | None = None,  # folder to keep it in; None for `cache_folder()`
     progress: bool = False,  # tell how far the download is
 ) -> Path:  # the file in the cache
-    """Have a file of the web in the cache, once and for all. Raises `ProfileError` if it cannot be had.
+    """Have a file of the web in the cache, once and for all. Raises `CpvaeError` if it cannot be had.
 
     Parameters
     ----------
@@ -438,7 +438,7 @@ def fetch_address(
     name = unquote(PurePosixPath(urlsplit(url).path).name)
     kinds = [f"{kind}{packed}" for kind in READERS for packed in ("", *_COMPRESSED)]
     if not name.lower().endswith(tuple(kinds)) or name.lower().endswith(".zarr"):
-        raise ProfileError(
+        raise DatasetError(
             f"{url}: does not end in the name of a file of profiles ({', '.join(READERS)}); "
             "download it by hand, and give the file by a name that does"
         )
@@ -447,11 +447,11 @@ def fetch_address(
     try:
         with _taking_turns(folder / name):
             return _fetch_file(DataFile(name, url, licence=""), url, folder, progress)
-    except ProfileError as error:
-        raise ProfileError(str(error).replace(" (--base-url)", "")) from error
+    except CpvaeError as error:
+        raise DatasetError(str(error).replace(" (--base-url)", "")) from error
     except OSError as error:
         advice = "name another folder in CPVAE_CACHE"
-        raise ProfileError(f"{folder}: cannot keep files there ({_reason(error)}); {advice}") from error
+        raise DatasetError(f"{folder}: cannot keep files there ({_reason(error)}); {advice}") from error
 
 
 # %% ../nbs/22_datasets.ipynb #9eff3895
@@ -459,7 +459,7 @@ def _without(parts, rows, where):
     "Leave out the rows in which a metadata column holds a value, and say so."
     for column, value in rows.items():
         if column not in parts.metadata:
-            raise ProfileError(f"{where}: has no column {column}, by which rows are left out; is it the right table?")
+            raise DatasetError(f"{where}: has no column {column}, by which rows are left out; is it the right table?")
         keep = (parts.metadata[column] != value).to_numpy()
         if not keep.all():
             told = [f"Left out for {column} = {value}: {counted(int((~keep).sum()), 'row')}."]
@@ -474,7 +474,7 @@ def load_dataset(
     progress: bool = False,  # tell how far each download is
     **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
 ):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
-    """Fetch a dataset where it is not in the cache, and read it. Raises `ProfileError` if it cannot be had or read.
+    """Fetch a dataset where it is not in the cache, and read it. Raises `CpvaeError` if it cannot be had or read.
 
     Parameters
     ----------
@@ -494,14 +494,14 @@ def load_dataset(
     """
     dataset = _dataset_called(name)
     if "profiles" not in dataset.files:
-        raise ProfileError(f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with --moa")
+        raise DatasetError(f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with --moa")
     files = fetch_dataset(name, cache=cache, progress=progress)
     path = files.pop("profiles")
     options = files | dataset.options | {option: value for option, value in options.items() if value is not None and value is not False}
     ways = {option: options.pop(option) for option in ("profile_info", "feature_info", "all_genes", "layer", "obsm") if option in options}
     parts = read_parts(path, **ways)
     if dataset.n_features not in (None, len(parts.features)) and not ways.get("all_genes"):
-        raise ProfileError(f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected {dataset.n_features:,}; is it the right file?")
+        raise DatasetError(f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected {dataset.n_features:,}; is it the right file?")
     profiles = profiles_from_parts(_without(parts, dataset.without, path.name), path.name, **options)
     with open(path, "rb") as file:
         profiles.uns["cpvae"].update(dataset=name, sha256=hashlib.file_digest(file, "sha256").hexdigest())

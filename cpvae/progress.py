@@ -64,7 +64,24 @@ def duration(
 
 # %% ../nbs/20a_progress.ipynb #prg00009
 class Stage:
-    "A stage of long work, told on stderr: a bar with the time left on a terminal, elsewhere a line when it begins and one when it is done."
+    """A stage of long work, told on stderr: a bar with the time left on a terminal, elsewhere a line when it begins and one when it is done.
+
+    Parameters
+    ----------
+    what : str
+        what is done, and to how much: "fitting 8 models (1,402 profiles)"
+    total : int | None, default None
+        steps; None: not known, so there is a line on a terminal too
+    show : bool, default True
+        False: say nothing
+    unit : str, default 'step'
+        of a step, as it stands behind the speed; "B": bytes
+    begun : int, default 0
+        steps that are already done
+    row : int | None, default None
+        line of the bar, from 0, where another process draws one at the same time; None:
+        below those of this process
+    """
 
     def __init__(
         self,

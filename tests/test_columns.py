@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.io.columns import KNOWN_METADATA, Named, Wanted, bookkeeping, choose_features, plain
 from cpvae.io.read import read_parts
 from cpvae.io.tables import parts_from_table
@@ -88,7 +88,7 @@ def test_patterns_decide_and_metadata_stays_metadata(tmp_path):
     left = read_parts(tmp_path / "t.csv", not_features=["dino.?"])
     assert left.features == [f"dino.{i}" for i in range(10, 20)] and len(left.aside["what --features or --not-features says"]) == 10
     for wrong in (dict(features=["nothing*"]), dict(not_features=["*"])):
-        with pytest.raises(ProfileError, match="^t.csv: no feature is left by --features and --not-features"):
+        with pytest.raises(CpvaeError, match="^t.csv: no feature is left by --features and --not-features"):
             read_parts(tmp_path / "t.csv", **wrong)
     assert profiles_from_table(frame, "t", features=["Cells_*"]).n_vars == 1
 
@@ -118,7 +118,7 @@ def test_bookkeeping_goes_by_words_not_by_parts_of_words():
 def test_text_among_measurements_is_an_error_and_among_others_metadata(tmp_path):
     frame = table(FAMILIES["CellProfiler"]).astype({"Cells_AreaShape_Area": object})
     frame.loc[3, "Cells_AreaShape_Area"] = "large"
-    with pytest.raises(ProfileError, match='Cells_AreaShape_Area, row 4 below the header holds "large"'):
+    with pytest.raises(CpvaeError, match='Cells_AreaShape_Area, row 4 below the header holds "large"'):
         parts_from_table(frame, "t")
     files = table(FAMILIES["CellProfiler"], Image_FileName_DNA="a.tif", Image_URL_ER="file:/a", Image_PathName_AGP="/x")
     for kind in ("frame", "csv", "parquet"):
@@ -205,11 +205,11 @@ def test_batches_that_name_things_differently_become_one(tmp_path):
 def test_logarithms_of_doses_are_recognised_and_asked_for(unit, factor):
     logs = np.linspace(-9, -4, 24) if factor > 1 else np.linspace(-3, 2, 24)
     frame = table(FAMILIES["network"], Metadata_dose=logs)
-    with pytest.raises(ProfileError, match="as logarithms of doses do; say --dose-unit log10M or log10uM"):
+    with pytest.raises(CpvaeError, match="as logarithms of doses do; say --dose-unit log10M or log10uM"):
         profiles_from_table(frame, "t")
     read = profiles_from_table(frame, "t", dose_unit=unit.replace(" ", ""))
     np.testing.assert_allclose(read.obs["dose"][6:].astype(float), 10 ** logs[6:] * factor)
-    with pytest.raises(ProfileError, match="not negative"):
+    with pytest.raises(CpvaeError, match="not negative"):
         profiles_from_table(table(FAMILIES["network"], Metadata_dose=[*np.linspace(1, 5, 23), -1.0]), "t")
 
 
@@ -239,9 +239,9 @@ def test_columns_set_aside_survive_writing_and_reading(tmp_path):
 
 
 def test_a_choice_of_nothing_names_what_there_is():
-    with pytest.raises(ProfileError, match="no feature columns; .*--features PATTERN .its number columns are UMAP_1, UMAP_2"):
+    with pytest.raises(CpvaeError, match="no feature columns; .*--features PATTERN .its number columns are UMAP_1, UMAP_2"):
         choose_features(["UMAP_1", "UMAP_2"])
-    with pytest.raises(ProfileError, match="it has no number column"):
+    with pytest.raises(CpvaeError, match="it has no number column"):
         choose_features([])
     assert choose_features(["UMAP_1"], wanted=Wanted(("UMAP*",))).features == ["UMAP_1"]
 
@@ -254,7 +254,7 @@ def test_text_among_the_features_is_told_even_where_it_is_the_most(kind, cell, t
     parts = read_as(kind, frame, tmp_path)
     assert parts.aside["text"] == ["dino.3"] and "dino.3" in parts.notes[0] and "comment" not in str(parts.notes)
     frame["dino.3"] = frame["dino.3"].where(frame.index < 11, "1.5")
-    with pytest.raises(ProfileError, match="dino.3, row 5 below the header holds"):
+    with pytest.raises(CpvaeError, match="dino.3, row 5 below the header holds"):
         read_as(kind, frame, tmp_path)
 
 

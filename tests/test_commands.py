@@ -15,7 +15,7 @@ from anndata import read_h5ad
 from sklearn.decomposition import PCA
 from running import cli
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.io.write import write_profiles
 from cpvae.profiles.pairs import describe_profiles
 from cpvae.profiles.read import read_profiles
@@ -100,10 +100,10 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     write_profiles(without(stored, lacking), run / "latents.h5ad")
     sealed(run)
     if no_mechanism:
-        with pytest.raises(ProfileError, match="no compound has a mechanism"):
+        with pytest.raises(CpvaeError, match="no compound has a mechanism"):
             lsa_table({"pca": model}, profiles, 100)
         for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
-            with pytest.raises(ProfileError, match="--moa"):
+            with pytest.raises(CpvaeError, match="--moa"):
                 ask()
     else:
         assert len(lsa_table({"pca": model}, profiles, 100)[0])
@@ -176,7 +176,7 @@ def test_a_pair_that_is_never_whole_at_one_time():
     world.obs["time"] = np.where(world.obs.moa.isin(single), 48.0, np.where(world.obs.moa == "", np.nan, 24.0))
     profiles = prepare_profiles(world, RunConfig(models=("pca",)))
     assert len(describe_profiles(profiles)["evaluable pairs"]) == 3
-    with pytest.raises(ProfileError, match="No evaluable pair of mechanisms at 48 h, the time that covers most compounds: no compound has exactly two mechanisms"):
+    with pytest.raises(CpvaeError, match="No evaluable pair of mechanisms at 48 h, the time that covers most compounds: no compound has exactly two mechanisms"):
         lsa_table({"pca": PCA(3).fit(profiles.layers["scaled"])}, profiles, 100)
 
 
@@ -324,10 +324,10 @@ def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
 def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
     (tmp_path / "thesis").mkdir()
     told = {cli(*command) for command in (["predict", tmp_path / "thesis", "--a", A, "--b", B], ["screen", tmp_path / "thesis"])}
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(CpvaeError) as caught:
         write_report(tmp_path / "thesis")
     assert told == {(2, "", f"cpvae: {caught.value}\n")}
-    with pytest.raises(ProfileError, match="not a run folder"):
+    with pytest.raises(CpvaeError, match="not a run folder"):
         Run(tmp_path / "thesis").open()
     code, out, err = cli("info", tmp_path / "thesis")
     assert (code, out, len(err.splitlines())) == (2, "", 1)

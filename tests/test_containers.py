@@ -20,7 +20,7 @@ from pyarrow import csv as pc
 from pyarrow import parquet as pq
 from scipy.sparse import csc_matrix, csr_matrix
 
-from cpvae.errors import ProfileError, counted, listed
+from cpvae.errors import CpvaeError, counted, listed
 from cpvae.io.parts import Parts
 from cpvae.io.read import profile_files, read_parts, read_table
 from cpvae.io.tables import parts_from_table
@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up(tmp_path):
 
 def test_unknown_formats_are_not_written(tmp_path):
     for file in ("t.xlsx", "t.parquet.gz", "t.txt"):
-        with pytest.raises(ProfileError, match="unknown format"):
+        with pytest.raises(CpvaeError, match="unknown format"):
             write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / file)
 
 
@@ -186,10 +186,10 @@ def test_blocks_make_no_difference(tmp_path, monkeypatch):
     text = table.astype({"Cells_F1": object, "Cells_F3": object})
     text.loc[500, "Cells_F3"], text.loc[570, "Cells_F1"] = "high", "low"
     write(text, tmp_path / "bad.csv")
-    with pytest.raises(ProfileError, match='column Cells_F1, row 571 below the header holds "low"'):
+    with pytest.raises(CpvaeError, match='column Cells_F1, row 571 below the header holds "low"'):
         read_parts(tmp_path / "bad.csv")
     (tmp_path / "ragged.csv").write_text(table.drop(columns="Metadata_compound").to_csv(index=False) + "1,2\n")
-    with pytest.raises(ProfileError, match="row 601 below the header has 2 cells, the header 17"):
+    with pytest.raises(CpvaeError, match="row 601 below the header has 2 cells, the header 17"):
         read_parts(tmp_path / "ragged.csv")
 
 
@@ -198,7 +198,7 @@ def test_the_first_rows_may_mislead(tmp_path, monkeypatch):
     monkeypatch.setattr(pc, "ReadOptions", lambda **options: original(**options | dict(block_size=200)))
     n = 100
     table = pd.DataFrame({"compound": "c", "TP53": 0.5, "later_text": ["1"] * 10 + ["x"] * 90, "MYC": ["n"] * 10 + ["2"] * 90})
-    with pytest.raises(ProfileError, match='column MYC, row 1 below the header holds "n"'):
+    with pytest.raises(CpvaeError, match='column MYC, row 1 below the header holds "n"'):
         read_parts(write(table, tmp_path / "t.csv"))
     parts = read_parts(write(table.assign(MYC=[None] * 50 + [1.5] * 50), tmp_path / "t.csv"))
     assert parts.features == ["TP53", "MYC"] and list(parts.metadata) == ["Metadata_compound", "Metadata_later_text"]
@@ -215,7 +215,7 @@ def test_cells_that_are_numbers(cell, value, tmp_path):
 @pytest.mark.parametrize("cell", ["high", "0x10", "1,5", "1_000", "True", "--1", "2020-01-01", "é"])
 def test_cells_that_are_none(cell, tmp_path):
     (tmp_path / "t.tsv").write_text(f"Metadata_compound\tCells_A\nx\t0\ny\t{cell}\n", encoding="utf-8")
-    with pytest.raises(ProfileError, match=f'column Cells_A, row 2 below the header holds "{cell}"'):
+    with pytest.raises(CpvaeError, match=f'column Cells_A, row 2 below the header holds "{cell}"'):
         read_parts(tmp_path / "t.tsv")
 
 
@@ -275,7 +275,7 @@ def test_the_prefix_in_any_case(tmp_path):
     parts = read_parts(tmp_path / "t.csv")
     assert list(parts.metadata) == ["Metadata_compound", "Metadata_Plate", "Metadata_Well", "Metadata_site"] and parts.features == ["Cells_A"]
     assert parts.metadata["Metadata_Plate"].tolist() == ["7"] and parts.notes == []
-    with pytest.raises(ProfileError, match="Metadata_dose stands there twice"):
+    with pytest.raises(CpvaeError, match="Metadata_dose stands there twice"):
         parts_from_table(pd.DataFrame([[1, 2, 3.0]], columns=["Metadata_dose", "metadata_dose", "Cells_A"]))
 
 
@@ -404,7 +404,7 @@ WRONG = {  # name: (file, content, what the message must say)
 def test_a_wrong_file_says_what_it_is(name, tmp_path):
     file, content, says = WRONG[name]
     (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ProfileError) as refusal:
+    with pytest.raises(CpvaeError) as refusal:
         read_parts(tmp_path / file)
     message = str(refusal.value)
     assert says in message and file in message and len(message.splitlines()) == 1 and len(message) < 300
@@ -433,19 +433,19 @@ def test_types_of_parquet_columns(tmp_path):
 def test_features_in_the_rows_of_an_h5ad(tmp_path):
     data = as_anndata(parts_from_table(TABLE))
     AnnData(data.X.T, obs=pd.DataFrame(index=data.var_names), var=pd.DataFrame(index=data.obs_names)).write_h5ad(tmp_path / "t.h5ad")
-    with pytest.raises(ProfileError, match="features stand in rows"):
+    with pytest.raises(CpvaeError, match="features stand in rows"):
         read_parts(tmp_path / "t.h5ad")
 
 
 def test_lists_instead_of_columns(tmp_path):
     pd.DataFrame({"Metadata_compound": ["a"], "embedding": [[1.0, 2.0]]}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(ProfileError, match="embedding holds a list in every row"):
+    with pytest.raises(CpvaeError, match="embedding holds a list in every row"):
         read_parts(tmp_path / "t.parquet")
 
 
 def test_text_in_a_parquet_feature(tmp_path):
     write(TABLE.astype({"Cells_F1": object}).assign(Cells_F1=["1"] * 30 + ["high"] * 10), tmp_path / "t.parquet")
-    with pytest.raises(ProfileError, match='column Cells_F1, row 31 below the header holds "high"'):
+    with pytest.raises(CpvaeError, match='column Cells_F1, row 31 below the header holds "high"'):
         read_parts(tmp_path / "t.parquet")
 
 
@@ -483,16 +483,16 @@ def test_counts_in_an_h5ad_are_noticed(tmp_path):
 
 def test_hdf5_of_another_kind(tmp_path):
     AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=["g"])).write_h5ad(tmp_path / "t.h5ad")
-    with pytest.raises(ProfileError, match="has no X"):
+    with pytest.raises(CpvaeError, match="has no X"):
         read_parts(tmp_path / "t.h5ad")
     os.replace(tmp_path / "t.h5ad", tmp_path / "t.gctx")
-    with pytest.raises(ProfileError, match="rename it .h5ad"):
+    with pytest.raises(CpvaeError, match="rename it .h5ad"):
         read_parts(tmp_path / "t.gctx")
-    with pytest.raises(ProfileError, match="rename it .gctx"):
+    with pytest.raises(CpvaeError, match="rename it .gctx"):
         read_parts(gctx(tmp_path / "u.h5ad")[0])
     with h5py.File(tmp_path / "v.h5ad", "w") as file:
         file["model"] = [1]
-    with pytest.raises(ProfileError, match="holds no AnnData"):
+    with pytest.raises(CpvaeError, match="holds no AnnData"):
         read_parts(tmp_path / "v.h5ad")
 
 
@@ -556,9 +556,9 @@ def test_tables_beside_a_gctx(tmp_path):
     assert parts.metadata["Metadata_pert_idose"].isna().all() and parts.metadata["Metadata_rank"].tolist()[:3] == [0, 1, 2]
     assert "sig_info.txt describes 29 of 30 profiles, found by its sig_id; 1 profile not in it." in parts.notes
     (tmp_path / "other.tsv").write_text("sig_id\tx\nnobody\t1\n")
-    with pytest.raises(ProfileError, match='other.tsv: none of its columns .* names the profiles of t.gctx such as "S:0"'):
+    with pytest.raises(CpvaeError, match='other.tsv: none of its columns .* names the profiles of t.gctx such as "S:0"'):
         read_parts(path, profile_info=tmp_path / "other.tsv")
-    with pytest.raises(ProfileError, match='other.tsv: none of its columns .* names the features of t.gctx such as "100"'):
+    with pytest.raises(CpvaeError, match='other.tsv: none of its columns .* names the features of t.gctx such as "100"'):
         read_parts(path, feature_info=tmp_path / "other.tsv")
 
 
@@ -642,12 +642,12 @@ def test_a_file_is_a_plate_if_nothing_else_is(tmp_path):
 def test_what_lies_beside_the_plates(name, content, says, tmp_path):
     write(TABLE, tmp_path / "P1.csv"), write(TABLE, tmp_path / "P2.csv")
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ProfileError, match="or name the files to read") as refusal:
+    with pytest.raises(CpvaeError, match="or name the files to read") as refusal:
         read_parts(tmp_path)
     assert says in str(refusal.value) and "elsewhere" in str(refusal.value) and len(str(refusal.value)) < 300
     assert len(read_parts([tmp_path / "P1.csv", tmp_path / "P2.csv"]).values) == 80
     if "no feature columns" in says:
-        with pytest.raises(ProfileError) as alone:
+        with pytest.raises(CpvaeError) as alone:
             read_parts(tmp_path / name)
         assert "elsewhere" not in str(alone.value)
 
@@ -656,30 +656,30 @@ def test_one_file_given_twice(tmp_path, monkeypatch):
     write(TABLE, tmp_path / "a.csv"), (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
     for paths in (["a.csv", "a.csv"], ["a.csv", tmp_path / "a.csv"], ["a.csv", "sub/../a.csv"]):
-        with pytest.raises(ProfileError, match="a.csv: is given twice; keep one"):
+        with pytest.raises(CpvaeError, match="a.csv: is given twice; keep one"):
             profile_files(paths)
     write(TABLE, tmp_path / "a.csv.gz"), write(TABLE, tmp_path / "sub" / "a.csv")
-    with pytest.raises(ProfileError, match="a.csv.gz: is given twice, also as a.csv; keep one"):
+    with pytest.raises(CpvaeError, match="a.csv.gz: is given twice, also as a.csv; keep one"):
         profile_files(tmp_path)
     assert len(profile_files(["a.csv", "sub/a.csv"])) == 2  # plates of one name in two folders
     (tmp_path / "a.csv.gz").unlink(), (tmp_path / "link.csv").symlink_to("a.csv")
-    with pytest.raises(ProfileError, match="link.csv: is given twice, also as a.csv"):
+    with pytest.raises(CpvaeError, match="link.csv: is given twice, also as a.csv"):
         profile_files(tmp_path)
 
 
 def test_files_that_do_not_go_together(tmp_path):
-    with pytest.raises(ProfileError, match="is a folder without"):
+    with pytest.raises(CpvaeError, match="is a folder without"):
         read_parts(tmp_path)
-    with pytest.raises(ProfileError, match="no file is given"):
+    with pytest.raises(CpvaeError, match="no file is given"):
         profile_files([])
     write(TABLE, tmp_path / "a.csv"), write(GENES, tmp_path / "b.csv")
-    with pytest.raises(ProfileError, match="a.csv and b.csv share no feature"):
+    with pytest.raises(CpvaeError, match="a.csv and b.csv share no feature"):
         read_parts(tmp_path)
     write(TABLE, tmp_path / "b.parquet")
-    with pytest.raises(ProfileError, match="a.csv and b.parquet are files of different kinds"):
+    with pytest.raises(CpvaeError, match="a.csv and b.parquet are files of different kinds"):
         read_parts([tmp_path / "a.csv", tmp_path / "b.parquet"])
     write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / "c.h5ad"), write_profiles(as_anndata(parts_from_table(TABLE)), tmp_path / "d.h5ad")
-    with pytest.raises(ProfileError, match="c.h5ad: was written by cpvae"):
+    with pytest.raises(CpvaeError, match="c.h5ad: was written by cpvae"):
         read_parts([tmp_path / "c.h5ad", tmp_path / "d.h5ad"])
 
 
@@ -692,7 +692,7 @@ def test_small_tables(tmp_path):
         pd.testing.assert_frame_equal(read_table(write(table, tmp_path / file)), table)
     (tmp_path / "hub.txt").write_text("!Citation\tx\n!Version\nbroad_id\tmoa\nB1\tA, \"B\"\n")
     assert read_table(tmp_path / "hub.txt").to_dict("list") == {"broad_id": ["B1"], "moa": ['A, "B"']}
-    with pytest.raises(ProfileError, match="a table is expected"):
+    with pytest.raises(CpvaeError, match="a table is expected"):
         (tmp_path / "t.gct").write_text(GCT)
         read_table(tmp_path / "t.gct")
 
@@ -701,7 +701,7 @@ def test_names_that_are_too_long(tmp_path):
     name = "Cells_" + "x" * 10_000
     for text in (f"Metadata_a,{name}\nb,high\n", f"{name},{name}\n1,2\n", f"Metadata_{name},{name[6:]}\nb,high\nc,1\nd,2\n"):
         (tmp_path / "t.csv").write_text(text)
-        with pytest.raises(ProfileError) as refusal:
+        with pytest.raises(CpvaeError) as refusal:
             read_parts(tmp_path / "t.csv")
         assert len(str(refusal.value)) < 400
 
@@ -715,7 +715,7 @@ def test_a_refusal_needs_no_slow_import(tmp_path):
     code = (
         "import sys, cpvae.io.read as c\n"
         "try: c.read_parts('nowhere.csv')\n"
-        "except c.ProfileError: print(*[m for m in ('pyarrow.csv', 'h5py', 'torch', 'anndata', 'sklearn', 'scipy') if m in sys.modules])"
+        "except c.CpvaeError: print(*[m for m in ('pyarrow.csv', 'h5py', 'torch', 'anndata', 'sklearn', 'scipy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""

@@ -21,7 +21,7 @@ from test_pipeline import fingerprint
 import cpvae.io.read
 import cpvae.run.ask
 import cpvae.run.pipeline
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.io.claims import check_claims
 from cpvae.io.read import read_table
 from cpvae.io.write import write_profiles
@@ -67,7 +67,7 @@ def damaged(data, rng):
 
 def one_line(error, name):
     "A refusal that names the file."
-    assert isinstance(error, ProfileError) and name in str(error) and "\n" not in str(error), error
+    assert isinstance(error, CpvaeError) and name in str(error) and "\n" not in str(error), error
 
 
 def containers(folder):
@@ -96,7 +96,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_a_line(tmp_path, monkeyp
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")  # a library's remarks are not for a user's terminal
                     read_profiles(bad, **(how if name.endswith("gctx") else {}))
-            except ProfileError as error:
+            except CpvaeError as error:
                 one_line(error, bad.name)
                 refused += 1
             slowest = max(slowest, (time.monotonic() - start, bad.name))
@@ -116,7 +116,7 @@ def test_tables_beside_the_profiles_are_read_or_refused_in_a_line(tmp_path):
             (bad := tmp_path / f"{i}.{name}").write_bytes(damaged((tmp_path / name).read_bytes(), rng))
             try:
                 read_table(bad)
-            except ProfileError as error:
+            except CpvaeError as error:
                 one_line(error, bad.name)
 
 
@@ -160,13 +160,13 @@ def test_hdf5_that_leads_elsewhere_or_nowhere(kind, tmp_path):
             file["X"].attrs.update(attributes)
     else:
         elsewhere(path, kind)
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(CpvaeError) as caught:
         check_claims(path, seconds=1)
     one_line(caught.value, "bad.h5ad")
     says = {"circles": "does not come to an end", "claims": "not all of it is stored"}.get(kind, "other.")
     assert says in str(caught.value)
     if kind != "circles":
-        with pytest.raises(ProfileError, match="bad.h5ad"):
+        with pytest.raises(CpvaeError, match="bad.h5ad"):
             read_profiles(path)
 
 
@@ -175,7 +175,7 @@ def test_defects_of_our_own_stay_defects(tmp_path, monkeypatch):
     good_input.csv(tmp_path)
     theirs = lambda *_: None + 1
     monkeypatch.setitem(cpvae.io.read.READERS, ".csv", theirs)
-    with pytest.raises(ProfileError, match="bad.csv: is damaged") as caught:
+    with pytest.raises(CpvaeError, match="bad.csv: is damaged") as caught:
         read_profiles(tmp_path / "bad.csv")
     assert isinstance(caught.value.__cause__, TypeError)  # for --debug
     monkeypatch.setitem(cpvae.io.read.READERS, ".csv", eval("lambda *_: None + 1", vars(cpvae.io.read)))
@@ -213,7 +213,7 @@ def test_no_file_of_a_run_can_change_unnoticed(tiny, monkeypatch, record_propert
             for ask in (lambda: Run(run).open("vanilla"), lambda: Run(run).open("pca"), lambda: read_run(run)):
                 try:
                     ask()
-                except ProfileError as error:
+                except CpvaeError as error:
                     one_line(error, path.name)
                     said.append(error)
             refused += bool(said)
@@ -231,7 +231,7 @@ def test_a_record_without_what_it_needs(key, value, tiny):
     path = tiny[1] / "run.json"
     record = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}
     path.write_text(json.dumps({k: v for k, v in (record | {key: value}).items() if v is not None}))
-    with pytest.raises(ProfileError, match=r"run\.json|gan") as caught:
+    with pytest.raises(CpvaeError, match=r"run\.json|gan") as caught:
         Run(tiny[1]).open("gan" if value == {"models": ["pca", "gan"]} else None)
     assert "\n" not in str(caught.value)
 
@@ -249,7 +249,7 @@ def test_parts_of_a_run_that_do_not_go_together(tiny, tmp_path):
         write_record(folder, record)
         try:
             Run(folder).open("vanilla")
-        except ProfileError as error:
+        except CpvaeError as error:
             assert "\n" not in str(error)
             return str(error)
 
@@ -330,7 +330,7 @@ def test_a_damaged_search_is_refused(tmp_path):
 def test_a_damaged_registry_is_refused(text, tmp_path, monkeypatch):
     (tmp_path / "mine.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     monkeypatch.setenv("CPVAE_REGISTRY", str(tmp_path / "mine.json"))
-    with pytest.raises(ProfileError, match=r"mine\.json"):
+    with pytest.raises(CpvaeError, match=r"mine\.json"):
         known_datasets()
 
 
@@ -389,7 +389,7 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch):
     name = os.fsdecode(b"bad\xff.csv")
     good_input.csv(tmp_path, name=name)
     good_input.refused(good_input.cli("info", name), "not UTF-8")
-    with pytest.raises(ProfileError, match="not UTF-8"):
+    with pytest.raises(CpvaeError, match="not UTF-8"):
         cpvae.run.folder.check_destination(tmp_path / name)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cpvae.io.write import write_profiles
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.dose import dose_levels, dose_unit_named, doses_in_micromolar
 from cpvae.profiles.features import finite_part, parse_feature
 from cpvae.profiles.mechanisms import join_mechanisms, mend_moa
@@ -130,7 +130,7 @@ BAD = {  # name: (file name, content, options, what the message must say)
 
 def test_an_unknown_unit_asked_for_is_refused_whatever_the_table(tmp_path):
     (tmp_path / "t.csv").write_text(CSV)
-    with pytest.raises(ProfileError, match="^unknown dose unit 'pM'; did you mean 'M'[?] there are uM, M, mM, nM, log10M, log10uM$"):
+    with pytest.raises(CpvaeError, match="^unknown dose unit 'pM'; did you mean 'M'[?] there are uM, M, mM, nM, log10M, log10uM$"):
         read_profiles(tmp_path / "t.csv", dose_unit="pM")
     assert [dose_unit_named(text) for text in ("µM", "um", "MM", "nM")] == ["uM", "uM", "mM", "nM"]
 
@@ -140,7 +140,7 @@ def test_bad_input_is_refused_in_one_line(name, tmp_path):
     file, content, options, says = BAD[name]
     path = tmp_path / file
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ProfileError) as refusal:
+    with pytest.raises(CpvaeError) as refusal:
         read_profiles(path, **options)
     message = str(refusal.value)
     assert says in message and file in message
@@ -148,10 +148,10 @@ def test_bad_input_is_refused_in_one_line(name, tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(ProfileError, match="no such file"):
+    with pytest.raises(CpvaeError, match="no such file"):
         read_profiles(tmp_path / "nowhere.csv")
     (tmp_path / "folder.parquet").mkdir()
-    with pytest.raises(ProfileError, match="is a folder"):
+    with pytest.raises(CpvaeError, match="is a folder"):
         read_profiles(tmp_path / "folder.parquet")
 
 
@@ -160,7 +160,7 @@ def test_a_refusal_needs_no_slow_import(tmp_path):
     code = (
         "import sys, cpvae.profiles.read, cpvae.errors\n"
         f"try: cpvae.profiles.read.read_profiles({str(tmp_path / 't.csv')!r})\n"
-        "except cpvae.errors.ProfileError: print(*[m for m in ('torch','anndata','sklearn','scipy','umap','nbdev','fastcore') if m in sys.modules])"
+        "except cpvae.errors.CpvaeError: print(*[m for m in ('torch','anndata','sklearn','scipy','umap','nbdev','fastcore') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
@@ -265,7 +265,7 @@ def test_conventions(lab, prefix, tmp_path, profiles):
 
 def test_an_untreated_well_is_a_control_only_on_demand(tmp_path):
     table = BARE.assign(Metadata_cmap_name=TABLE.Metadata_compound.mask(DMSO, "UnTrt"), Metadata_pert_type=np.where(DMSO, "ctl_untrt", "trt_cp"))
-    with pytest.raises(ProfileError, match="no control wells found"):
+    with pytest.raises(CpvaeError, match="no control wells found"):
         profiles_from_table(table, "t")
     read = profiles_from_table(table, "t", control="ctl_untrt")
     assert read.obs["is_control"].sum() == 12 and "Neither" not in " ".join(read.uns["cpvae"]["notes"])
@@ -324,7 +324,7 @@ def test_words_under_a_name_without_unit_are_no_amounts(column, cells, standard)
     table = TABLE.drop(columns="Metadata_conc_uM").assign(**{f"Metadata_{column}": cells})
     read = profiles_from_table(table, "t")
     assert read.uns["cpvae"]["columns"][standard] == "" and read.obs[standard].isna().all()
-    with pytest.raises(ProfileError, match=f'row 5 below the header holds "{cells}"' if standard == "dose" else f'row 1 below the header holds "{cells}"'):
+    with pytest.raises(CpvaeError, match=f'row 5 below the header holds "{cells}"' if standard == "dose" else f'row 1 below the header holds "{cells}"'):
         profiles_from_table(table, "t", **{standard: column})
 
 
@@ -459,13 +459,13 @@ def test_profiles_that_only_have_ids_need_a_table_that_describes_them(tmp_path):
     matrix = ids.T
     matrix.insert(0, "Description", "na")
     (tmp_path / "t.gct").write_text(f"#1.2\n{ids.shape[1]}\t{len(ids)}\n" + matrix.to_csv(sep="\t", index_label="NAME"))
-    with pytest.raises(ProfileError, match="tells only Metadata_id of its profiles.*--profile-info TABLE") as refusal:
+    with pytest.raises(CpvaeError, match="tells only Metadata_id of its profiles.*--profile-info TABLE") as refusal:
         read_profiles(tmp_path / "t.gct")
     assert len(str(refusal.value)) < 300
     TABLE.filter(like="Metadata_").assign(sig_id=ids.index).to_csv(tmp_path / "info.tsv", sep="\t", index=False)
     assert read_profiles(tmp_path / "t.gct", profile_info=tmp_path / "info.tsv").shape == (48, 5)
     for names, says in (({}, "--compound-column"), ({"Metadata_id": 1}, "--profile-info"), ({"Metadata_id": 1, "Metadata_agent": 2}, "--compound-column")):
-        with pytest.raises(ProfileError, match=says):
+        with pytest.raises(CpvaeError, match=says):
             profiles_from_table(TABLE.filter(like="Cells_").assign(Metadata_Plate="p", **names), "t")
 
 
@@ -620,7 +620,7 @@ def test_a_map_in_a_file_replaces_what_the_table_says(tmp_path):
     ],
 )
 def test_useless_maps(table, says):
-    with pytest.raises(ProfileError, match=says) as refusal:
+    with pytest.raises(CpvaeError, match=says) as refusal:
         profiles_from_table(TABLE, "t", moa_table=table)
     assert "MOA table" in str(refusal.value) and len(str(refusal.value)) < 300
 
@@ -684,7 +684,7 @@ def test_what_cpvae_wrote_comes_back_as_it_was(tmp_path, profiles):
     assert list(back.obs) == list(before.obs) and list(back.var) == list(before.var)
     for name in before.obs:
         assert back.obs[name].astype(str).tolist() == before.obs[name].astype(str).tolist(), name
-    with pytest.raises(ProfileError, match="leave out the choice of control"):
+    with pytest.raises(CpvaeError, match="leave out the choice of control"):
         read_profiles(tmp_path / "t.h5ad", control="c0")
     later = read_profiles(tmp_path / "t.h5ad", moa_table=pd.DataFrame({"name": ["c0"], "moa": ["z"]}))
     assert mechanism_groups(later) == {"z": ["c0"]}
@@ -770,7 +770,7 @@ def test_warnings_before_a_misleading_run():
     assert "Not read as a dose: Metadata_Dose of drug (uM)" in notes_of(renamed) and "Not read as a dose" not in notes_of(TABLE)
     spelt = profiles_from_table(TABLE.rename(columns={"Metadata_conc_uM": "Metadata_Concentration (uM)"}), "t")
     np.testing.assert_array_equal(spelt.obs["dose"], profiles_from_table(TABLE, "t").obs["dose"])
-    with pytest.raises(ProfileError, match="perhaps with --control mock_0.1%"):
+    with pytest.raises(CpvaeError, match="perhaps with --control mock_0.1%"):
         profiles_from_table(TABLE.replace({"Metadata_compound": {"DMSO": "mock_0.1%"}}), "t")
 
 

@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from cpvae import datasets
 from cpvae.io.columns import bookkeeping
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.mechanisms import mend_moa
 from cpvae.datasets import DATASETS, DataFile, cache_folder, fetch_dataset, known_datasets
 from cpvae.datasets import load_dataset
@@ -68,7 +68,7 @@ def left(cache):
 
 def refusal(*args, **kwargs):
     "The line that a refused fetch says."
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(CpvaeError) as caught:
         fetch_dataset(*(args or ("small",)), **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -397,7 +397,7 @@ def test_a_registry_adds_and_replaces(register, monkeypatch, tmp_path):
 def test_a_registry_that_is_none(register, tmp_path, text, told):
     register()
     (tmp_path / "registry.json").write_text(text)
-    with pytest.raises(ProfileError, match=told) as caught:
+    with pytest.raises(CpvaeError, match=told) as caught:
         known_datasets()
     assert "registry.json" in str(caught.value)
 
@@ -498,7 +498,7 @@ def test_without_its_plate_maps_a_table_is_another(server, annotations, tmp_path
     standins.lincs_level5(path, annotations=annotations, spoiled=False)
     pd.read_csv(path).drop(columns="Metadata_Plate_Map_Name").to_csv(path, index=False)
     stand_in(tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"})
-    with pytest.raises(ProfileError, match="level5.csv.gz: has no column Metadata_Plate_Map_Name"):
+    with pytest.raises(CpvaeError, match="level5.csv.gz: has no column Metadata_Plate_Map_Name"):
         load_dataset("lincs-cp5")
 
 
@@ -540,11 +540,11 @@ def test_what_is_not_chosen_stays_the_dataset_s(server, signatures, tmp_path):
 def test_other_landmarks_are_refused(server, signatures, tmp_path):
     whole = (server.folder / "geo" / "level5.gctx").rename(server.folder / "level5.gctx")
     stand_in(tmp_path, server, "lincs-l1000", signatures[1] | {"profiles": whole})
-    with pytest.raises(ProfileError, match="60 features read for lincs-l1000, expected 978"):
+    with pytest.raises(CpvaeError, match="60 features read for lincs-l1000, expected 978"):
         load_dataset("lincs-l1000")
 
 
 def test_a_map_is_no_table_of_profiles(register):
     register()
-    with pytest.raises(ProfileError, match="moa-map: holds no profiles"):
+    with pytest.raises(CpvaeError, match="moa-map: holds no profiles"):
         load_dataset("moa-map")

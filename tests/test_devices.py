@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from cpvae.model import plan, train
 from cpvae.run import preset
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.model.presets import PRESETS, make_vae
 from cpvae.model.store import load_model, save_model
@@ -118,7 +118,7 @@ def gpu_of_another_kind(monkeypatch):
 
 def test_a_device_that_cannot_compute_is_passed_over_or_refused(gpu_of_another_kind):
     assert torch_device("auto").type == "cpu"
-    with pytest.raises(ProfileError, match="no device 'cuda' here: no kernel image.*choose 'cpu'"):
+    with pytest.raises(CpvaeError, match="no device 'cuda' here: no kernel image.*choose 'cpu'"):
         VAE(**SMALL | dict(device="cuda")).fit(X)
 
 
@@ -140,7 +140,7 @@ def test_a_full_gpu_is_the_users_to_mend(monkeypatch):
     monkeypatch.setattr(preset, "fit_many", full)
     config = preset.RunConfig()
     profiles = preset.prepare_profiles(simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config)
-    with pytest.raises(ProfileError, match="memory is full.*--device cpu"):
+    with pytest.raises(CpvaeError, match="memory is full.*--device cpu"):
         preset.fit_models(profiles, config)
 
 

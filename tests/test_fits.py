@@ -9,7 +9,7 @@ import pytest
 from distributed import Client, LocalCluster
 from sklearn.decomposition import PCA
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.model.fits import TOGETHER, fit_many, fit_one, stacks_of
 from cpvae.model.codes import posterior
 from cpvae.model.presets import make_vae
@@ -168,7 +168,7 @@ def test_of_several_the_one_that_diverged_is_named():
     with pytest.raises(DivergedError) as caught:
         fit_together(pair, [calm, x])
     assert caught.value.model == 1 and str(caught.value).startswith("the training loss became")
-    with pytest.raises(ProfileError, match="may differ in beta"):
+    with pytest.raises(CpvaeError, match="may differ in beta"):
         fit_together([pair[0], make_vae("vanilla", n_latent=4)], [calm, calm])
 
 

@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 from running import cli
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.io.h5ad import parts_from_anndata
 from cpvae.io.read import profile_files, read_parts, read_table
 from cpvae.io.tables import parts_from_table
@@ -146,7 +146,7 @@ def test_an_embedding_is_named(tmp_path, suffix):
     empty, x = held()
     getattr(empty, f"write_{suffix}")(tmp_path / f"e.{suffix}")
     with pytest.raises(
-        ProfileError,
+        CpvaeError,
         match=r"has no X.*X_pca, X_scvi in obsm \(--obsm X_pca\)|has no X.*X_scvi, X_pca in obsm",
     ):
         read_profiles(tmp_path / f"e.{suffix}")
@@ -157,7 +157,7 @@ def test_an_embedding_is_named(tmp_path, suffix):
         ({"layer": "z"}, "has no z in layers"),
         ({"layer": "z", "obsm": "X_pca"}, "has no z"),
     ):
-        with pytest.raises(ProfileError, match=says):
+        with pytest.raises(CpvaeError, match=says):
             read_profiles(tmp_path / f"e.{suffix}", **wrong)
 
 
@@ -187,7 +187,7 @@ def test_a_named_table_of_obsm_names_its_columns():
 
 
 def test_other_forms_have_no_layers(tmp_path):
-    with pytest.raises(ProfileError, match="leave out --obsm"):
+    with pytest.raises(CpvaeError, match="leave out --obsm"):
         read_parts(written(table(), tmp_path / "t.csv"), obsm="X_pca")
 
 
@@ -241,7 +241,7 @@ def test_lists_of_words_in_a_file_are_joined(tmp_path, suffix):
 def test_lists_of_numbers_are_no_text():
     t = table().assign(latent=[[0.1, 0.2]] * 12)
     assert any("cells are lists: latent" in note for note in parts_from_table(t).notes)
-    with pytest.raises(ProfileError, match="holds a list in every row"):
+    with pytest.raises(CpvaeError, match="holds a list in every row"):
         parts_from_table(t[["Metadata_compound", "latent"]])
 
 
@@ -284,7 +284,7 @@ def test_errors_of_spreadsheets_are_missing(tmp_path, error):
     t.loc[6, "EGFR"] = error
     read = read_parts(written(t, tmp_path / "t.csv"))
     assert np.argwhere(np.isnan(read.values)).tolist() == [[6, 2]]
-    with pytest.raises(ProfileError, match="--drop-na"):
+    with pytest.raises(CpvaeError, match="--drop-na"):
         read_profiles(tmp_path / "t.csv")
     assert np.isnan(parts_from_table(t).values).sum() == 1
 
@@ -342,7 +342,7 @@ def test_a_gct_that_is_cut_short_is_still_refused(tmp_path):
     (tmp_path / "t.gct").write_text(
         "".join("\t".join(map(str, line)) + "\n" for line in gct(t)[:-1])
     )
-    with pytest.raises(ProfileError, match="cut short"):
+    with pytest.raises(CpvaeError, match="cut short"):
         read_parts(tmp_path / "t.gct")
 
 
@@ -395,7 +395,7 @@ def test_two_header_rows(tmp_path, levels):
     ]
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(
-        ProfileError, match="header has two levels .*Area|header has two levels .*Extent"
+        CpvaeError, match="header has two levels .*Area|header has two levels .*Extent"
     ):
         read_parts(tmp_path / "t.csv")
 
@@ -409,7 +409,7 @@ def test_two_levels_in_memory_and_parquet(tmp_path):
     )
     t.set_axis(list(map(str, t.columns)), axis=1).to_parquet(tmp_path / "t.parquet")
     for read in (lambda: read_profiles(t), lambda: read_profiles(tmp_path / "t.parquet")):
-        with pytest.raises(ProfileError, match=r"two levels \(Cells above FOS\)"):
+        with pytest.raises(CpvaeError, match=r"two levels \(Cells above FOS\)"):
             read()
 
 
@@ -422,7 +422,7 @@ def test_titles_above_the_header(tmp_path, titles, suffix):
     sep = "," if suffix == "csv" else "\t"
     path.write_text(titles.replace(",", sep) + path.read_text())
     with pytest.raises(
-        ProfileError, match=f"line {titles.count(chr(10)) + 1} looks like the header"
+        CpvaeError, match=f"line {titles.count(chr(10)) + 1} looks like the header"
     ):
         read_parts(path)
     path.write_text(
@@ -449,7 +449,7 @@ def test_genes_in_rows(tmp_path, first, columns, suffix):
     t = pd.DataFrame(np.random.default_rng(0).standard_normal((5, len(columns))), columns=columns)
     t.insert(0, first, GENES)
     with pytest.raises(
-        ProfileError, match=r"features stand in rows \(such as (TP53|BR|GSM).*transpose"
+        CpvaeError, match=r"features stand in rows \(such as (TP53|BR|GSM).*transpose"
     ):
         read_profiles(t if suffix == "frame" else written(t, tmp_path / f"t.{suffix}"))
 
@@ -474,7 +474,7 @@ def test_a_geo_series_matrix(tmp_path, line):
         ]
     )
     (tmp_path / "GSE1_series_matrix.txt").write_text(body + "\n")
-    with pytest.raises(ProfileError, match="features stand in rows"):
+    with pytest.raises(CpvaeError, match="features stand in rows"):
         read_parts(tmp_path / "GSE1_series_matrix.txt")
 
 
@@ -496,7 +496,7 @@ def test_values_far_from_zero(tmp_path, suffix, offset, says):
         written(t, tmp_path / f"t.{suffix}")
     read = lambda: read_profiles(t if suffix == "frame" else tmp_path / f"t.{suffix}")
     if says == "refused":
-        with pytest.raises(ProfileError, match=r"32 bits round them away \((EGFR|2_at)\)"):
+        with pytest.raises(CpvaeError, match=r"32 bits round them away \((EGFR|2_at)\)"):
             read()
     else:
         notes = [note for note in read().uns["cpvae"]["notes"] if "32 bits" in note]
@@ -612,7 +612,7 @@ def test_the_simulator_can_be_written(tmp_path):
 def test_buckets_are_refused_with_the_command_that_copies(address, command):
     said = cli("info", address)
     assert said.exit_code == 2 and f"`{command}`" in said.output
-    with pytest.raises(ProfileError, match="is not on this machine"):
+    with pytest.raises(CpvaeError, match="is not on this machine"):
         read_profiles([address])
 
 
@@ -659,6 +659,6 @@ def test_an_address_is_fetched_once(tmp_path, server, monkeypatch):
     ],
 )
 def test_addresses_that_give_no_file(tmp_path, server, name, says):
-    with pytest.raises(ProfileError, match=says) as refused:
+    with pytest.raises(CpvaeError, match=says) as refused:
         fetch_address(f"{server[1]}/{name}", cache=tmp_path / "cache")
     assert "--base-url" not in str(refused.value)

@@ -13,7 +13,7 @@ from cpvae.latents.stability import match_latents, stability_table
 from cpvae.latents.traverse import contribution_table, contributions, entanglement, feature_groups
 from cpvae.latents.traverse import plot_contributions, rank_features, total_correlation
 from cpvae.latents.traverse import traversal_table, traverse
-from cpvae.latents.traverse import latent_means
+from cpvae.model.vae import latent_means
 from cpvae.model.codes import posterior
 from cpvae.model.presets import make_vae
 

@@ -9,7 +9,7 @@ import pytest
 from running import cli
 
 from cpvae.io.write import write_profiles
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.mechanisms import mend_moa
 from cpvae.profiles.pairs import describe_profiles, evaluable_pairs, measured_pairs
 from cpvae.profiles.pairs import mechanism_groups, why_no_pair
@@ -104,7 +104,7 @@ def test_a_mark_inside_a_name_is_not_noted_once_pipes_are_in_use(moa):
 
 
 def test_a_separator_that_no_mechanism_holds_is_refused():
-    with pytest.raises(ProfileError, match="no mechanism holds"):
+    with pytest.raises(CpvaeError, match="no mechanism holds"):
         read(make(), moa_separator="~")
 
 
@@ -140,7 +140,7 @@ def test_a_map_of_targets_alone_serves_targets():
     table = read(make(moa=None), moa_table=pd.DataFrame(genes.items(), columns=["name", "target"]))
     assert evaluable_pairs(table) == [] and evaluable_pairs(by_target(table)) == [("MTOR", "PIK3CA")]
     assert "--group-by target" in why_no_pair(table) and set(table.obs["target"]) == {"", "MTOR", "PIK3CA", "MTOR|PIK3CA"}
-    with pytest.raises(ProfileError, match="say --group-by target"):
+    with pytest.raises(CpvaeError, match="say --group-by target"):
         prepare_profiles(table, RunConfig())
     assert "MTOR" in set(prepare_profiles(table, RunConfig(group_by="target")).obs["moa"])
     own = read(make(), moa_table=pd.DataFrame(genes.items(), columns=["name", "target"]))
@@ -175,7 +175,7 @@ LIKELY = ["Sham", "si_ctrl", "no treatment", "H2O", "Ctrl-3", "safe-targeting", 
 
 @pytest.mark.parametrize("name", LIKELY)
 def test_what_is_called_like_a_control_is_offered_where_there_is_none(name):
-    with pytest.raises(ProfileError, match="no control wells found") as refusal:
+    with pytest.raises(CpvaeError, match="no control wells found") as refusal:
         read(renamed(DMSO=name))
     assert read(renamed(DMSO=name), control=typed(str(refusal.value))).obs["is_control"].sum() == 4
 
@@ -198,22 +198,22 @@ def test_a_control_may_be_told_by_any_column_and_by_several():
     for choice, n in (("role=veh", 4), (["Metadata_role=VEH", "docetaxel"], 8), ("role=*e*", 8), ("dose_uM=1", 24), ("Metadata_compound=", 4)):
         assert read(table, control=choice, zero_control=True, compound="compound").obs["is_control"].sum() == n if n < 24 else True
     for wrong in ("role=mock", ["role=veh", "mock"], "job=veh"):
-        with pytest.raises(ProfileError, match="no row says"):
+        with pytest.raises(CpvaeError, match="no row says"):
             read(table, control=wrong)
-    with pytest.raises(ProfileError, match="--control Metadata_role=veh"):
+    with pytest.raises(CpvaeError, match="--control Metadata_role=veh"):
         read(table)
 
 
 @pytest.mark.parametrize("column", ["solvent", "pert_vehicle", "medium"])
 def test_the_vehicle_of_every_well_tells_no_control(column):
-    with pytest.raises(ProfileError) as refusal:
+    with pytest.raises(CpvaeError) as refusal:
         read(make(MOA, **{column: "DMSO"}))
     assert "--control VALUE" in str(refusal.value) and notes(make(**{column: "PBS"})) == ""
 
 
 def test_many_guides_are_offered_by_what_they_begin_with():
     guides = [f"nontargeting_{i}" for i in range(9)]
-    with pytest.raises(ProfileError, match='--control "nontargeting_') as refusal:
+    with pytest.raises(CpvaeError, match='--control "nontargeting_') as refusal:
         read(make([*MOA, *guides]))
     assert read(make([*MOA, *guides]), control=typed(str(refusal.value))).obs["is_control"].sum() == 36
 
@@ -224,7 +224,7 @@ def test_dose_zero_is_offered_as_the_vehicle(zero):
     said = read(table).uns["cpvae"]["notes"][-1]
     assert "Dose 0 in 6 rows of 6 compounds" in said and read(table, control=typed(said)).obs["is_control"].sum() == 10
     alone = make(MOA, conc_uM=[zero, 1, 1, 2] * 6)
-    with pytest.raises(ProfileError, match="no control wells found") as refusal:
+    with pytest.raises(CpvaeError, match="no control wells found") as refusal:
         read(alone)
     assert read(alone, control=typed(str(refusal.value))).obs["is_control"].sum() == 6
 
@@ -306,7 +306,7 @@ def two_columns(second="drug_b", **columns):
 
 @pytest.mark.parametrize("second", ["drug_b", "Drug2", "perturbation_2", "compound 2", "second_drug", "pert_iname_2", "treatment_b"])
 def test_a_second_compound_is_never_averaged_into_the_first(second):
-    with pytest.raises(ProfileError, match="second compound in 4 rows") as refusal:
+    with pytest.raises(CpvaeError, match="second compound in 4 rows") as refusal:
         read(two_columns(second))
     chosen = re.search(r"--compound-column (.*), or remove", str(refusal.value))[1]
     table = read(two_columns(second), compound=chosen)
@@ -323,7 +323,7 @@ def test_other_names_of_a_compound_are_no_second_one():
 
 
 def test_columns_that_are_not_there_cannot_be_joined():
-    with pytest.raises(ProfileError, match="no column drug_c"):
+    with pytest.raises(CpvaeError, match="no column drug_c"):
         read(two_columns(), compound="compound+drug_c")
     plus = make().assign(**{"Metadata_A+B": lambda t: t.Metadata_compound})
     assert read(plus, compound="A+B").uns["cpvae"]["columns"]["compound"] == "Metadata_A+B"
@@ -354,7 +354,7 @@ def test_treatments_themselves_may_be_added_up():
     assert evaluable_pairs(by_treatment(table)) == [("alpelisib", "sirolimus")] == measured_pairs(by_treatment(table))
     prepared = prepare_profiles(table, RunConfig(group_by="treatment", leave_out=("sirolimus|alpelisib",)))
     assert set(prepared.obs["moa"][prepared.obs["split"] == "test"]) - {""} == {"alpelisib|sirolimus"}
-    with pytest.raises(ProfileError, match="No compound is a combination"):
+    with pytest.raises(CpvaeError, match="No compound is a combination"):
         by_treatment(read(make()))
 
 
@@ -427,5 +427,5 @@ def test_info_counts_pairs_of_treatments(tmp_path, monkeypatch):
     facts = describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"}, "treatment")
     assert (facts["measured pairs"], facts["evaluable pairs"]) == ("2 of 2", ["x|y", "x|z"])
     assert describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"})["evaluable pairs"] == []
-    with pytest.raises(ProfileError, match="targets?"):
+    with pytest.raises(CpvaeError, match="targets?"):
         describe_for_info(["t.csv"], {"compound": "drug_1+drug_2"}, "target")

@@ -6,12 +6,12 @@ import pytest
 from scipy.stats import kruskal, spearmanr
 from scipy.stats import norm as normal
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from invented import example_run
-from cpvae.paper.performance import class_test, compare_left_out, correlation, join_pairs, leverage
-from cpvae.paper.performance import mean_l2, mechanism_class, minus_log_p, pair_key, plot_cell_count
-from cpvae.paper.performance import plot_mean_l2, strength_table, with_and_without_synonyms
-from cpvae.paper.performance import without_counts
+from lsa_figures import class_test, compare_left_out, correlation, join_pairs, leverage
+from lsa_figures import mean_l2, mechanism_class, minus_log_p, pair_key, plot_cell_count
+from lsa_figures import plot_mean_l2, strength_table, with_and_without_synonyms
+from lsa_figures import without_counts
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def test_strength_is_joined_by_pair_and_not_by_row(table):
     assert found.cells[:2].tolist() == [2.0, 3.0] and np.isnan(found.cells.iloc[2])
     shuffled = strength_table(table.sample(frac=1, random_state=3), "mmd")
     pd.testing.assert_frame_equal(shuffled.sort_index(), found.sort_index())
-    with pytest.raises(ProfileError, match="beta"):
+    with pytest.raises(CpvaeError, match="beta"):
         strength_table(table, "beta")
 
 
 def test_no_cells_counted_is_refused(table):
-    with pytest.raises(ProfileError, match="cell_count"):
+    with pytest.raises(CpvaeError, match="cell_count"):
         plot_cell_count(table.assign(cell_count_ab=np.nan), "mmd")
 
 
@@ -108,9 +108,9 @@ def test_a_pair_is_the_same_in_any_order_and_case():
     one = pd.Series([1.0, 2.0, 3.0], ["A|B", "mTOR x|PI3K y", "C|D"])
     joined = join_pairs(one, pd.Series([7.0, 8.0], ["pi3k y|mtor x", "b|a"]))
     assert joined.to_dict("index") == {"A|B": {"first": 1.0, "second": 8.0}, "mTOR x|PI3K y": {"first": 2.0, "second": 7.0}}
-    with pytest.raises(ProfileError, match="twice"):
+    with pytest.raises(CpvaeError, match="twice"):
         join_pairs(pd.Series([1.0, 2.0], ["A|B", "B|a"]), one)
-    with pytest.raises(ProfileError, match="None of the 3 pairs"):
+    with pytest.raises(CpvaeError, match="None of the 3 pairs"):
         join_pairs(one, pd.Series([1.0], ["E|F"]))
 
 
@@ -140,7 +140,7 @@ def test_left_out_compares_only_pairs_seen_by_one_and_not_by_the_other(table):
     found = compare_left_out(table, unseen.iloc[::-1], "mmd")
     assert found.index.tolist() == ["x inhibitor|z inhibitor", "x agonist|w agonist"]  # the third was not seen by the full model
     assert found.difference.tolist() == pytest.approx(-normal.logcdf([-3, 0]) + normal.logcdf([-2, 1]))
-    with pytest.raises(ProfileError, match="leave-out"):
+    with pytest.raises(CpvaeError, match="leave-out"):
         compare_left_out(table, table, "mmd")
 
 
@@ -153,7 +153,7 @@ def test_relabelled_means_leave_out_the_real_labelling():
     assert found.difference["mmd"] == pytest.approx(found.real["mmd"] - found.real["global_mean"])
     twice = mean_l2(lsa.assign(l2=2 * lsa.l2 + 5), null.assign(l2=2 * null.l2 + 5))
     assert twice.real_01.dropna().tolist() == pytest.approx(found.real_01.dropna().tolist())  # 0 to 1 hides unit and origin
-    with pytest.raises(ProfileError, match="pca"):
+    with pytest.raises(CpvaeError, match="pca"):
         mean_l2(lsa, null[null.model != "pca"])
 
 

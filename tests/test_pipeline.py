@@ -17,7 +17,7 @@ import pytest
 from anndata import read_h5ad
 from running import cli
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.lsa.table import COLUMNS, lsa_table
@@ -173,7 +173,7 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
     for _ in range(2):  # and the file that is left locks nobody out
         with into_place(tmp_path / "run", {}) as folder:
             (folder / "run.json").write_text("{}")
-            with pytest.raises(ProfileError, match="another run"), into_place(tmp_path / "run", {}):
+            with pytest.raises(CpvaeError, match="another run"), into_place(tmp_path / "run", {}):
                 pass
     assert refused and (tmp_path / "run" / "run.json").is_file()
 
@@ -221,7 +221,7 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_
     strict = prepare_profiles(world, RunConfig(**small | dict(strict=True)))
     assert set(strict.obs.moa[(strict.obs.split == "test") & ~strict.obs.is_control]) >= {a, b, pair}
     for wrong in ("mechanism 1", "a|a"):
-        with pytest.raises(ProfileError):
+        with pytest.raises(CpvaeError):
             prepare_profiles(world, RunConfig(leave_out=(wrong,)))
 
 

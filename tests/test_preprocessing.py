@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import train_test_split
 
 from cpvae.preparation import scale as scaling
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.lsa.states import control_profile
 from cpvae.preparation.clean import drop_copies
 from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
@@ -143,7 +143,7 @@ def test_named_rows_are_split_as_if_the_unnamed_were_not_there():
 def test_rows_without_any_name_cannot_be_split():
     profiles = make(4, 1, 0)
     profiles.obs["compound"] = ""
-    with pytest.raises(ProfileError, match="too few"):
+    with pytest.raises(CpvaeError, match="too few"):
         profiles = split_profiles(profiles, by="rows")
 
 
@@ -209,9 +209,9 @@ def test_split_by_plate(seed):
 def test_treatments_of_no_plate_are_not_split_by_plate(n, says):
     profiles = make(5, 10, 3)
     profiles.obs.loc[treated(profiles).index[:n], "plate"] = ""
-    with pytest.raises(ProfileError, match=says):
+    with pytest.raises(CpvaeError, match=says):
         profiles = split_profiles(profiles, by="plate")
-    with pytest.raises(ProfileError, match="before the consensus"):
+    with pytest.raises(CpvaeError, match="before the consensus"):
         split_profiles(consensus_profiles(make(5, 10, 3), "mean"), by="plate")
 
 
@@ -251,7 +251,7 @@ def test_pairs_that_cannot_be_left_out(pair, says):
     names = {"A": "mTOR inhibitor", "B": "PI3K inhibitor", "A|B": "PI3K inhibitor|mTOR inhibitor", "": "proteasome inhibitor"}
     profiles.obs["moa"] = profiles.obs["moa"].map(names)
     for strict in (False, True):
-        with pytest.raises(ProfileError, match=says) as refusal:
+        with pytest.raises(CpvaeError, match=says) as refusal:
             profiles = split_profiles(profiles, by="pair", pair=pair, strict=strict)
         assert len(str(refusal.value)) < 300
     assert "split" not in profiles.obs
@@ -267,13 +267,13 @@ def test_a_term_within_another_is_not_that_term():
 
 @pytest.mark.parametrize("ask", [dict(valid=0.5, test=0.5), dict(valid=-0.1), dict(valid=0, test=0), dict(by="rows", valid=1.0)])
 def test_impossible_splits(ask):
-    with pytest.raises(ProfileError):
+    with pytest.raises(CpvaeError):
         split_profiles(make(), **ask)
 
 
 @pytest.mark.parametrize("by", ["compound", "rows", "plate"])
 def test_too_few_to_split(by):
-    with pytest.raises(ProfileError, match="split"):
+    with pytest.raises(CpvaeError, match="split"):
         split_profiles(make(2, 1, 0), by=by)
 
 
@@ -462,11 +462,11 @@ def test_other_tables_are_not_selected(kind):
 
 
 def test_selection_refuses():
-    with pytest.raises(ProfileError, match="split"):
+    with pytest.raises(CpvaeError, match="split"):
         select_features(make())
     profiles = make()
     profiles.X += 1000
-    with pytest.raises(ProfileError, match="normalise"):
+    with pytest.raises(CpvaeError, match="normalise"):
         select_features(profiles, fit_on="all", outlier_cutoff=15)
 
 
@@ -521,7 +521,7 @@ def test_nothing_left_to_normalise():
     profiles = make(n_controls=6)
     profiles.X[profiles.obs["is_control"].to_numpy() & (profiles.obs["plate"] == "p2").to_numpy()] = 1
     for method in ("mad_robustize", "standardize", "robustize", "spherize"):
-        with pytest.raises(ProfileError, match="every feature has spread 0"):
+        with pytest.raises(CpvaeError, match="every feature has spread 0"):
             normalize_profiles(profiles, method)
 
 
@@ -532,17 +532,17 @@ def test_spherize_needs_more_rows_than_features(on, rows):
         if fits:
             assert np.isfinite(normalize_profiles(profiles, "spherize", on=on).X).all()
             continue
-        with pytest.raises(ProfileError, match=f"rows than features: {rows} and {n_features}; use by='table', or mad"):
+        with pytest.raises(CpvaeError, match=f"rows than features: {rows} and {n_features}; use by='table', or mad"):
             normalize_profiles(profiles, "spherize", on=on)
         assert normalize_profiles(profiles, "spherize", by="table", on=on).n_vars == n_features
-    with pytest.raises(ProfileError, match="15 and 15; use mad_robustize"):
+    with pytest.raises(CpvaeError, match="15 and 15; use mad_robustize"):
         normalize_profiles(make(12, 3, 5, n_features=15), "spherize", by="table")
 
 
 def test_plates_without_controls_are_named():
     profiles = make(n_plates=4)
     gone = profiles.obs["is_control"] & profiles.obs["plate"].isin(["p1", "p3"])
-    with pytest.raises(ProfileError, match="plates p1, p3 cannot"):
+    with pytest.raises(CpvaeError, match="plates p1, p3 cannot"):
         normalize_profiles(profiles[~gone].copy())
     assert normalize_profiles(profiles[~gone].copy(), by="table").n_vars == 5
     assert normalize_profiles(profiles[~gone].copy(), on="all").n_vars == 5

@@ -6,7 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 
 import nbformat
 import pytest
@@ -113,6 +113,21 @@ def test_no_development_tool_at_run_time(path):
     names = {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     names |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert not names & {"nbdev", "fastcore", "execnb", "IPython", "pytest"}
+
+
+def test_each_floor_has_an_error_of_its_own():
+    from cpvae import errors
+
+    ours = {name for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, errors.CpvaeError)}
+    raised = defaultdict(set)
+    for path in (p for p in modules() if p.name != "_modidx.py"):
+        floor = room(path).split(".")[1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and getattr(node.exc.func, "id", "") in ours:
+                raised[floor].add(node.exc.func.id)
+    assert all(len(names) == 1 for names in raised.values()), raised
+    own = Counter(name for floor, names in raised.items() for name in names if floor not in ("errors", "paper"))
+    assert set(own.values()) == {1} and set(own) == ours - {"CpvaeError"}, own
 
 
 @each_module

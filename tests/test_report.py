@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from invented import example_run
 from cpvae.report.words import findings
 from cpvae.run.report import read_run, write_report
@@ -105,11 +105,11 @@ def test_warning_comes_before_the_arithmetic():
 
 
 def test_refusals_name_the_file(tmp_path):
-    with pytest.raises(ProfileError, match="no run.json"):
+    with pytest.raises(CpvaeError, match="no run.json"):
         write_report(tmp_path)
     folder = save(tmp_path / "run", *example_run(n_pairs=3))
     (folder / "tables" / "training.csv").write_bytes(b"")
-    with pytest.raises(ProfileError, match="training.csv cannot be read"):
+    with pytest.raises(CpvaeError, match="training.csv cannot be read"):
         write_report(folder)
     assert not (folder / "report.html").exists()
 

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.lsa.space import latent_groups, prepare
@@ -305,13 +305,13 @@ def test_refusals():
     latents = latent_groups(identity, arithmetic, profiles)
     for a, b, words in (("m0", "m0", "two mechanisms"), ("m0", "m11", "annotated 'm11'"), ("m0", "m0|m1", "alone")):
         for predict in (predicted_state, predicted_draws):
-            with pytest.raises(ProfileError, match=words.replace("|", r"\|")):
+            with pytest.raises(CpvaeError, match=words.replace("|", r"\|")):
                 predict(identity, arithmetic, latents, a, b)
-    with pytest.raises(ProfileError, match="--moa"):
+    with pytest.raises(CpvaeError, match="--moa"):
         mechanism_members(pd.Series(["", ""]))
-    with pytest.raises(ProfileError, match="--moa"):
+    with pytest.raises(CpvaeError, match="--moa"):
         screen(arithmetic, min_compounds=100)
-    with pytest.raises(ProfileError, match="compares compounds"):
+    with pytest.raises(CpvaeError, match="compares compounds"):
         half_whiten(np.zeros((1, 4)))
 
 

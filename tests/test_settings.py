@@ -25,7 +25,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from test_refusals import cli, contents, csv, good, refused
 
 import cpvae
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.model.transformers import must_decode
 from cpvae.cli.commands import app
 from cpvae.model.transformers import reconstruct
@@ -113,10 +113,10 @@ def test_no_vae_is_trained_with_a_wrong_parameter(name):
             vae.fit(X)
         assert name in one_line(caught.value) and isinstance(caught.value, SettingError)
         assert not hasattr(vae, "network_") and not hasattr(vae, "n_features_in_")
-        with pytest.raises(ProfileError, match=name):
+        with pytest.raises(CpvaeError, match=name):
             make_vae("mmd", **{name: value})
         for own in ({name: value}, {"beta": {name: value}}) if not isinstance(value, dict) else [{"beta": {name: value}}]:
-            with pytest.raises(ProfileError):
+            with pytest.raises(CpvaeError):
                 RunConfig(vae=own)
     for value in right_values(VAE_KINDS[name]):
         VAE(**{name: value})._validate_params()
@@ -139,12 +139,12 @@ def test_a_near_miss_is_told_what_was_meant():
         for word in next((sorted(kind.options) for kind in kinds if isinstance(kind, StrOptions)), ()):
             with pytest.raises(SettingError, match=f"did you mean '{word}'"):
                 VAE(**{name: word.upper()}).fit(X)
-    with pytest.raises(ProfileError, match="unknown parameter of VAE 'n_laten'; did you mean 'n_latent'"):
+    with pytest.raises(CpvaeError, match="unknown parameter of VAE 'n_laten'; did you mean 'n_latent'"):
         make_vae("vanilla", n_laten=3)
     for wrong, meant in (("mdm", "mmd"), ("Beta", "beta")):
-        with pytest.raises(ProfileError, match=f"unknown variant '{wrong}'; did you mean '{meant}'"):
+        with pytest.raises(CpvaeError, match=f"unknown variant '{wrong}'; did you mean '{meant}'"):
             make_vae(wrong)
-    with pytest.raises(ProfileError, match="unknown preset 'chow2021'; did you mean 'chow2022'"):
+    with pytest.raises(CpvaeError, match="unknown preset 'chow2021'; did you mean 'chow2022'"):
         make_vae("mmd", "chow2021")
 
 
@@ -174,7 +174,7 @@ MORE_OF_RUN = {
 def test_no_run_has_a_wrong_setting(name):
     lists = [()] if name == "leave_out" else []  # nothing left out is the default
     for value in [v for v in wrong_values(_SETTINGS[name]) if v not in lists] + MORE_OF_RUN.get(name, []):
-        with pytest.raises(ProfileError) as caught:
+        with pytest.raises(CpvaeError) as caught:
             RunConfig(**{name: value})
         one_line(caught.value)
     for value in right_values(_SETTINGS[name]):
@@ -189,9 +189,9 @@ def test_settings_of_one_variant_are_its_own():
     assert (beta.beta, beta.n_latent, beta.steps, beta.random_state) == (3.0, 5, 30, 4)
     assert pca.n_components == 10  # as many as the largest has units
     assert make_model("pca", profiles, RunConfig(models=("beta", "pca"), vae=dict(beta=dict(n_latent=5)))).n_components == 5
-    with pytest.raises(ProfileError, match="unknown VAE of this run 'mmd'; there are vanilla, beta"):
+    with pytest.raises(CpvaeError, match="unknown VAE of this run 'mmd'; there are vanilla, beta"):
         RunConfig(models=("vanilla", "beta"), vae=dict(mmd=dict(steps=3)))
-    with pytest.raises(ProfileError, match="n_latent is said twice"):
+    with pytest.raises(CpvaeError, match="n_latent is said twice"):
         RunConfig(n_latent=3, vae=dict(beta=dict(n_latent=5)))
 
 
@@ -236,12 +236,12 @@ def test_a_function_refuses_a_near_miss_before_anything_else(where):
     others = {n: allowed[0] for n, allowed in dict(words_of(thing)).items()}
     needed = {n: None for n, p in inspect.signature(thing).parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
     for word in near_misses(words)[:6]:
-        with pytest.raises(ProfileError, match="unknown") as caught:
+        with pytest.raises(CpvaeError, match="unknown") as caught:
             thing(**needed | others | {name: word})
         assert "did you mean" in one_line(caught.value), caught.value
     for wrong in (3, None, ["x"]):
         if not (wrong is None and inspect.signature(thing).parameters[name].default is None):
-            with pytest.raises(ProfileError, match="unknown"):
+            with pytest.raises(CpvaeError, match="unknown"):
                 thing(**needed | others | {name: wrong})
 
 
@@ -553,7 +553,7 @@ def test_any_transformer_can_be_fitted():
     assert not hasattr(asked["mine"], "mean_") and not hasattr(asked["pca"], "mean_")
     assert fit_one(make_vae("beta", epochs=1, n_latent=2, hidden_layer_sizes=(4,)), X, X[:0]).history_.columns.str.startswith("valid").sum() == 0  # nobody to validate on
     for no, lacks in ((dict(beta=1.0), "dict is no transformer: it has no fit and no transform"), (KFold(3), "it has no fit")):
-        with pytest.raises(ProfileError, match=f"model odd: .*{lacks}"):
+        with pytest.raises(CpvaeError, match=f"model odd: .*{lacks}"):
             fit_many({"odd": no}, X)
 
 
@@ -565,9 +565,9 @@ def test_a_transformer_without_an_inverse_is_refused_by_name(model, tmp_path):
         lambda: permutation_tests({"m": model}, {}, type("A", (), {"pairs": (1,)}), None), lambda: leave_pairs_out({"m": model}, None, []),
     ]  # fmt: skip
     for call in at:
-        with pytest.raises(ProfileError, match=f"{name} has no inverse"):
+        with pytest.raises(CpvaeError, match=f"{name} has no inverse"):
             call()
-    with pytest.raises(ProfileError, match="cannot be saved"):
+    with pytest.raises(CpvaeError, match="cannot be saved"):
         save_model(model.fit(np.abs(X)), tmp_path)
-    with pytest.raises(ProfileError, match="PCA cannot be saved here; a VAE or an unwhitened PCA can"):
+    with pytest.raises(CpvaeError, match="PCA cannot be saved here; a VAE or an unwhitened PCA can"):
         save_model(PCA(2, whiten=True).fit(X), tmp_path)

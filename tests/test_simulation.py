@@ -7,8 +7,8 @@ from scipy.stats import ttest_ind, wasserstein_distance
 from sklearn.decomposition import PCA
 
 from cpvae.measure import features, fidelity as simulation
-from cpvae.paper import performance
-from cpvae.errors import ProfileError
+import lsa_figures as performance
+from cpvae.errors import CpvaeError
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.measure.distances import fidelity
 from cpvae.model.transformers import reconstruct
@@ -54,7 +54,7 @@ def test_validation_codes_choose_the_density():
     assert code_density(two(400), two(100)).n_components == 2
     assert code_density(two(400), rng.normal(size=(100, 3)) + 4).n_components == 1  # not the training codes: these lie between
     assert code_density(two(11), two(11)).n_components == 1  # 11 codes of 3 units are too few for two Gaussians
-    with pytest.raises(ProfileError, match="valid"):
+    with pytest.raises(CpvaeError, match="valid"):
         code_density(two(40), two(0))
 
 

@@ -110,6 +110,16 @@ class Named(Dose):
     name: str = ""  # of the drug
 
 
+class Shelf:
+    "Where doses stand."
+
+    def __init__(
+        self,
+        n: int,  # of places
+    ):
+        self.n = n
+
+
 def times(
     dose,  # a `Dose`
     # how much more; the comment stands
@@ -144,6 +154,7 @@ def test_docments_become_docstrings():
     ]
     assert inspect.getdoc(module["Named"]).splitlines()[4:8] == ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]
     assert inspect.getdoc(module["Named"]).endswith("name : str, default ''\n    of the drug") and inspect.getdoc(module["_hidden"]) == "Private."
+    assert inspect.getdoc(module["Shelf"]).endswith("n : int\n    of places")
     assert export.documented(written, {}) == written  # twice is once
     assert ast.dump(without_docstrings(written)) == ast.dump(without_docstrings(DOSED))  # and nothing else has changed
 

@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 from sklearn.covariance import LedoitWolf
 from running import cli
 
-from cpvae.errors import ProfileError
+from cpvae.errors import CpvaeError
 from cpvae.profiles.read import profiles_from_table, read_profiles
 from invented import example_run
 from cpvae.report.summary import advantages
@@ -298,7 +298,7 @@ def test_few_control_wells_do_not_make_compounds_active(n):
 @pytest.mark.parametrize("shape", [dict(n_mechanisms=2, pairs=((0, 1),))])
 def test_one_training_profile_is_refused_with_a_way_on(shape):
     few = table(controls=0, wells=1, **shape).iloc[[0, 3, 6]]
-    with pytest.raises(ProfileError, match="1 profile would be left for training.*; add compounds"):
+    with pytest.raises(CpvaeError, match="1 profile would be left for training.*; add compounds"):
         prepare_profiles(profiles_from_table(few, "t", zero_control=True), RunConfig())
-    with pytest.raises(ProfileError, match="--preset chow2022"):
+    with pytest.raises(CpvaeError, match="--preset chow2022"):
         split_profiles(profiles_from_table(few.iloc[:2], "t", zero_control=True), valid=0.4, test=0.4)

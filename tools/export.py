@@ -49,25 +49,29 @@ def shown(annotation: ast.AST | None, default: ast.AST | None = None) -> str:
     return ", ".join(filter(None, [kind, "" if default is None else f"default {ast.unparse(default)}"]))
 
 
-def of_function(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) -> list[str]:
-    "The sections of a function."
+def parameters(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) -> list[str]:
+    "Entries of a function's parameters."
     spec = node.args
     positional = spec.posonlyargs + spec.args
     defaults = dict(zip([a.arg for a in positional][::-1], spec.defaults[::-1], strict=False))
     defaults |= {a.arg: d for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d}
     every = [("", a) for a in positional] + [("*", a) for a in filter(None, [spec.vararg])]
     every += [("", a) for a in spec.kwonlyargs] + [("**", a) for a in filter(None, [spec.kwarg])]
-    entries = [
+    return [
         line
         for star, a in every
         if a.arg not in ("self", "cls")
         for line in entry(star + a.arg, shown(a.annotation, defaults.get(a.arg)), beside(a.lineno, said, lines))
     ]
+
+
+def of_function(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) -> list[str]:
+    "The sections of a function."
     end = node.returns.lineno if node.returns is not None else node.body[0].lineno - 1
     nothing = isinstance(node.returns, ast.Constant) and node.returns.value is None
     text = "" if nothing else beside(end, said, lines) if node.returns is not None else said.get(end, "")
     back = entry("", shown(node.returns), text) if text else []
-    return section("Parameters", entries) + section("Returns", back)
+    return section("Parameters", parameters(node, said, lines)) + section("Returns", back)
 
 
 def fields(node: ast.ClassDef, said: dict[int, str], lines: list[str]) -> list[str]:
@@ -108,7 +112,9 @@ def documented(source: str, records: dict[str, list[str]]) -> str:
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
             inherited = [line for base in bases for line in records.get(base, [])]
-            edits.append(lengthened(source, node, section("Parameters", inherited + fields(node, said, lines))))
+            made = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+            own = fields(node, said, lines) + [line for init in made for line in parameters(init, said, lines)]
+            edits.append(lengthened(source, node, section("Parameters", inherited + own)))
             for item in node.body:
                 if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
                     edits.append(lengthened(source, item, of_function(item, said, lines)))

@@ -29,7 +29,7 @@ from cpvae.latents.associate import association_table
 from cpvae.latents.stability import stability_table
 from cpvae.latents.traverse import contribution_table, contributions, entanglement, feature_groups
 from cpvae.latents.traverse import rank_features, traverse
-from cpvae.latents.traverse import latent_means
+from cpvae.model.vae import latent_means
 from cpvae.model.codes import latent_units, posterior
 from cpvae.model.presets import make_vae
 from cpvae.run.preset import RunConfig, prepare_profiles

@@ -1,4 +1,4 @@
-"""Make the tables of performance that nbs/12_performance reads: `python tools/performance.py DATA`.
+"""Make the tables of performance that nbs/paper/07b_performance reads: `python tools/performance.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Models are the recommended ones, one seed; relabelled 10,000 times.
 Some twenty minutes on two cores.

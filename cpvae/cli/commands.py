@@ -36,7 +36,7 @@ def read(
     quiet: bool = True,  # do not tell how far a download is
     **options,  # of `read_profiles`
 ):  # AnnData `[N,G]`
-    "Read profiles from files, simulate them, or load a dataset of the paper. Raises ProfileError."
+    "Read profiles from files, simulate them, or load a dataset of the paper. Raises CpvaeError."
     if any(name.startswith(("https://", "http://")) for name in profiles):
         from cpvae.datasets import fetch_address
 
@@ -103,14 +103,14 @@ def describe_for_info(
     how: dict,  # options of `read_profiles`
     group_by: str = "moa",  # what A and B are: "moa", "target" or "treatment"
 ) -> dict:  # as from `describe_profiles`, with a note where a control has to be declared before a run
-    "Read and describe a table; a missing control is noted, not refused. Raises ProfileError for anything else."
-    from cpvae.errors import ProfileError
+    "Read and describe a table; a missing control is noted, not refused. Raises CpvaeError for anything else."
+    from cpvae.errors import CpvaeError
     from cpvae.profiles.pairs import describe_profiles, lacks, why_no_pair
 
     notes = []
     try:
         table = read(profiles, 0, **how)
-    except ProfileError as error:
+    except CpvaeError as error:
         if "zero_control" in how or "--zero-control" not in str(error):
             raise
         table, notes = read(profiles, 0, zero_control=True, **how), [f"`cpvae run` will refuse: {error}"]
@@ -212,12 +212,12 @@ def own_file(
     option: str,  # that names another
     *heads: str,  # how a file begins that the same command wrote; none: it is known by another
 ) -> Path:  # the same
-    "Refuse to write over what another command, or a person, made. Raises ProfileError."
+    "Refuse to write over what another command, or a person, made. Raises CpvaeError."
     begins = path.open("rb").read(max(map(len, heads), default=0)) if path.is_file() and path.stat().st_size else b""
     if path.is_dir() or (path.is_file() and path.stat().st_size and not any(begins.startswith(head.encode()) for head in heads)):
-        from cpvae.errors import ProfileError
+        from cpvae.errors import CommandError
 
-        raise ProfileError(f"{path}: is there already, and another made it; choose another {option}, or move it away")
+        raise CommandError(f"{path}: is there already, and another made it; choose another {option}, or move it away")
     return path
 
 
@@ -225,10 +225,10 @@ def own_folder(
     out: Path,  # run folder to be
     command: str,  # "run" or "demo"
 ) -> Path:  # the same
-    "Refuse to write over anything but an earlier run of the same command. Raises ProfileError."
+    "Refuse to write over anything but an earlier run of the same command. Raises CpvaeError."
     if not out.exists():
         return out
-    from cpvae.errors import ProfileError
+    from cpvae.errors import CommandError
     from cpvae.run.folder import check_destination
 
     check_destination(out)
@@ -237,7 +237,7 @@ def own_folder(
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # nothing there, or damaged
         by = command
     if by in ("run", "demo") and by != command:
-        raise ProfileError(f"{out}: holds what `cpvae {by}` made; choose another --out, or move it away")
+        raise CommandError(f"{out}: holds what `cpvae {by}` made; choose another --out, or move it away")
     return out
 
 # %% ../../nbs/26_commands.ipynb #cli0par01
@@ -246,8 +246,8 @@ def settings_in(
     preset: str,  # of the run
     models: tuple[str, ...],  # of the run
 ) -> dict[str, dict]:  # for `RunConfig.vae`
-    "Settings of a run's models from files. Raises ProfileError for a file that holds none, or none that can be used."
-    from cpvae.errors import ProfileError
+    "Settings of a run's models from files. Raises CpvaeError for a file that holds none, or none that can be used."
+    from cpvae.errors import CommandError, CpvaeError
     from cpvae.run.preset import RunConfig
 
     found = {}
@@ -256,28 +256,28 @@ def settings_in(
             record = json.loads(file.read_text(encoding="utf-8"))
             own = {variant: dict(params) for variant, params in record["models"].items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise ProfileError(f'--params: {file} holds no settings; `cpvae tune` and `cpvae select-beta` write such files, as {{"models": {{"beta": {{"beta": 2.0}}}}}}') from None
+            raise CommandError(f'--params: {file} holds no settings; `cpvae tune` and `cpvae select-beta` write such files, as {{"models": {{"beta": {{"beta": 2.0}}}}}}') from None
         if record.get("preset", preset) != preset:
-            raise ProfileError(f"--params: {file} holds for --preset {record['preset']}, and this run has {preset}")
+            raise CommandError(f"--params: {file} holds for --preset {record['preset']}, and this run has {preset}")
         if twice := sorted(set(own) & set(found)):
-            raise ProfileError(f"--params: two files hold settings of {twice[0]}; give one")
+            raise CommandError(f"--params: two files hold settings of {twice[0]}; give one")
         try:
             RunConfig(preset=preset, models=models, vae=own)
-        except ProfileError as error:
-            raise ProfileError(f"--params: {file}: {error}") from None
+        except CpvaeError as error:
+            raise CommandError(f"--params: {file}: {error}") from None
         found |= own
     return found
 
 # %% ../../nbs/26_commands.ipynb #4d2318ea
 def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled training and validation profiles, and the name of the models' preset
-    from cpvae.errors import ProfileError
+    from cpvae.errors import CommandError
     from cpvae.run.preset import RunConfig, prepare_profiles, vae_preset
 
     config = RunConfig(**settings)
     prepared = prepare_profiles(read(profiles, config.seed, quiet, **how), config)
     x, split = prepared.layers["scaled"], prepared.obs["split"].to_numpy()
     if (split == "valid").sum() < 10:
-        raise ProfileError(f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10, so add compounds")
+        raise CommandError(f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10, so add compounds")
     return x[split == "train"], x[split == "valid"], vae_preset(prepared, config)
 
 # %% ../../nbs/26_commands.ipynb #cli0sel01
@@ -305,7 +305,7 @@ def own_places(
     command: str,  # that writes them
     head: str,  # how its tables begin
 ) -> Path:  # the choice's
-    "Refuse to write over what another command, or a person, made. Raises ProfileError."
+    "Refuse to write over what another command, or a person, made. Raises CpvaeError."
     own_file(table, option, head)
     if not table.is_file():  # a figure does not say who made it, but stands beside its table
         own_file(table.with_suffix(".png"), option)
@@ -365,12 +365,12 @@ def select_beta(
     with refusing(debug):
         choice = own_places(out := out or default_place(profiles, f"-select-{weight}.csv"), "--out", "select-beta", "weight,seed,diverged")
         x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
-        from cpvae.errors import ProfileError
+        from cpvae.errors import CommandError
         from cpvae.tune.curves import choices, curve_figure, weight_advice, weight_curve
 
         curve = weight_curve(x, x_valid, values, which, preset=models, seeds=range(seed, seed + seeds), jobs=jobs, progress=not quiet)
         if curve.groupby("weight").diverged.any().all():
-            raise ProfileError("fits of every weight diverged; look for extreme values in the profiles")
+            raise CommandError("fits of every weight diverged; look for extreme values in the profiles")
         advice = weight_advice(curve, which)
         save_choice(advice, choice, "select-beta", preset)
         save_table(curve, out)
@@ -402,7 +402,7 @@ def tune(
         storage = own_file(storage or default_place(profiles, f"-tune-{variant}.log"), "--storage", '{"op_code"')
         choice = own_places(storage.with_suffix(".csv"), "--storage", "tune", "number,state,value")
         x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
-        from cpvae.errors import ProfileError
+        from cpvae.errors import CommandError
         from cpvae.tune.search import fit_again, trials_advice, trials_table
         from cpvae.tune.search import tune as search
 
@@ -410,10 +410,10 @@ def tune(
             storage.parent.mkdir(parents=True, exist_ok=True)
             study = search(x, x_valid, variant=variant, preset=models, storage=storage, trials=trials, seed=seed, jobs=jobs, progress=not quiet)
         except ValueError as error:
-            raise ProfileError(str(error)) from error
+            raise CommandError(str(error)) from error
         table = trials_table(study)
         if "complete" not in set(table.state):
-            raise ProfileError(f"all {len(table)} trials diverged; look for extreme values in the profiles")
+            raise CommandError(f"all {len(table)} trials diverged; look for extreme values in the profiles")
         advice = trials_advice(study, fit_again(study, x, x_valid, jobs=jobs, progress=not quiet))
         save_choice(advice, choice, "tune", preset)
         save_table(table, storage.with_suffix(".csv"))

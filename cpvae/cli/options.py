@@ -25,7 +25,7 @@ def _some_jobs(value: int) -> int:
     return value
 
 
-def _checked_by(check: Callable) -> Callable:  # a callback that gives an option's value, or each of its values, to a function that may raise ProfileError
+def _checked_by(check: Callable) -> Callable:  # a callback that gives an option's value, or each of its values, to a function that may raise CommandError
     def callback(value):
         try:
             for one in value if isinstance(value, (list, tuple)) else [value] * (value is not None):

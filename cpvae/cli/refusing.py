@@ -48,14 +48,14 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pre
 
 # %% ../../nbs/26b_refusing.ipynb #37a8fc66
 def _advice(error: Exception) -> str:  # what a user can do about it; "" if it is a defect
-    checks = sys.modules.get("cpvae.errors")  # a ProfileError can only come from there; not imported for this
+    checks = sys.modules.get("cpvae.errors")  # a CpvaeError can only come from there; not imported for this
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"memory ran out ({error or 'no more can be had'}); fewer --jobs, or fewer profiles or features, need less"
     if type(error).__name__ == "TerminatedWorkerError":
         return "a worker process was killed, most likely because memory ran out; try --jobs 1"
-    return str(error) if isinstance(error, OSError) or (checks and isinstance(error, checks.ProfileError)) else ""
+    return str(error) if isinstance(error, OSError) or (checks and isinstance(error, checks.CpvaeError)) else ""
 
 
 def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:  # the one behind an error, which a library may have wrapped

@@ -114,7 +114,7 @@ def check_claims(
     path: str | Path,  # an HDF5 file
     seconds: int = 5,  # of computing at one object
 ) -> None:
-    """Have an HDF5 file looked through. Raises ProfileError if it is damaged, or parts of it stand in other files.
+    """Have an HDF5 file looked through. Raises CpvaeError if it is damaged, or parts of it stand in other files.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def check_claims(
     seconds : int, default 5
         of computing at one object
     """
-    from cpvae.errors import ProfileError
+    from cpvae.errors import FileError
     path = Path(path)
     code = "import sys; from cpvae.io.claims import _report; _report(sys.argv[1], int(sys.argv[2]))"
     surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
@@ -138,7 +138,7 @@ def check_claims(
     if begun == "begun":
         reason = json.loads(found) if found else "is damaged (reading it does not come to an end); copy or export it again"
         if reason:
-            raise ProfileError(f"{path.name}: {reason}")
+            raise FileError(f"{path.name}: {reason}")
 
 
 def _report(path, seconds):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from ..errors import ProfileError, listed
+from ..errors import FileError, listed
 
 # %% ../../nbs/21a_columns.ipynb #col00006
 # What marks metadata, in whatever case.
@@ -140,7 +140,13 @@ _SPELT = frozenset([*STANDARD_COLUMNS, *_NAMES, *map("Metadata_{}".format, _NAME
 
 
 class Named(Mapping):
-    "Columns of a table by plain name, whatever spelling asks for them."
+    """Columns of a table by plain name, whatever spelling asks for them.
+
+    Parameters
+    ----------
+    names : Iterable[str]
+        of the columns
+    """
 
     def __init__(
         self,
@@ -423,7 +429,7 @@ def choose_features(
     wanted: Wanted = ANY,  # what a user says
     stated: bool = False,  # the file says which are features: only bookkeeping is told from them
 ) -> Choice:  # features, number columns set aside, and doubts
-    """Tell features by the families of their names. Raises `ProfileError` if none is left.
+    """Tell features by the families of their names. Raises `CpvaeError` if none is left.
 
     Parameters
     ----------
@@ -455,7 +461,7 @@ def choose_features(
             f"{listed(odd, 8)}; --features decides otherwise."
         )
     if not choice.features:
-        raise ProfileError(_no_features(names, where, wanted))
+        raise FileError(_no_features(names, where, wanted))
     return choice
 
 # %% ../../nbs/21a_columns.ipynb #col00021b

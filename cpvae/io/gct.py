@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, _short, counted
+from ..errors import FileError, _short, counted
 from .columns import ANY
 from .h5ad import _without_minus_666
 from .parts import _MISSING, Parts, _Narrow, _as_text, _metadata_names
@@ -27,7 +27,7 @@ def _refuse_gct_cell(path, error, n_about, ids):
         raise error
     line = next(islice(_lines(path), int(found[2]) - 1, None))
     place = f"feature {_short(line.split(chr(9))[0])}, profile {_short(ids[int(found[1]) - n_about])}"
-    raise ProfileError(f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
+    raise FileError(f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
 
 
 def _gct_line(line):
@@ -40,14 +40,14 @@ def _gct_counts(version, counts, header, where):  # rows, profiles, annotations 
     "What the first lines of a GCT file say of the rest."
     known, whole = version in ("#1.2", "#1.3"), all(count.isdigit() for count in counts)
     if not known or not whole or len(counts) < 2:
-        raise ProfileError(
+        raise FileError(
             f"{where}: is no GCT 1.2 or 1.3; the first line should be #1.3, "
             "the second its counts of rows and columns"
         )
     rows, profiles, about, promised = [*map(int, counts), *((1, 0) if version == "#1.2" else (0, 0))][:4]
     if len(header) != (wanted := 1 + about + profiles):
         cells = counted(len(header), "cell")
-        raise ProfileError(f"{where}: line 3 has {cells}, but by line 2 it should have {wanted}; export it again")
+        raise FileError(f"{where}: line 3 has {cells}, but by line 2 it should have {wanted}; export it again")
     return rows, profiles, about, promised
 
 # %% ../../nbs/21h_gct.ipynb #frm0gcta
@@ -113,7 +113,7 @@ def _read_gct(path, select=None, wanted=ANY):
     except pa.ArrowInvalid as error:
         _refuse_gct_cell(path, error, about, top.profiles["id"])
     if start != top.n_rows:
-        raise ProfileError(f"{path.name}: has {counted(start, 'feature row')}, but line 2 promises {top.n_rows:,}; it seems to be cut short, so copy it again")
+        raise FileError(f"{path.name}: has {counted(start, 'feature row')}, but line 2 promises {top.n_rows:,}; it seems to be cut short, so copy it again")
     info = {name: pa.chunked_array(text, pa.string()).to_pandas() for name, text in zip(top.about_rows, texts)}
     metadata = top.profiles.set_axis(_metadata_names(list(top.profiles), path.name), axis=1)
     ids = list(info["id"])
@@ -156,10 +156,10 @@ def _read_gctx(path, select, wanted):
     with h5py.File(path) as file:
         if "0/DATA/0/matrix" not in file or "0/META/COL/id" not in file or "0/META/ROW/id" not in file:
             hint = "rename it .h5ad" if "obs" in file else "export it as GCTX or GCT again"
-            raise ProfileError(f"{path.name}: is HDF5 but not laid out as GCTX (it has no /0/DATA/0/matrix with ids); {hint}")
+            raise FileError(f"{path.name}: is HDF5 but not laid out as GCTX (it has no /0/DATA/0/matrix with ids); {hint}")
         matrix, profiles, info = file["0/DATA/0/matrix"], _hdf5_table(file["0/META/COL"]), _hdf5_table(file["0/META/ROW"])
         if matrix.shape != (len(profiles), len(info)):
-            raise ProfileError(f"{path.name}: its matrix is {' x '.join(map(str, matrix.shape))}, but there are {len(profiles)} profiles and {len(info)} features; export it again")
+            raise FileError(f"{path.name}: its matrix is {' x '.join(map(str, matrix.shape))}, but there are {len(profiles)} profiles and {len(info)} features; export it again")
         parts = Parts(list(_as_text(info["id"])), np.empty((0, 0)), profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1), [], info)
         places, parts = select(parts)
         narrow = _Narrow(len(places))

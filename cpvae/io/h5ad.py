@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, listed
+from ..errors import FileError, listed
 from .columns import ANY, Wanted
 from .parts import Parts, _Narrow, _as_text, _check_genes_in_rows, _check_upright
 from .parts import _metadata_names, _tidy, with_plain_text
@@ -108,9 +108,9 @@ def _chosen(X, held, named, where):  # what holds the values, and its name if it
     for kind, name in named.items():
         if name not in held[kind]:
             there = listed(list(held[kind])) or "none"
-            raise ProfileError(f"{where}: has no {name} in {kind} ({_OPTION[kind]}); it has {there}")
+            raise FileError(f"{where}: has no {name} in {kind} ({_OPTION[kind]}); it has {there}")
     if len(named) > 1:
-        raise ProfileError(f"{where}: {' and '.join(map(_OPTION.get, named))} are both given; leave one out")
+        raise FileError(f"{where}: {' and '.join(map(_OPTION.get, named))} are both given; leave one out")
     for kind, name in named.items():
         return held[kind][name], name if kind == "obsm" else ""
     if X is not None and 0 not in getattr(X, "shape", ())[1:]:
@@ -121,7 +121,7 @@ def _chosen(X, held, named, where):  # what holds the values, and its name if it
     ]
     advice = f"name what holds them: {' or '.join(ways)}"
     advice = advice if ways else "put the values to analyse into X and write it again"
-    raise ProfileError(f"{where}: has no X, so no values; {advice}")
+    raise FileError(f"{where}: has no X, so no values; {advice}")
 
 
 def _embedding(stored, name):  # values, names of its columns
@@ -167,7 +167,7 @@ def parts_from_anndata(
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
 ) -> Parts:  # as from a file that holds it
-    """Take an AnnData in memory apart. Raises `ProfileError` as reading it from a file would.
+    """Take an AnnData in memory apart. Raises `CpvaeError` as reading it from a file would.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def _read_store(file, path, named):
     if "obs" not in file or "var" not in file:
         kind = "Zarr" if path.suffix.lower() == ".zarr" else "HDF5"
         hint = "rename it .gctx" if "0" in file else "write it with AnnData"
-        raise ProfileError(f"{path.name}: is {kind} but holds no AnnData; {hint}")
+        raise FileError(f"{path.name}: is {kind} but holds no AnnData; {hint}")
     has_X = "X" in file and file["X"].attrs.get("encoding-type") != "null"
     held = {kind: file[kind] if kind in file else {} for kind in _OPTION}
     about = lambda: read_elem(file["uns/cpvae"]) if "uns/cpvae" in file else None

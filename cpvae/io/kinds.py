@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 
-from ..errors import ProfileError, counted
+from ..errors import CpvaeError, FileError, counted
 
 # %% ../../nbs/21d_kinds_of_files.ipynb #b7506c32
 # Suffix of a compressed file -> how it begins, and pyarrow's name of the compression.
@@ -48,13 +48,13 @@ def _check_begin(head, expected, path):
     "Refuse a file that begins as another kind does; `expected` is empty for text."
     start = head.decode("utf-8", "ignore").lstrip("\ufeff \t\r\n").lower()
     if start.startswith("version https://git-lfs"):
-        raise ProfileError(f"{path.name}: is a Git LFS pointer, not the data; fetch it with git lfs pull")
+        raise FileError(f"{path.name}: is a Git LFS pointer, not the data; fetch it with git lfs pull")
     if start.startswith(("<!doctype html", "<html")):
-        raise ProfileError(f"{path.name}: is a web page, not a table; download the file again, and log in first if the site asks for it")
+        raise FileError(f"{path.name}: is a web page, not a table; download the file again, and log in first if the site asks for it")
     if not head and not expected:
-        raise ProfileError(f"{path.name}: is empty; expected a header and one row a profile")
+        raise FileError(f"{path.name}: is empty; expected a header and one row a profile")
     if head[257:262] == b"ustar":
-        raise ProfileError(f"{path.name}: is a tar archive; unpack it, and give the tables inside")
+        raise FileError(f"{path.name}: is a tar archive; unpack it, and give the tables inside")
     found = next((begin for begin in _KINDS if head.startswith(begin) and (begin or not head)), None)
     if found is None and expected and b"\0" not in head:
         holds, advice = "plain text", "rename it {stem}" if _suffixes(path)[1] else "rename it {stem}.csv"
@@ -62,7 +62,7 @@ def _check_begin(head, expected, path):
         return
     else:
         holds, advice = _KINDS[found]
-    raise ProfileError(f"{path.name}: is damaged, or not what its suffix says: it holds {holds}; {advice.format(name=path.name, stem=path.stem)}")
+    raise FileError(f"{path.name}: is damaged, or not what its suffix says: it holds {holds}; {advice.format(name=path.name, stem=path.stem)}")
 
 
 def _open(path):
@@ -104,16 +104,16 @@ def _explained(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except ProfileError:
+    except CpvaeError:
         raise
     except PermissionError as error:
-        raise ProfileError(f"{name}: may not be opened; ask for permission to read it") from error
+        raise FileError(f"{name}: may not be opened; ask for permission to read it") from error
     except MemoryError as error:
-        raise ProfileError(f"{name}: does not fit into memory ({str(error) or 'there is no more'}); read fewer files or genes, or copy it again if it is small") from error
+        raise FileError(f"{name}: does not fit into memory ({str(error) or 'there is no more'}); read fewer files or genes, or copy it again if it is small") from error
     except Exception as error:
         if _is_ours(error) and not isinstance(error, (OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError, zlib.error)):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:160]
         if "UTF8" in reason or isinstance(error, UnicodeDecodeError):
-            raise ProfileError(f"{name}: is not UTF-8 text; save it again as UTF-8") from error
-        raise ProfileError(f"{name}: is damaged, or not what its suffix says ({reason}); copy or export it again") from error
+            raise FileError(f"{name}: is not UTF-8 text; save it again as UTF-8") from error
+        raise FileError(f"{name}: is damaged, or not what its suffix says ({reason}); copy or export it again") from error

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, _short, counted, listed
+from ..errors import FileError, _short, counted, listed
 from .columns import STANDARD_COLUMNS, bare, belongs, choose_features, is_cellprofiler
 from .columns import is_prefixed, may_be_feature, plain, prefixed
 
@@ -65,19 +65,19 @@ def _check_names(names, where):
     numbers = [name for name in names if name[:1] in "-.0123456789" and re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())]
     numbers = [name for name in numbers if not _BENT.fullmatch(name)]
     if numbers:
-        raise ProfileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
+        raise FileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
     if len(set(names)) < len(names):
         if twice := {name for name, n in Counter(names).items() if n > 1 and name}:
-            raise ProfileError(f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one")
+            raise FileError(f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one")
     if "" in names[1:]:
-        raise ProfileError(f"{where}: column {names.index('', 1) + 1} has no name; name or remove it")
+        raise FileError(f"{where}: column {names.index('', 1) + 1} has no name; name or remove it")
 
 
 def _metadata_names(names, where):
     "Names with their prefix; refuses two that become one."
     renamed = [prefixed(name) for name in names]
     if clash := [name for name, n in Counter(renamed).items() if n > 1]:
-        raise ProfileError(f"{where}: {_short(clash[0])} stands there twice, with and without its prefix; remove one")
+        raise FileError(f"{where}: {_short(clash[0])} stands there twice, with and without its prefix; remove one")
     return renamed
 
 # %% ../../nbs/21b_parts.ipynb #fcdece12
@@ -91,7 +91,7 @@ def _check_upright(names, first, where):
     genes = wells and bare(names[0]) in ("", "unnamed: 0", "gene", "genes", "gene_symbol", "symbol", "feature", "features", "id")
     if len(named) or (genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5):
         example = [*named, *cells][0]
-        raise ProfileError(f"{where}: features stand in rows (such as {_short(example)}); transpose the table, so that each has a column")
+        raise FileError(f"{where}: features stand in rows (such as {_short(example)}); transpose the table, so that each has a column")
 
 # %% ../../nbs/21b_parts.ipynb #frm0turn
 _GENE = re.compile(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at|ENS[A-Z]*G\d+(\.\d+)?")
@@ -119,7 +119,7 @@ def _check_genes_in_rows(names, first, where):
         return
     genes = cells.map(lambda cell: bool(_GENE.fullmatch(cell))).mean()
     if "gene" in names[0].lower() or genes > 0.5:
-        raise ProfileError(
+        raise FileError(
             f"{where}: features stand in rows (such as {_short(cells.iloc[0])}) and profiles in "
             f"columns (such as {_short(others[0])}); transpose the table, so that each feature "
             "has a column, and add Metadata_ columns that tell compound and dose"
@@ -130,7 +130,7 @@ def _check_genes_in_rows(names, first, where):
 def _refuse_levels(where, above, below):
     "Refuse names of two levels, as a pandas MultiIndex or merged cells make them."
     above, below = _short(above), _short(below)
-    raise ProfileError(
+    raise FileError(
         f"{where}: the header has two levels ({above} above {below}); join them into one name a "
         f"column, such as {above}_{below} (in pandas: table.columns = table.columns.map('_'.join))"
     )
@@ -250,7 +250,7 @@ def _refuse_cell(where, name, row, cell, second_header=False):
         hint = "so write them with decimal points"
     elif str(cell) == name or second_header:
         hint = "so remove that row if it is a second header"
-    raise ProfileError(f'{where}: column {_short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
+    raise FileError(f'{where}: column {_short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
 
 
 def _checked_numbers(cells, where, name, start=0):
@@ -292,7 +292,7 @@ class _Narrow:
         why = "lie so far from 0 beside their range that 32 bits round them"
         advice = "subtract a constant from each, such as its median"
         if lost:
-            raise ProfileError(
+            raise FileError(
                 f"{where}: values of {counted(len(lost), 'feature')} {why} away ({listed(lost)}); "
                 f"{advice}, or call what is no feature Metadata_…"
             )

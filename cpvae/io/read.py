@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, counted, listed
+from ..errors import CpvaeError, FileError, counted, listed
 from .claims import check_claims
 from .columns import Wanted, plain, prefixed
 from .gct import _read_gct, _read_gctx
@@ -60,7 +60,7 @@ def _describe_profiles(parts, table, name, where):
     column = max(found, key=lambda column: found[column][1], default=None)
     if column is None or found[column][1] == 0:
         example = f' such as "{text[column].dropna().iloc[0]}"' if column and text[column].notna().any() else ""
-        raise ProfileError(f"{name}: none of its columns ({listed(list(table.columns))}) names the profiles of {where}{example}; is it the right table?")
+        raise FileError(f"{name}: none of its columns ({listed(list(table.columns))}) names the profiles of {where}{example}; is it the right table?")
     key, n = found[column]
     parts.notes.append(_told(name, "profile", text[column], table, key, n))
     table = table.set_axis([prefixed(str(each)) for each in table.columns], axis=1)
@@ -73,7 +73,7 @@ def _describe_features(parts, table, name, where):
     ids = pd.Series(parts.features, dtype=object)
     key, n = _matches(ids, table)
     if n == 0:
-        raise ProfileError(f'{name}: none of its columns ({listed(list(table.columns))}) names the features of {where} such as "{ids.iloc[0]}"; is it the right table?')
+        raise FileError(f'{name}: none of its columns ({listed(list(table.columns))}) names the features of {where} such as "{ids.iloc[0]}"; is it the right table?')
     parts.notes.append(_told(name, "feature", ids, table, key, n))
     parts.feature_info = pd.concat([info, _joined(ids, table, key, set(info.columns))], axis=1)
 
@@ -112,7 +112,7 @@ def _check_address(path):
     how, again = ("sync", "-r ") if name.lower().endswith(".zarr") else ("cp", "")
     copy = {"s3": f"`aws s3 {how} --no-sign-request {place} {name}`", "gs": f"`gsutil cp {again}{place} {name}`"}
     advice = copy.get(found[1], f"`curl -L -o {name} {place}`")
-    raise ProfileError(f"{place}: is not on this machine; copy it with {advice}, and give {name}")
+    raise FileError(f"{place}: is not on this machine; copy it with {advice}, and give {name}")
 
 
 def _check_path(path):
@@ -120,16 +120,16 @@ def _check_path(path):
     _check_address(path)
     suffix, packed = _suffixes(path)
     if str(path).encode("utf-8", "replace").decode() != str(path):
-        raise ProfileError(f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder")
+        raise FileError(f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder")
     if not path.exists():
-        raise ProfileError(f"{path}: no such file; check the name and the folder")
+        raise FileError(f"{path}: no such file; check the name and the folder")
     if path.is_dir() and suffix != ".zarr":
-        raise ProfileError(f"{path}: is a folder; give one file")
+        raise FileError(f"{path}: is a folder; give one file")
     if packed and suffix in READERS and suffix not in _PACKABLE:
-        raise ProfileError(f"{path.name}: {suffix} is read from disk in pieces, which compression prevents; decompress it first")
+        raise FileError(f"{path.name}: {suffix} is read from disk in pieces, which compression prevents; decompress it first")
     if suffix not in READERS:
         advice = {".xlsx": "; save the sheet as CSV", ".xls": "; save the sheet as CSV", ".zip": "; unzip it first"}.get(suffix, "")
-        raise ProfileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(_COMPRESSED)}){advice}")
+        raise FileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(_COMPRESSED)}){advice}")
 
 
 def _check_once(paths):
@@ -139,13 +139,13 @@ def _check_once(paths):
         real = path.resolve()
         if (other := seen.setdefault(real.with_name(real.name.removesuffix(_suffixes(real)[1])), path)) is not path:
             as_well = f", also as {other.name}" if other.name != path.name else ""
-            raise ProfileError(f"{path.name}: is given twice{as_well}; keep one of the two, or the same profiles count twice")
+            raise FileError(f"{path.name}: is given twice{as_well}; keep one of the two, or the same profiles count twice")
 
 # %% ../../nbs/21_read.ipynb #f83e15c1
 def profile_files(
     path: str | Path | Sequence,  # a file, several files, or a folder of them
 ) -> list[Path]:  # the files of profiles, sorted
-    """The files that `read_parts` reads, in its order. Raises `ProfileError` if there is none, or they are of several kinds.
+    """The files that `read_parts` reads, in its order. Raises `CpvaeError` if there is none, or they are of several kinds.
 
     Parameters
     ----------
@@ -164,16 +164,16 @@ def profile_files(
         whole = [each for each in named if each.is_file() or each.suffix.lower() == ".zarr"]
         paths = [each for each in whole if _suffixes(each)[0] in READERS]
         if not paths:
-            raise ProfileError(f"{folder}: is a folder without a file of profiles; expected files ending in {', '.join(READERS)}")
+            raise FileError(f"{folder}: is a folder without a file of profiles; expected files ending in {', '.join(READERS)}")
     if not paths:
-        raise ProfileError("no file is given; name one, several, or a folder")
+        raise FileError("no file is given; name one, several, or a folder")
     for each in paths:
         _check_path(each)
     paths = sorted(paths)
     _check_once(paths)
     for each in paths[1:]:
         if READERS[_suffixes(each)[0]] != READERS[_suffixes(paths[0])[0]]:
-            raise ProfileError(f"{paths[0].name} and {each.name} are files of different kinds; give files of one kind, or move one away")
+            raise FileError(f"{paths[0].name} and {each.name} are files of different kinds; give files of one kind, or move one away")
     return paths
 
 # %% ../../nbs/21_read.ipynb #89f1f067
@@ -183,7 +183,7 @@ def _one_below_other(parts, paths):
     features = [name for name in parts[0].features if name in common]
     if not features:
         other = next(i for i, part in enumerate(parts) if not set(part.features) & set(parts[0].features))
-        raise ProfileError(f"{paths[0].name} and {paths[other].name} share no feature; if one holds no profiles, move it elsewhere, or name the files to read")
+        raise FileError(f"{paths[0].name} and {paths[other].name} share no feature; if one holds no profiles, move it elsewhere, or name the files to read")
     values, start = np.empty((sum(len(part.values) for part in parts), len(features)), np.float32), 0
     for part in parts:
         places = pd.Index(part.features).get_indexer(features)
@@ -216,7 +216,7 @@ def _read_file(path, table, name, all_genes, wanted, stored):
     "Parts of one file, its features described and chosen."
     select = _selector(table, name, path.name, all_genes)
     if stored and path.suffix.lower() not in _ANNDATA:
-        raise ProfileError(f"{path.name}: is no AnnData ({', '.join(_ANNDATA)}), which has layers "
+        raise FileError(f"{path.name}: is no AnnData ({', '.join(_ANNDATA)}), which has layers "
                            f"and obsm; leave out --{next(iter(stored))}")
     with _explained(path):
         if path.is_file():
@@ -225,7 +225,7 @@ def _read_file(path, table, name, all_genes, wanted, stored):
             check_claims(path)
         parts = READERS[_suffixes(path)[0]](path, select, wanted, **stored)
         if not len(parts.values):
-            raise ProfileError(f"{path.name}: has no rows; expected one row a profile below the header")
+            raise FileError(f"{path.name}: has no rows; expected one row a profile below the header")
         if parts.about is None and path.suffix.lower() != ".gctx":
             places, parts = select(parts)
             if len(places) < parts.values.shape[1]:
@@ -240,10 +240,10 @@ def _read_one(path, paths, *options):
     "One of several files: what cannot be read may be no plate but a text beside them."
     try:
         return _read_file(path, *options)
-    except ProfileError as error:
+    except CpvaeError as error:
         if len(paths) == 1:
             raise
-        raise ProfileError(f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to read") from error
+        raise FileError(f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to read") from error
 
 # %% ../../nbs/21_read.ipynb #1f7c2625
 def _table_columns(path):
@@ -267,7 +267,7 @@ def _parquet_columns(path):
 def read_table(
     path: str | Path,  # a small table of text and numbers: `.csv`, `.tsv`, `.txt` (tab-separated), each also compressed, `.parquet` or `.feather`
 ) -> pd.DataFrame:  # `[rows,columns]` named as in the file; identifiers are text, missing cells None or NaN
-    """Read a table that describes something. Raises `ProfileError` if it is missing, empty, damaged or of another format.
+    """Read a table that describes something. Raises `CpvaeError` if it is missing, empty, damaged or of another format.
 
     Parameters
     ----------
@@ -285,13 +285,13 @@ def read_table(
     _check_path(path)
     suffix = _suffixes(path)[0]
     if suffix not in (*_SEPARATORS, ".parquet", ".feather"):
-        raise ProfileError(f"{path.name}: is a file of profiles; a table is expected here, ending in {', '.join([*_SEPARATORS, '.parquet', '.feather'])}")
+        raise FileError(f"{path.name}: is a file of profiles; a table is expected here, ending in {', '.join([*_SEPARATORS, '.parquet', '.feather'])}")
     with _explained(path):
         _check_kind(path)
         names, columns = _table_columns(path) if suffix in _SEPARATORS else _parquet_columns(path)
         _check_names(names, path.name)
     if not columns or columns[0].empty:
-        raise ProfileError(f"{path.name}: has no rows; expected some below the header")
+        raise FileError(f"{path.name}: has no rows; expected some below the header")
     return _tidy(pd.DataFrame(dict(zip(names, columns))))
 
 # %% ../../nbs/21_read.ipynb #32ac4416
@@ -306,7 +306,7 @@ def read_parts(
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
 ) -> Parts:  # what the files hold together
-    """Take a file of profiles apart. Raises `ProfileError` if it cannot be read.
+    """Take a file of profiles apart. Raises `CpvaeError` if it cannot be read.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def read_parts(
     parts = [_read_one(each, paths, about_features, names[1], all_genes, wanted, stored) for each in paths]
     if written := [each.name for each, part in zip(paths, parts) if part.about is not None]:
         if len(parts) > 1:
-            raise ProfileError(f"{written[0]}: was written by cpvae and is complete in itself; read it alone, or give the original tables together")
+            raise FileError(f"{written[0]}: was written by cpvae and is complete in itself; read it alone, or give the original tables together")
         return parts[0]
     whole = parts[0] if len(parts) == 1 else _together(parts, paths)
     if about_rows is not None:
@@ -351,7 +351,7 @@ def read_parts(
 def read_anndata(
     path: str | Path,  # an `.h5ad` file that cpvae wrote
 ):  # AnnData, as it was written
-    """Read profiles with all that stands beside them. Raises `ProfileError` if the file is missing, damaged, or stands in several files.
+    """Read profiles with all that stands beside them. Raises `CpvaeError` if the file is missing, damaged, or stands in several files.
 
     Parameters
     ----------

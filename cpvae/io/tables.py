@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, _short, listed
+from ..errors import FileError, _short, listed
 from .columns import ANY, Wanted, choose_features, is_cellprofiler, prefixed
 from .parts import Parts, _Narrow, _bent_names, _check_genes_in_rows, _check_levels
 from .parts import _checked_numbers, _is_truth, _mostly_numbers, _no_numbers
@@ -41,7 +41,7 @@ def _without_lists(table, where):  # the table with trimmed names, notes
 
 
 def _holds_lists(where, name):
-    return ProfileError(
+    return FileError(
         f"{where}: column {_short(name)} holds a list in every row; "
         "give each of its numbers a column of its own"
     )
@@ -87,14 +87,14 @@ def _counters(values):
 
 # %% ../../nbs/21c_tables_in_memory.ipynb #col0set2
 def _settled(parts, where):  # the same parts without columns that are no features by what they hold
-    "Set empty columns, repeated ones and counters of rows aside. Raises `ProfileError` if nothing is left."
+    "Set empty columns, repeated ones and counters of rows aside. Raises `CpvaeError` if nothing is left."
     empty = np.flatnonzero(np.isnan(parts.values).all(axis=0)) if np.isnan(parts.values[:1]).any() else []
     gone = {"nothing (empty)": empty, "the same as another column": _as_another(parts.features, parts.values), "an index of rows": _counters(parts.values)}
     out = sorted({int(i) for places in gone.values() for i in places})
     if not out:
         return _noted(parts)
     if len(out) == len(parts.features):
-        raise ProfileError(f"{where}: no feature column holds more than a count of rows or nothing; is it the right table?")
+        raise FileError(f"{where}: no feature column holds more than a count of rows or nothing; is it the right table?")
     aside = parts.aside | {reason: [*parts.aside.get(reason, []), *(parts.features[i] for i in places)] for reason, places in gone.items() if len(places)}
     return _noted(_without_places(replace(parts, aside=aside), out))
 
@@ -156,7 +156,7 @@ def parts_from_table(
     where: str = "table",  # what to call it in messages
     wanted: Wanted = ANY,  # which columns are features, where names do not tell
 ) -> Parts:  # as from a file that holds the table
-    """Take a table in memory apart. Raises `ProfileError` as reading it from a file would.
+    """Take a table in memory apart. Raises `CpvaeError` as reading it from a file would.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def parts_from_table(
     names = list(table.columns)
     choice, features, others, renamed = _table_features(table, where, wanted)
     if table.empty:
-        raise ProfileError(f"{where}: has no rows; expected one row a profile below the header")
+        raise FileError(f"{where}: has no rows; expected one row a profile below the header")
     chosen, narrow = choice.features, _Narrow(len(features))
     values = np.empty((len(table), len(chosen)), np.float32)
     for j, i in enumerate(features):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, _short, counted
+from ..errors import CpvaeError, FileError, _short, counted
 from .columns import ANY, bookkeeping, is_cellprofiler, may_be_feature
 from .kinds import _SEPARATORS, _different_lengths, _open, _suffixes
 from .parts import _MISSING, Parts, _Narrow, _check_genes_in_rows, _check_names
@@ -28,7 +28,7 @@ from .parts import _to_numbers
 
 # %% ../../nbs/21e_text.ipynb #d6cbfaba
 def _refuse_nul(path, place):
-    raise ProfileError(f"{Path(path).name}: {place} holds a NUL byte, which no text has; copy or export it again, as UTF-8")
+    raise FileError(f"{Path(path).name}: {place} holds a NUL byte, which no text has; copy or export it again, as UTF-8")
 
 
 def _lines(path):
@@ -44,10 +44,10 @@ def _check_separator(line, sep, name, suffix):
     "Refuse a header that another mark separates."
     words = {",": ("commas", ".csv"), "\t": ("tabs", ".tsv")}
     if mark := next((mark for mark in ";|" if mark in line), None):
-        raise ProfileError(f"{name}: columns are separated by '{mark}'; save it with commas and decimal points")
+        raise FileError(f"{name}: columns are separated by '{mark}'; save it with commas and decimal points")
     if (other := {",": "\t", "\t": ","}[sep]) in line:
         renamed = re.sub(re.escape(suffix), words[other][1], name, count=1, flags=re.IGNORECASE)
-        raise ProfileError(f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it {renamed}")
+        raise FileError(f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it {renamed}")
 
 # %% ../../nbs/21e_text.ipynb #d743b7ca
 def _cells(line, sep):
@@ -60,7 +60,7 @@ def _cells(line, sep):
 def _some_of(lines, n):
     "The next lines of a text, up to one that cannot be read: whoever reads it says why."
     found = []
-    with suppress(ProfileError, UnicodeError, OSError, EOFError, zlib.error):
+    with suppress(CpvaeError, UnicodeError, OSError, EOFError, zlib.error):
         found.extend(islice(lines, n))
     return found
 
@@ -80,7 +80,7 @@ def _check_header(names, below, number, where):  # `number` of its line, cells o
             place = max(j for j, (above, below) in enumerate(zip(names, cells)) if above and below)
             _refuse_levels(where, names[place], cells[place])
         if len(words) >= 2 * len(filled):
-            raise ProfileError(
+            raise FileError(
                 f"{where}: line {number + i + 1} looks like the header, but above it stands other "
                 f'text ("{_short(filled[0])}"); delete the lines above the header, or begin each '
                 "with '# '"
@@ -109,7 +109,7 @@ def _header(path, sep):  # column names, how many lines stand above the first ro
     hashed, lines = ([], 0), _lines(path)
     for skip, line in enumerate(lines):
         if line.lower().startswith(("!series_", "!sample_", "^series", "^database")):
-            raise ProfileError(
+            raise FileError(
                 f"{Path(path).name}: is a GEO series matrix, in which features stand in rows; "
                 "transpose the table inside it, so that each feature has a column, and add what "
                 "its !Sample_ lines tell of compound and dose as Metadata_ columns"
@@ -124,7 +124,7 @@ def _header(path, sep):  # column names, how many lines stand above the first ro
             return hashed
         _check_first(line, names, sep, _some_of(lines, 12), skip + 1, path)
         return names, skip + 1
-    raise ProfileError(f"{Path(path).name}: is empty; expected a header and one row a profile")
+    raise FileError(f"{Path(path).name}: is empty; expected a header and one row a profile")
 
 # %% ../../nbs/21e_text.ipynb #1419695c
 def _batches(path, sep, kinds, skip, quote='"'):
@@ -148,9 +148,9 @@ def _batches(path, sep, kinds, skip, quote='"'):
             yield batch
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error) or "Could not skip initial" in str(error):
-            raise ProfileError(f"{Path(path).name}: has no rows; expected one row a profile below the header") from error
+            raise FileError(f"{Path(path).name}: has no rows; expected one row a profile below the header") from error
         if "Expected" in str(error):
-            raise ProfileError(_different_lengths(Path(path).name, str(error), skip)) from error
+            raise FileError(_different_lengths(Path(path).name, str(error), skip)) from error
         raise
 
 
@@ -258,7 +258,7 @@ def _filled(where, values, texts, n_trailing):  # values and text of the rows th
     "Leave out nameless columns at the end, which must be empty, and rows empty in every column, as spreadsheets save them."
     texts, trailing, notes = texts[: len(texts) - n_trailing], texts[len(texts) - n_trailing :], []
     if any(text.notna().any() for text in trailing):
-        raise ProfileError(f"{where}: a column at the end has no name but is not empty; name or remove it")
+        raise FileError(f"{where}: a column at the end has no name but is not empty; name or remove it")
     if trailing:
         notes.append(f"{counted(n_trailing, 'column')} at the end without name and content left out: each line ends in a separator.")
     empty = np.logical_and.reduce([np.ones(len(values), bool), *(text.isna() for text in texts)])

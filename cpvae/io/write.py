@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError
+from ..errors import FileError
 from .columns import bare
 from .kinds import _COMPRESSED, _SEPARATORS, _suffixes
 
@@ -124,7 +124,7 @@ def write_profiles(
     profiles,  # AnnData `[N,G]`
     path: str | Path,  # `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
 ) -> None:
-    """Write profiles so that reading gives them back; the file appears only when it is complete. Raises `ProfileError` if the suffix is unknown.
+    """Write profiles so that reading gives them back; the file appears only when it is complete. Raises `CpvaeError` if the suffix is unknown.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def write_profiles(
     path = Path(path)
     suffix, packed = _suffixes(path)
     if suffix not in _WRITERS or (packed and suffix not in _SEPARATORS):
-        raise ProfileError(f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with {', '.join(_COMPRESSED)})")
+        raise FileError(f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with {', '.join(_COMPRESSED)})")
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         _WRITERS[suffix](profiles, unfinished, suffix, packed)

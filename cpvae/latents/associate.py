@@ -14,6 +14,7 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 
+from ..errors import LatentError
 from .traverse import _q
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
@@ -27,7 +28,7 @@ def permuted_r2(
     n_permutations: int = 999,  # relabellings
     seed: int = 0,  # of the relabellings
 ) -> tuple[np.ndarray, np.ndarray]:  # `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of relabellings at least as good, the real one among them
-    """Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises ValueError where no row can be compared with another.
+    """Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises LatentError where no row can be compared with another.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def permuted_r2(
         drawn[i] = explained(codes[moved])
     room = 1 - drawn.mean(axis=0)
     if (room < 1e-9).any():
-        raise ValueError(f"{len(codes)} rows in {labels.max() + 1} groups leave nothing to compare")
+        raise LatentError(f"{len(codes)} rows in {labels.max() + 1} groups leave nothing to compare")
     p = (1 + (drawn >= real - 1e-12).sum(axis=0)) / (1 + n_permutations)
     return 1 - (1 - real) / room, np.where(np.isnan(real), np.nan, p)
 

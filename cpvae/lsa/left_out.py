@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from joblib import Parallel, delayed
 
-from ..errors import ProfileError
+from ..errors import LsaError
 from .nulls import of_pair
 from .space import Arithmetic, Latents, Pair, latent_groups
 from ..model.fits import fit_one
@@ -30,7 +30,7 @@ def wells_of(
     pairs: Sequence[tuple[str, str]],  # mechanisms (A, B)
     strict: bool = False,  # also what carries A or B without the other
 ) -> np.ndarray:  # `[N]` bool
-    """Wells of compounds that carry any of the pairs. Raises ProfileError for a pair that nothing carries: a comma may be missing.
+    """Wells of compounds that carry any of the pairs. Raises CpvaeError for a pair that nothing carries: a comma may be missing.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def wells_of(
     for pair in pairs:
         want = frozenset(pair)
         if isinstance(pair, str) or not terms.map(want.issubset).any():
-            raise ProfileError(f"no compound carries the pair {pair!r}: nothing would be left out; a pair is two mechanisms as annotated")
+            raise LsaError(f"no compound carries the pair {pair!r}: nothing would be left out; a pair is two mechanisms as annotated")
         out.append(terms.map(lambda have, want=want: bool(want & have) if strict else want <= have).to_numpy(bool))
     return np.any(out, axis=0) if out else np.zeros(len(terms), bool)
 
@@ -62,7 +62,7 @@ def scale_without(
     valid: float = 0.1,  # fraction of the other compounds that picks the epoch
     seed: int = 0,  # of the division
 ) -> AnnData:  # a copy with `obs["split"]` (train, valid; test for all that is left out) and `layers["scaled"]`
-    """Divide and scale profiles by what carries none of the pairs. Raises ProfileError if too little is left.
+    """Divide and scale profiles by what carries none of the pairs. Raises CpvaeError if too little is left.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def leave_pairs_out(
     strict: bool = False,  # see `wells_of`
     jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
 ) -> dict[str, tuple]:  # name to P fitted transformers, the pairs' own
-    """Fit every model without each group of pairs. Raises ProfileError if the groups do not hold each pair once, the scaling saw a pair, or a model has no inverse.
+    """Fit every model without each group of pairs. Raises CpvaeError if the groups do not hold each pair once, the scaling saw a pair, or a model has no inverse.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ def leave_pairs_out(
         must_decode(model)
     groups = [[i] for i in range(len(pairs))] if groups is None else [list(g) for g in groups]
     if sorted(i for g in groups for i in g) != list(range(len(pairs))):
-        raise ProfileError(f"each of the {len(pairs)} pairs must be left out exactly once")
+        raise LsaError(f"each of the {len(pairs)} pairs must be left out exactly once")
     x, split, tasks = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), []
     for g in groups:
         out = wells_of(profiles, [(pairs[i].a, pairs[i].b) for i in g], strict)
         if (split[out] != "test").any():
-            raise ProfileError("the profiles were scaled by compounds that are to be left out; give `scale_without` the same pairs, and the same `strict`")
+            raise LsaError("the profiles were scaled by compounds that are to be left out; give `scale_without` the same pairs, and the same `strict`")
         keep = ~out
         valid = keep & (split == "valid")
         tasks += [delayed(fit_one)(model, x[keep & ~valid], x[valid]) for model in models.values()]

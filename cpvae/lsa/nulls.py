@@ -75,7 +75,7 @@ def shuffled_scores(
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
 ) -> tuple[np.ndarray, np.ndarray]:  # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and Pearson correlation with it; row 0: real labels
-    """The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises ProfileError for a transformer without an inverse.
+    """The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises CpvaeError for a transformer without an inverse.
 
     Parameters
     ----------
@@ -383,7 +383,7 @@ def null_strata(
     pool: np.ndarray,  # `[C]` bool: compounds that take part
     blocks: np.ndarray,  # `[C]` from `compound_blocks`
 ) -> np.ndarray:  # `[C]` stratum within which labels are permuted; -1 outside the pool
-    """Who may be relabelled as whom. Raises ProfileError for an unknown null.
+    """Who may be relabelled as whom. Raises CpvaeError for an unknown null.
 
     Parameters
     ----------
@@ -458,7 +458,7 @@ def permutation_tests(
     jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
-    """Test every pair under every model against relabelled compounds. Raises ProfileError for an unknown null, or a transformer without an inverse.
+    """Test every pair under every model against relabelled compounds. Raises CpvaeError for an unknown null, or a transformer without an inverse.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from ..errors import ProfileError
+from ..errors import LsaError
 from .states import PROTOCOLS, Protocol, averaging_matrix, control_profile, control_weights
 from .states import main_time, strongest_doses
 from ..model.transformers import must_decode
@@ -146,7 +146,7 @@ def prepare(
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
 ) -> Arithmetic:  # compounds, averages and pairs; `pairs` may be empty. Without `steps`, each well is a compound
-    """Average wells to compounds and find the evaluable pairs. Raises ProfileError if the profiles were not scaled.
+    """Average wells to compounds and find the evaluable pairs. Raises CpvaeError if the profiles were not scaled.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def prepare(
         compound
     """
     if "scaled" not in profiles.layers:
-        raise ProfileError("The profiles have no layer 'scaled'; scale them before the arithmetic.")
+        raise LsaError("The profiles have no layer 'scaled'; scale them before the arithmetic.")
     profiles = annotated(profiles)
     rows, control = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool), np.asarray(control_profile(profiles), dtype=float)
     controls = control_weights(profiles, protocol.steps) * rows
@@ -226,7 +226,7 @@ def latent_groups(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> Latents:  # encoded, then averaged
-    """Encode every well, then average. Without control wells the control is the encoded control state. Raises ProfileError for a transformer without an inverse.
+    """Encode every well, then average. Without control wells the control is the encoded control state. Raises CpvaeError for a transformer without an inverse.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def predict_states(
     arithmetic: Arithmetic,  # from `prepare`
     latents: Latents,  # from `latent_groups`, same transformer
 ) -> np.ndarray:  # `[P,G]` predicted state of each pair, scaled feature values
-    """Decoded A - D + B of every pair. Raises ProfileError for a transformer without an inverse.
+    """Decoded A - D + B of every pair. Raises CpvaeError for a transformer without an inverse.
 
     Parameters
     ----------

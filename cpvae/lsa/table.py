@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 from sklearn.preprocessing import FunctionTransformer
 
-from ..errors import ProfileError
+from ..errors import LsaError
 from .kinds import describe_pairs
 from .nulls import bootstrap_cosine, common_path, of_pair, permutation_tests
 from .nulls import shuffled_scores, specificity, zscore_10_shuffles
@@ -122,7 +122,7 @@ def lsa_table(
     jobs: int | None = 1,  # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation, l2, cosine
-    """Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises ProfileError if there is no evaluable pair.
+    """Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises CpvaeError if there is no evaluable pair.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def lsa_table(
     if not arithmetic.pairs:
         rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)
         at = "" if rows.all() else f" at {profiles.obs['time'][rows].max():g} h, the time that covers most compounds"
-        raise ProfileError(why_no_pair(profiles[rows], at))
+        raise LsaError(why_no_pair(profiles[rows], at))
     predicted = {name: predict_all(model, arithmetic, profiles) for name, model in models.items()}
     latents = {name: codes for name, (_, _, codes) in predicted.items()}
     table = score_table({name: every for name, (_, every, _) in predicted.items()}, arithmetic)

@@ -16,19 +16,20 @@ from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
+from ..errors import MeasureError
 from ..model.losses import gaussian_kernel
 
 # %% ../../nbs/04a_distances.ipynb #20ab6b59
 def _clouds(*clouds):
-    "Clouds as float64 matrices. Raises ValueError for an empty one, another shape, NaN or infinite values, or features that differ in number."
+    "Clouds as float64 matrices. Raises MeasureError for an empty one, another shape, NaN or infinite values, or features that differ in number."
     clouds = [np.asarray(cloud, dtype=np.float64) for cloud in clouds]
     for cloud in clouds:
         if cloud.ndim != 2 or not cloud.size:
-            raise ValueError(f"a cloud of profiles is a matrix with at least one row and one feature, not of shape {cloud.shape}")
+            raise MeasureError(f"a cloud of profiles is a matrix with at least one row and one feature, not of shape {cloud.shape}")
         if not np.isfinite(cloud).all():
-            raise ValueError(f"{(~np.isfinite(cloud).all(axis=1)).sum()} of {len(cloud)} profiles hold NaN or infinite values")
+            raise MeasureError(f"{(~np.isfinite(cloud).all(axis=1)).sum()} of {len(cloud)} profiles hold NaN or infinite values")
     if len({cloud.shape[1] for cloud in clouds}) > 1:
-        raise ValueError(f"the clouds have {' and '.join(str(cloud.shape[1]) for cloud in clouds)} features: both must hold the same ones")
+        raise MeasureError(f"the clouds have {' and '.join(str(cloud.shape[1]) for cloud in clouds)} features: both must hold the same ones")
     return clouds
 
 # %% ../../nbs/04a_distances.ipynb #d888a63f
@@ -174,7 +175,7 @@ def profile_mmd(
     b: np.ndarray,  # `[M,G]` profiles of another cloud, M ≥ 2
     seed: int = 0,  # of the profiles that set the bandwidth, where `a` has more than 1,000
 ) -> float:  # squared maximum mean discrepancy, unbiased, and so slightly below zero at times
-    """Squared MMD under a Gaussian kernel. Raises ValueError for clouds that cannot be compared, of one profile, or of copies.
+    """Squared MMD under a Gaussian kernel. Raises MeasureError for clouds that cannot be compared, of one profile, or of copies.
 
     Parameters
     ----------
@@ -192,10 +193,10 @@ def profile_mmd(
     """
     a, b = _clouds(a, b)
     if min(len(a), len(b)) < 2:
-        raise ValueError("a discrepancy needs at least two profiles in each cloud")
+        raise MeasureError("a discrepancy needs at least two profiles in each cloud")
     bandwidth = _median_distance(a, seed)
     if not bandwidth:
-        raise ValueError("half of the pairs of profiles are copies of each other: their median distance, the kernel's bandwidth, is 0")
+        raise MeasureError("half of the pairs of profiles are copies of each other: their median distance, the kernel's bandwidth, is 0")
     u, v = (torch.from_numpy(cloud - a.mean(axis=0)) for cloud in (a, b))
     return _mean_within(u, bandwidth) + _mean_within(v, bandwidth) - 2 * _mean_between(u, v, bandwidth)
 
@@ -210,7 +211,7 @@ def precision_recall(
     simulated: np.ndarray,  # `[M,G]` profiles of another cloud, M > k
     k: int = 5,  # a profile's ball reaches to its k-th nearest other
 ) -> dict[str, float]:  # `precision`, `recall` and `coverage` in 0..1; `density` ≥ 0, 1 expected of one distribution
-    """Precision, recall, density and coverage. Raises ValueError for clouds that cannot be compared, or with k profiles or fewer.
+    """Precision, recall, density and coverage. Raises MeasureError for clouds that cannot be compared, or with k profiles or fewer.
 
     Parameters
     ----------
@@ -229,7 +230,7 @@ def precision_recall(
     """
     real, simulated = _clouds(real, simulated)
     if min(len(real), len(simulated)) <= k:
-        raise ValueError(f"clouds of {len(real)} and {len(simulated)} profiles: a {k}-th nearest other takes more than {k} in each")
+        raise MeasureError(f"clouds of {len(real)} and {len(simulated)} profiles: a {k}-th nearest other takes more than {k} in each")
     centre = real.mean(axis=0)
     real, simulated = real - centre, simulated - centre
     radius, radius_simulated = _radii(real, k), _radii(simulated, k)

@@ -19,6 +19,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr, ttest_ind
 
+from ..errors import MeasureError
 from .distances import sliced_wasserstein
 from .reconstruction import reconstruction_table
 from ..model.plan import shuffle_columns
@@ -36,7 +37,7 @@ def feature_table(
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
     var: pd.DataFrame,  # `[G]` by feature: compartment, channel, as `AnnData.var`
 ) -> pd.DataFrame:  # a row a feature: feature, compartment, channel, variance, mse, absolute (mean absolute error), fvu (NaN for a constant feature)
-    """How well each feature is reconstructed. Raises ValueError if shapes differ.
+    """How well each feature is reconstructed. Raises MeasureError if shapes differ.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def feature_table(
         absolute error), fvu (NaN for a constant feature)
     """
     if np.shape(x) != np.shape(x_hat) or np.shape(x)[1] != len(var):
-        raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}, features {len(var)}: all must agree")
+        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}, features {len(var)}: all must agree")
     var = with_blanks(var, VAR_BLANKS)
     error, variance = np.subtract(x_hat, x, dtype=np.float64), np.var(x, axis=0, dtype=np.float64)
     mse = np.square(error).mean(axis=0)
@@ -119,7 +120,7 @@ def group_contrast(
     n_draws: int = 1000,  # of the bootstrap
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # by measure (absolute, fvu): difference of means a − b; t and p_half (two-sample, halved, the authors'), p_less (one-sided); low, high (95 %, compounds drawn); low_both, high_both (clusters drawn, too); n_a, n_b, clusters, compounds
-    """Is one group of features reconstructed better than another? Raises ValueError unless each has a feature that varies, and there are two compounds or more.
+    """Is one group of features reconstructed better than another? Raises MeasureError unless each has a feature that varies, and there are two compounds or more.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def group_contrast(
     """
     code, keep = pd.factorize(np.asarray(groups))[0], np.flatnonzero((a | b) & (np.var(x, axis=0) > 0))
     if not (a[keep].any() and b[keep].any() and code.max(initial=0)):
-        raise ValueError(f"{a[keep].sum()} and {b[keep].sum()} features that vary, {len(set(code))} compounds: a contrast needs a feature on each side and two compounds")
+        raise MeasureError(f"{a[keep].sum()} and {b[keep].sum()} features that vary, {len(set(code))} compounds: a contrast needs a feature on each side and two compounds")
     x, error, a, b = x[:, keep].astype(np.float64), np.subtract(x_hat, x, dtype=np.float64)[:, keep], a[keep], b[keep]
     per = lambda values: pd.DataFrame(values).groupby(code).sum().to_numpy()
     size, absolute, squares, spread = np.bincount(code)[:, None], per(np.abs(error)), per(error**2), per((x - x.mean(axis=0)) ** 2)
@@ -169,7 +170,7 @@ def feature_emd(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
 ) -> float:  # mean over features, scaled feature value
-    """Earth mover's distance between the values that a feature takes over profiles and those of its reconstruction. Raises ValueError if shapes differ.
+    """Earth mover's distance between the values that a feature takes over profiles and those of its reconstruction. Raises MeasureError if shapes differ.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def feature_emd(
         mean over features, scaled feature value
     """
     if np.shape(x) != np.shape(x_hat):
-        raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
+        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
     return float(np.abs(np.sort(x, axis=0) - np.sort(x_hat, axis=0)).mean(dtype=np.float64))
 
 # %% ../../nbs/04c_features_rebuilt.ipynb #2e3d2d03

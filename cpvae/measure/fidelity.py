@@ -19,8 +19,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ..errors import ProfileError, choose
-from ..latents.traverse import prior_sd
+from ..errors import MeasureError, choose
+from ..model.vae import prior_sd
 from .distances import fidelity
 from ..model.transformers import must_decode, reconstruct
 from ..profiles.names import text_of
@@ -40,7 +40,7 @@ def code_density(
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),  # numbers of Gaussians to try; those with fewer than 2 L profiles each are left out, but not the smallest
     seed: int = 0,  # of the fits
 ) -> GaussianMixture:  # the mixture under which validation codes are likeliest
-    """Density of latent codes: a mixture of Gaussians. Raises ProfileError without validation codes.
+    """Density of latent codes: a mixture of Gaussians. Raises CpvaeError without validation codes.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def code_density(
         the mixture under which validation codes are likeliest
     """
     if not len(codes_valid):
-        raise ProfileError("the size of the mixture is chosen on validation profiles, and there is none; split with valid above 0")
+        raise MeasureError("the size of the mixture is chosen on validation profiles, and there is none; split with valid above 0")
     codes, codes_valid = (np.asarray(c, np.float64) for c in (codes, codes_valid))
     tried = [k for k in sizes if k == min(sizes) or 2 * k * codes.shape[1] <= len(codes)]
     with one_thread():
@@ -74,7 +74,7 @@ def simulate(
     density: GaussianMixture | None = None,  # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with its components' variances
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` simulated scaled profiles
-    """Decode codes drawn from a density or from the prior. Raises ProfileError for a model without an inverse, ValueError for one whose prior is not known.
+    """Decode codes drawn from a density or from the prior. Raises CpvaeError for a model without an inverse, ValueError for one whose prior is not known.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def simulations(
     n: int,  # profiles of each kind
     seed: int = 0,  # of fits and draws
 ) -> tuple[dict[str, np.ndarray], int]:  # kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the density
-    """Simulated profiles of each kind. Raises ProfileError without validation profiles.
+    """Simulated profiles of each kind. Raises CpvaeError without validation profiles.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def fidelity_tables(
     seed: int = 0,  # of rows, draws and tests
     most: int = 500,  # test profiles, and simulated ones, at most
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # by model ("real" first) and draws: n, components (of the density), spread (total variance, relative), what `fidelity` and `two_sample_test` give; and `direction_spread`
-    """How real each model's profiles are, beside real ones. Raises ProfileError without validation profiles.
+    """How real each model's profiles are, beside real ones. Raises CpvaeError without validation profiles.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial.distance import cdist
 
-from ..errors import counted
+from ..errors import MeasureError, counted
 from .reconstruction import _split_matrices
 from ..model.transformers import reconstruct
 from ..progress import Stage
@@ -32,7 +32,7 @@ def umap_embedding(
     n_neighbors: int = 15,  # size of a neighbourhood; fewer where there are fewer profiles
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # label, umap1, umap2: "original" first, then the others in order
-    """Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises ValueError below four originals.
+    """Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises MeasureError below four originals.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def umap_embedding(
         label, umap1, umap2: "original" first, then the others in order
     """
     if len(original) < 4:
-        raise ValueError(f"a map needs at least 4 profiles, got {len(original)}")
+        raise MeasureError(f"a map needs at least 4 profiles, got {len(original)}")
     original = _thin(original, max_points, seed)
     what, layout = f"drawing the map of {counted(len(original), 'profile')}", 5  # the layout takes as long as placing five matrices
     with warnings.catch_warnings(), one_thread(), Stage(what, layout + len(others), progress, unit="part", row=1) as stage:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ..errors import MeasureError
 from ..model.plan import shuffle_columns
 from ..model.transformers import reconstruct
 
@@ -22,7 +23,7 @@ def fvu(
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
     train_mean: np.ndarray,  # `[G]` mean of the training profiles
 ) -> float:  # 0 perfect, 1 as good as the training mean; NaN where every row is the mean
-    """Fraction of variance unexplained. Raises ValueError if shapes differ.
+    """Fraction of variance unexplained. Raises MeasureError if shapes differ.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def fvu(
         0 perfect, 1 as good as the training mean; NaN where every row is the mean
     """
     if np.shape(x) != np.shape(x_hat):
-        raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
+        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
     error = np.square(np.subtract(x, x_hat, dtype=np.float64)).sum()
     spread = np.square(np.subtract(x, train_mean, dtype=np.float64)).sum()
     return float(error / spread) if spread > 0 else float("nan")
@@ -49,7 +50,7 @@ def emd_per_profile(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
 ) -> np.ndarray:  # `[N]` distance between the two lists of values, scaled feature value
-    """Earth mover's distance between the values of each profile and those of its reconstruction. Raises ValueError if shapes differ.
+    """Earth mover's distance between the values of each profile and those of its reconstruction. Raises MeasureError if shapes differ.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def emd_per_profile(
         `[N]` distance between the two lists of values, scaled feature value
     """
     if np.shape(x) != np.shape(x_hat):
-        raise ValueError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
+        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
     gaps = np.abs(np.sort(x, axis=1) - np.sort(x_hat, axis=1))
     return gaps.mean(axis=1, dtype=np.float64)
 
@@ -133,13 +134,13 @@ def reconstruction_table(
 
 # %% ../../nbs/04_reconstruction.ipynb #5d434d0e
 def _split_matrices(profiles: AnnData, seed: int) -> dict[tuple[str, bool], np.ndarray]:
-    "Scaled profiles by (split, shuffled). Raises ValueError if profiles are not scaled and split."
+    "Scaled profiles by (split, shuffled). Raises MeasureError if profiles are not scaled and split."
     if "scaled" not in profiles.layers or "split" not in profiles.obs:
-        raise ValueError('profiles need layers["scaled"] and obs["split"]: split and scale them first')
+        raise MeasureError('profiles need layers["scaled"] and obs["split"]: split and scale them first')
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     real = {name: x[split == name] for name in ("train", "valid", "test")}
     if not len(real["train"]):
-        raise ValueError('no row of obs["split"] is "train": the training mean is the reference of every score')
+        raise MeasureError('no row of obs["split"] is "train": the training mean is the reference of every score')
     return {(name, False): rows for name, rows in real.items()} | {
         (name, True): shuffle_columns(rows, seed) if len(rows) else rows for name, rows in real.items()
     }

@@ -23,7 +23,7 @@ from joblib import Memory, Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 from torch.backends.cpu import get_cpu_capability
 
-from ..errors import ProfileError, counted
+from ..errors import CpvaeError, ModelError, counted
 from .codes import CollapseWarning, collapse_note
 from .plan import device_name, shuffle_columns, torch_device
 from .train import DivergedError
@@ -138,7 +138,7 @@ def fit_one(
     checkpoint: Path | None = None,  # file for a VAE to go on from, if it exists, and to write; None: neither
     after_epoch: Callable[[VAE], None] | None = None,  # called with a VAE after each epoch; what it raises ends the fit
 ) -> Any:  # a fitted copy
-    """Fit a copy of a model on one thread. Raises ProfileError for what is no transformer, DivergedError if the loss is not finite.
+    """Fit a copy of a model on one thread. Raises CpvaeError for what is no transformer, DivergedError if the loss is not finite.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def fit_one(
         a fitted copy
     """
     if missing := [verb for verb in ("fit", "transform") if not hasattr(model, verb)]:
-        raise ProfileError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
+        raise ModelError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
     X, X_valid = _aligned(X), None if X_valid is None or not len(X_valid) else _aligned(X_valid)
     if shuffle is not None:
         X, X_valid = (x if x is None else shuffle_columns(x, shuffle) for x in (X, X_valid))
@@ -210,7 +210,7 @@ def stacks_of(
 def _shape(model: Any, n_features: int) -> tuple | None:  # how many are trained together at most, and what they share; None: it is fitted alone
     try:
         alone = type(model) is not VAE or model.patience or torch_device(model.device).type != "cpu" or model._validate_params()
-    except ProfileError:  # its own fit says what is wrong
+    except CpvaeError:  # its own fit says what is wrong
         alone = True
     if alone:
         return None
@@ -231,7 +231,7 @@ def fit_many(
     jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
     progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
 ) -> dict[Hashable, Any]:  # name to fitted model, in the order given
-    """Fit many models. The result does not depend on `jobs`. Raises ProfileError or DivergedError, naming the model; warns of collapsed ones.
+    """Fit many models. The result does not depend on `jobs`. Raises CpvaeError or DivergedError, naming the model; warns of collapsed ones.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def _named_fits(models: Mapping[Hashable, Any], shuffles: list[int | None], epoc
         epochs = epochs and isinstance(model, VAE)
         fitted = fit_one(clone(model).set_params(progress=True) if epochs else model, X, X_valid, shuffles[0], file)
         return [fitted.set_params(progress=model.progress) if epochs else fitted]
-    except (DivergedError, ProfileError) as error:
+    except (DivergedError, CpvaeError) as error:
         one = getattr(error, "model", None)
         which = ", ".join(names) if one is None else names[one]
         raise type(error)(f"model {which}: {error}") from error

@@ -163,7 +163,7 @@ def bandwidth(
     n_latent: int,  # L, the number of latent units
     kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
 ) -> float:  # h, latent units
-    """Bandwidth of the MMD's kernel for a latent space of a given size. Raises ProfileError for an unknown kernel.
+    """Bandwidth of the MMD's kernel for a latent space of a given size. Raises CpvaeError for an unknown kernel.
 
     Parameters
     ----------

@@ -43,7 +43,17 @@ def _linear(n_in: int, n_out: int) -> _Linear:  # its weights are still to be se
 
 
 class ChowHead(nn.Sequential):
-    "Latent heads as the authors built them: linear, batch normalisation with Keras' constants, leaky rectifier."
+    """Latent heads as the authors built them: linear, batch normalisation with Keras' constants, leaky rectifier.
+
+    Parameters
+    ----------
+    n_hidden : int
+        hidden units
+    n_out : int
+        its outputs
+    batch_norm : bool, default True
+        the authors searched over both, and chose it
+    """
 
     def __init__(
         self,
@@ -73,7 +83,26 @@ def _rectified(*sizes: int) -> Iterator[nn.Module]:  # fully connected layers, e
 
 # %% ../../nbs/02a_network.ipynb #e18d038d
 class Layers(nn.Module):
-    "The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance for each feature, or one for all."
+    """The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance for each feature, or one for all.
+
+    Parameters
+    ----------
+    n_features : int
+        G
+    hidden : Sequence[int]
+        units of the encoder's hidden layers; the decoder has the same in reverse
+    n_latent : int
+        L
+    heads : Literal['linear', 'leaky', 'chow2022'], default 'linear'
+        "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky
+        rectifier
+    shared : bool, default False
+        one variance for all features
+    generator : torch.Generator | None, default None
+        source of the initial weights
+    codes : Literal['gaussian', 'point', 'pca'], default 'gaussian'
+        "gaussian": a posterior; "point": a number a unit; "pca": fixed principal components
+    """
 
     def __init__(
         self,

@@ -17,11 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ProfileError, choose
+from ..errors import ModelError, choose
 
 # %% ../../nbs/03a_plan.ipynb #stk00002
 class Generators:
-    "Random generators of K models that are trained together: each draws for its model what it would draw alone."
+    """Random generators of K models that are trained together: each draws for its model what it would draw alone.
+
+    Parameters
+    ----------
+    seeds : tuple[int, ...]
+        K seeds
+    device : torch.device
+        where they draw
+    """
 
     def __init__(
         self,
@@ -98,7 +106,13 @@ def each_draws(
 
 # %% ../../nbs/03a_plan.ipynb #stk00003
 class Tables:
-    "Profiles of K models that are trained together, a table `[N,G]` each. To the loop it is one table whose batches are `[K,B,G]`."
+    """Profiles of K models that are trained together, a table `[N,G]` each. To the loop it is one table whose batches are `[K,B,G]`.
+
+    Parameters
+    ----------
+    each : Sequence[Tensor]
+        K tables of one shape; the same tensor may stand for several models
+    """
 
     def __init__(
         self,
@@ -284,7 +298,7 @@ class Plan:
 def torch_device(
     name: Literal["auto", "cpu", "cuda", "mps"],  # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
 ) -> torch.device:  # where to train
-    """The device of a name. Raises ProfileError for an unknown one, and for one that is not here or does not work.
+    """The device of a name. Raises CpvaeError for an unknown one, and for one that is not here or does not work.
 
     Parameters
     ----------
@@ -299,7 +313,7 @@ def torch_device(
     choose(name, ("auto", "cpu", "cuda", "mps"), "device")
     if name != "auto":
         if reason := _unusable(name):
-            raise ProfileError(f"no device {name!r} here: {reason}; choose 'cpu', or 'auto'")
+            raise ModelError(f"no device {name!r} here: {reason}; choose 'cpu', or 'auto'")
         return torch.device(name)
     return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if not _unusable(kind)))
 
@@ -319,7 +333,7 @@ def _unusable(kind: str) -> str:  # why PyTorch cannot compute there; "" if it c
 def device_name(
     name: Literal["auto", "cpu", "cuda", "mps"],  # as for `torch_device`
 ) -> str:  # e.g. "cpu", "cuda (NVIDIA H100 80GB HBM3)"
-    """The device of a name, in words. Raises ProfileError as `torch_device` does.
+    """The device of a name, in words. Raises CpvaeError as `torch_device` does.
 
     Parameters
     ----------
@@ -341,7 +355,7 @@ def optimizer_for(
     schedule: Literal["onecycle", "constant"],  # "onecycle": rise, then fall to nearly zero; "constant"
     steps: int,  # optimiser steps in all
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:  # Adam and its schedule
-    """Adam and its learning-rate schedule. Raises ProfileError for an unknown one.
+    """Adam and its learning-rate schedule. Raises CpvaeError for an unknown one.
 
     Parameters
     ----------

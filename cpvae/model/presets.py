@@ -54,7 +54,7 @@ def make_vae(
     preset: Literal["recommended", "chow2022", "chow2022-cp4", "chow2022-l1000"] = "recommended",  # "recommended", "chow2022", "chow2022-cp4" or "chow2022-l1000"
     **overrides: Any,  # any parameter of `VAE`, over the preset's
 ) -> VAE:  # not fitted
-    """A VAE of one of the paper's three variants, or a rival of them, under a preset. Raises ProfileError for an unknown name, SettingError for an override that no VAE can have.
+    """A VAE of one of the paper's three variants, or a rival of them, under a preset. Raises CpvaeError for an unknown name, SettingError for an override that no VAE can have.
 
     Parameters
     ----------

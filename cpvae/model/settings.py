@@ -16,10 +16,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from ..errors import ProfileError, choose
+from ..errors import CpvaeError, ModelError, choose
 
 # %% ../../nbs/03c_settings.ipynb #3d5e0002
-class SettingError(ProfileError, InvalidParameterError):
+class SettingError(ModelError, InvalidParameterError):
     "A setting that cannot be used. It is scikit-learn's `InvalidParameterError` too."
 
 # %% ../../nbs/03c_settings.ipynb #3d5e0003
@@ -48,7 +48,7 @@ def check_settings(
             elif isinstance(value, (bool, np.bool_)) and "boolean" not in kinds:
                 raise InvalidParameterError(f"The {name!r} parameter of {of} cannot be {value}.")
             validate_parameter_constraints({name: kinds}, {name: value}, of)
-    except (ProfileError, InvalidParameterError) as error:
+    except (CpvaeError, InvalidParameterError) as error:
         raise SettingError(str(error)) from None
 
 # %% ../../nbs/03c_settings.ipynb #3d5e0004

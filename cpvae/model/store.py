@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..errors import ProfileError
+from ..errors import ModelError
 from .vae import VAE, _new_network
 
 # %% ../../nbs/03f_store.ipynb #32f42f3e
@@ -40,7 +40,7 @@ def save_model(
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
     features: Sequence[str] | None = None,  # names of the `G` features, where the model was given an array; None: as it knows them
 ) -> None:
-    """Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, ProfileError for another model.
+    """Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, CpvaeError for another model.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def save_model(
         them
     """
     if not isinstance(model, (VAE, PCA)) or getattr(model, "whiten", False):
-        raise ProfileError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
+        raise ModelError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
     check_is_fitted(model)
     config, tensors = _describe(model)
     if features is not None:

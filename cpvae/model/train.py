@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..errors import counted
+from ..errors import ModelError, counted
 from .plan import Generators, Plan, Tables, batches, generator_of, optimizer_for
 from .plan import torch_device
 from ..progress import Stage
@@ -275,7 +275,7 @@ def write_checkpoint(
     os.replace(part, path)
 
 # %% ../../nbs/03_training.ipynb #6357075b
-class CheckpointError(ValueError):
+class CheckpointError(ModelError):
     "Raised for a checkpoint that is damaged, foreign, or belongs to other settings or data."
 
 # %% ../../nbs/03_training.ipynb #12894f9b

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ProfileError
+from ..errors import ModelError
 from ..threads import one_thread
 
 # %% ../../nbs/03h_transformers.ipynb #c671cdb3
@@ -26,7 +26,7 @@ def _one_way(model):  # the first part of a transformer that has no inverse; Non
 def must_decode(
     model: Any,  # a transformer, fitted or not
 ) -> None:
-    """Refuse a transformer whose codes cannot become profiles again. Raises ProfileError, naming it.
+    """Refuse a transformer whose codes cannot become profiles again. Raises CpvaeError, naming it.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def must_decode(
     """
     if (part := _one_way(model)) is not None:
         lacks = "inverse_func" if hasattr(part, "inverse_transform") else "inverse_transform"
-        raise ProfileError(f"{type(part).__name__} has no {lacks}: what its codes stand for cannot be said; take PCA, a VAE, or another transformer with an inverse")
+        raise ModelError(f"{type(part).__name__} has no {lacks}: what its codes stand for cannot be said; take PCA, a VAE, or another transformer with an inverse")
 
 # %% ../../nbs/03h_transformers.ipynb #3e922686
 def reconstruct(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     x: np.ndarray,  # `[N,G]` profiles
 ) -> np.ndarray:  # `[N,G]` profiles after encoding and decoding
-    """A model's reconstruction of profiles. Raises ProfileError for a model without an inverse, ValueError if it holds NaN or infinite values.
+    """A model's reconstruction of profiles. Raises CpvaeError for a model without an inverse, ValueError if it holds NaN or infinite values.
 
     Parameters
     ----------

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ..errors import counted
-from ..io.columns import prefixed
 from ..profiles.features import parse_feature
 from ..profiles.names import text_of
 from ..profiles.pairs import copy_groups, row_digests
@@ -95,8 +94,8 @@ def with_set_aside(
     AnnData `[N,G+A]`; the same object if nothing of the three compartments was set aside
     """
     names = [name for aside in profiles.uns["cpvae"].get("set_aside", {}).values() for name in aside]
-    names = [name for name in dict.fromkeys(names) if name.startswith(("Cells_", "Cytoplasm_", "Nuclei_")) and prefixed(name) in profiles.obs]
-    told = profiles.obs[[prefixed(name) for name in names]].apply(pd.to_numeric, errors="coerce").set_axis(names, axis=1)
+    names = [name for name in dict.fromkeys(names) if name.startswith(("Cells_", "Cytoplasm_", "Nuclei_")) and f"Metadata_{name}" in profiles.obs]
+    told = profiles.obs[[f"Metadata_{name}" for name in names]].apply(pd.to_numeric, errors="coerce").set_axis(names, axis=1)
     told = told.loc[:, np.isfinite(told.to_numpy(float)).all(axis=0) & (told.nunique() > 1).to_numpy()]
     if told.empty:
         return profiles

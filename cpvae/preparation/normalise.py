@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, choose, counted, listed
+from ..errors import PreparationError, choose, counted, listed
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
 from ..profiles.schema import annotated
@@ -36,7 +36,7 @@ def _check_references(groups, reference, on):
     poor = list(counts.index[counts < 2])
     if poor:
         what = f"{'plate' if len(poor) == 1 else 'plates'} {listed(poor)}" if poor != [""] else "rows without a plate"
-        raise ProfileError(
+        raise PreparationError(
             f"{what} cannot be normalised: fewer than two {'control rows' if on == 'controls' else 'rows'}; "
             "leave them out, take no --normalize, or in Python normalise on all rows or over the whole table"
         )
@@ -54,11 +54,11 @@ def _spreading(values, blocks, reference, method, by, on):
     "Features that spread among the reference rows of every block; refuses what no feature survives, and too few rows to spherize."
     defined = np.all([_SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0 for rows in blocks.values()], axis=0)
     if not defined.any():
-        raise ProfileError("every feature has spread 0 among the reference rows of some plate; leave such plates out, or take --normalize standardize, which asks least of them")
+        raise PreparationError("every feature has spread 0 among the reference rows of some plate; leave such plates out, or take --normalize standardize, which asks least of them")
     fewest = min(int(reference[rows].sum()) for rows in blocks.values())
     if method == "spherize" and fewest <= defined.sum():
         instead = "use by='table', or mad_robustize" if by == "plate" else "use mad_robustize"
-        raise ProfileError(f"spherize needs more {'control ' if on == 'controls' else ''}rows than features: {fewest} and {defined.sum()}; {instead}")
+        raise PreparationError(f"spherize needs more {'control ' if on == 'controls' else ''}rows than features: {fewest} and {defined.sum()}; {instead}")
     return defined
 
 # %% ../../nbs/23_normalise.ipynb #96fcb24e
@@ -78,7 +78,7 @@ def normalize_profiles(
     by: Literal["plate", "table"] = "plate",  # "plate": each plate by itself; "table": all rows together, as where no plate is known
     on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
-    """Normalise with pycytominer. Raises `ProfileError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads.
+    """Normalise with pycytominer. Raises `CpvaeError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads.
 
     Parameters
     ----------

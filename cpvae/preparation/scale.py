@@ -59,7 +59,7 @@ def scale_profiles(
     clip: float = 10.0,  # largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     fit_on: Literal["train", "all"] = "train",  # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
 ):  # AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`; `X` is shared
-    """Scale every feature by what the training rows show. Raises `ProfileError` if there is no split to fit on.
+    """Scale every feature by what the training rows show. Raises `CpvaeError` if there is no split to fit on.
 
     Parameters
     ----------

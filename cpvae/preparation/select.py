@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ..errors import ProfileError, choose, listed
+from ..errors import PreparationError, choose, listed
 from .normalise import _pycytominer
 from .split import _fit_rows
 
@@ -29,7 +29,7 @@ def select_features(
     fit_on: Literal["train", "all"] = "train",  # rows that decide: "train", or "all" (the paper's; it leaks)
     **arguments,  # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults otherwise
 ):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
-    """Drop features with pycytominer. Raises `ProfileError` if there is no split to fit on, or no feature is left.
+    """Drop features with pycytominer. Raises `CpvaeError` if there is no split to fit on, or no feature is left.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def select_features(
             about["dropped_features"] = [*about["dropped_features"], *gone]
             report.append(f"{operation} dropped {len(gone)}" + (f" ({listed(gone)})" if gone else ""))
             if frame.empty:
-                raise ProfileError(f"{operation} leaves no feature; it expects normalised profiles, so normalise them first, as --normalize mad_robustize does, or choose other operations")
+                raise PreparationError(f"{operation} leaves no feature; it expects normalised profiles, so normalise them first, as --normalize mad_robustize does, or choose other operations")
         features = list(frame)
         note = f"Features kept, by {'training' if fit_on == 'train' else 'all'} rows: {len(features)} of {profiles.n_vars}; {', '.join(report)}."
     else:

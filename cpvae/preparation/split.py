@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..errors import ProfileError, choose, counted, listed
+from ..errors import PreparationError, choose, counted, listed
 from ..profiles.names import text_of
 from ..profiles.pairs import similar_mechanisms
 from ..profiles.schema import annotated, enlarged
@@ -33,14 +33,14 @@ def _sizes(n, valid, test, thing, instead):
     "Numbers for test and validation; refuses if nothing is left for training."
     n_test, n_valid = (max(1, round(part * n)) if part else 0 for part in (test, valid))
     if n - n_test - n_valid < 1:
-        raise ProfileError(f"{counted(n, thing)} cannot be split {1 - valid - test:.0%}/{valid:.0%}/{test:.0%}; {instead}")
+        raise PreparationError(f"{counted(n, thing)} cannot be split {1 - valid - test:.0%}/{valid:.0%}/{test:.0%}; {instead}")
     return n_test, n_valid
 
 
 def _fit_rows(profiles, fit_on, what):
     "Rows that a step may look at. Refuses if there is no split to tell."
     if choose(fit_on, ("train", "all"), "fit_on") == "train" and "split" not in profiles.obs:
-        raise ProfileError(f"profiles have no split; call split_profiles first, or fit the {what} on all rows")
+        raise PreparationError(f"profiles have no split; call split_profiles first, or fit the {what} on all rows")
     return (profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)
 
 # %% ../../nbs/23b_split.ipynb #df75381e
@@ -88,14 +88,14 @@ def _by_rows(profiles, valid, test, seed):
         if valid and test:
             split[places[train_test_split(held, test_size=test / (valid + test), random_state=seed, stratify=strata.iloc[held])[0]]] = "valid"
     except ValueError as error:
-        raise ProfileError(f"{len(rows)} rows are too few to split into three parts within plates; add rows, or split by compound with --preset recommended") from error
+        raise PreparationError(f"{len(rows)} rows are too few to split into three parts within plates; add rows, or split by compound with --preset recommended") from error
     return split
 
 # %% ../../nbs/23b_split.ipynb #2d54bd19
 def _by_plate(obs, valid, test, rng):
     plate, control = text_of(obs["plate"]), obs["is_control"].to_numpy(bool)
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
-        raise ProfileError(f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by compound (--preset recommended), or before the consensus")
+        raise PreparationError(f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by compound (--preset recommended), or before the consensus")
     names = np.array(sorted(set(plate) - {""}), object)
     parts = _spread(np.zeros(len(names)), *_sizes(len(names), valid, test, "plate", "add plates"), rng)
     return plate.map(dict(zip(names, parts, strict=True))).where(control | (obs["compound"] != ""), "train").fillna("train").to_numpy(object, copy=True)
@@ -104,12 +104,12 @@ def _by_plate(obs, valid, test, rng):
 def _check_pair(pair, known):
     "Refuse a pair that is none, or whose mechanisms the table does not know."
     if len(set(pair)) != 2:
-        raise ProfileError(f"a split by pair needs the names of two mechanisms, not {listed(pair) or 'none'}")
+        raise PreparationError(f"a split by pair needs the names of two mechanisms, not {listed(pair) or 'none'}")
     for term in pair:
         if term not in known:
             near = similar_mechanisms(term, known)
             found = f"near it: {listed(near)}" if near else f"known are {listed(known)}"
-            raise ProfileError(f'no compound has the mechanism "{term}" (--leave-out); {found}')
+            raise PreparationError(f'no compound has the mechanism "{term}" (--leave-out); {found}')
 
 # %% ../../nbs/23b_split.ipynb #c4d924df
 def _by_pair(obs, pair, strict, valid, test, rng):
@@ -118,7 +118,7 @@ def _by_pair(obs, pair, strict, valid, test, rng):
         _check_pair(each, sorted(set(terms.explode()) - {""}))
         a, b = (np.array([name in found for found in terms]) for name in each)
         if not (a & b).any():
-            raise ProfileError(f"no compound has both {each[0]} and {each[1]}, so nothing would be tested; name another pair with --leave-out")
+            raise PreparationError(f"no compound has both {each[0]} and {each[1]}, so nothing would be tested; name another pair with --leave-out")
         out = out | (a | b if strict else a & b)
     rest = ~out
     parts = np.full(len(terms), "test", object)
@@ -138,7 +138,7 @@ def split_profiles(
     pair: tuple[str, str] | tuple[tuple[str, str], ...] = (),  # the two mechanisms of by="pair", in either order; or several such pairs
     strict: bool = False,  # by="pair": test is all that has either mechanism
 ):  # AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words; matrices are shared
-    """Divide profiles into training, validation and test. Raises `ProfileError` if there are too few to divide, or the pair is unknown.
+    """Divide profiles into training, validation and test. Raises `CpvaeError` if there are too few to divide, or the pair is unknown.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def split_profiles(
         "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
     }, "by")
     if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
-        raise ProfileError(f"valid={valid} and test={test} must be fractions that leave some for training")
+        raise PreparationError(f"valid={valid} and test={test} must be fractions that leave some for training")
     obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
     named = " ".join([by, *("|".join([each] if isinstance(each, str) else each) for each in pair)])
     words = f"by {named}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"

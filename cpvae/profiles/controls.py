@@ -76,7 +76,7 @@ def find_controls(
     where: str = "table",  # name of the file, for messages
     control: str | list[str] | None = None,  # a value that marks controls, "column=value", or several; None to guess
 ) -> tuple[np.ndarray, str]:  # `[N]` bool, and the rule in words ("" if no row is a control)
-    """Which rows are negative controls. Raises `ProfileError` if `control` is given and found nowhere.
+    """Which rows are negative controls. Raises `CpvaeError` if `control` is given and found nowhere.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ LOGARITHMS = {"log10M": 1e6, "log10uM": 1.0}  # unit of the number whose logarit
 def dose_unit_named(
     text: str,  # a unit by any of its spellings: "uM", "µM", "um", "log10M"
 ) -> str:  # "M", "mM", "uM", "nM", "log10M" or "log10uM"
-    """A unit of doses. Raises ProfileError for an unknown one.
+    """A unit of doses. Raises CpvaeError for an unknown one.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def doses_in_micromolar(
     where: str = "table",  # name of the file, for messages
     dose_unit: str | None = None,  # unit of numbers that stand without one: "M", "mM", "uM", "nM", or "log10M", "log10uM"; None to tell it from the columns
 ) -> tuple[np.ndarray, list[str]]:  # `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
-    """Read a column of doses. Raises `ProfileError` if a treated row's dose is no number, negative or in an unknown unit.
+    """Read a column of doses. Raises `CpvaeError` if a treated row's dose is no number, negative or in an unknown unit.
 
     Parameters
     ----------

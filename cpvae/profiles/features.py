@@ -76,7 +76,7 @@ def finite_part(
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite cells instead of refusing the table
     na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes; pycytominer's default
 ) -> tuple[np.ndarray, np.ndarray]:  # `[N]` and `[G]` bool, the rows and the features to keep
-    """The part of a table where every number is finite. Raises `ProfileError` if that is not all and nothing may be dropped, or nothing would be left.
+    """The part of a table where every number is finite. Raises `CpvaeError` if that is not all and nothing may be dropped, or nothing would be left.
 
     Parameters
     ----------

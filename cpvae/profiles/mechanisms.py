@@ -299,7 +299,7 @@ def join_mechanisms(
     compound: str = "compound",  # source column of the compounds; one of that name in `table` counts as a name
     moa_separator: str = "",  # a mark that joins mechanisms in `table`, beside the pipe
 ) -> tuple[pd.DataFrame, list[str]]:  # one row a compound: `moa`, `target`, `name`, and the `key` that found it or ""; notes
-    """Look up mechanisms. Raises `ProfileError` without mechanisms, targets, keys or known compounds.
+    """Look up mechanisms. Raises `CpvaeError` without mechanisms, targets, keys or known compounds.
 
     Parameters
     ----------

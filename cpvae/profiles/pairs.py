@@ -200,7 +200,7 @@ def similar_mechanisms(
 def pair_named(
     text: str,  # "A|B"
 ) -> tuple[str, str]:  # the two mechanisms
-    """The mechanisms of a pair. Raises ProfileError for anything else.
+    """The mechanisms of a pair. Raises CpvaeError for anything else.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def describe_profiles(
 def by_target(
     profiles,  # AnnData `[N,G]` profiles with `target` in `obs`
 ):  # AnnData a copy whose `moa` is its `target`
-    """Group compounds by annotated targets instead of mechanisms. Raises ProfileError if no target is known.
+    """Group compounds by annotated targets instead of mechanisms. Raises CpvaeError if no target is known.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def by_target(
 def by_treatment(
     profiles,  # AnnData `[N,G]` profiles in which some compounds are combinations of others
 ):  # AnnData a copy whose `moa` is its `compound`, "A|B" for a combination
-    """Group rows by treatment instead of mechanism. Raises ProfileError without a combination.
+    """Group rows by treatment instead of mechanism. Raises CpvaeError without a combination.
 
     Parameters
     ----------

@@ -243,7 +243,7 @@ def profiles_from_parts(
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
     na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes
 ):  # AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
-    """Check and annotate a table of profiles. Raises `ProfileError` if it cannot be used as it is.
+    """Check and annotate a table of profiles. Raises `CpvaeError` if it cannot be used as it is.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def profiles_from_table(
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     **options,  # any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`, …
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
-    """Check and annotate a table of profiles in memory. Raises `ProfileError` if it cannot be used as it is.
+    """Check and annotate a table of profiles in memory. Raises `CpvaeError` if it cannot be used as it is.
 
     Parameters
     ----------
@@ -370,7 +370,7 @@ def read_profiles(
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     **options,  # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`, `drop_na`, …
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
-    """Read, check and annotate profiles. Raises `ProfileError` if they cannot be used as they are.
+    """Read, check and annotate profiles. Raises `CpvaeError` if they cannot be used as they are.
 
     Parameters
     ----------

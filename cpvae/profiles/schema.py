@@ -49,7 +49,7 @@ def guess_columns(
     where: str = "table",  # name of the file, for messages
     **given: str | None,  # column to use for a standard name, e.g. `dose="Metadata_ng"`; None to guess
 ) -> dict[str, str]:  # standard name -> source column, "" where there is none
-    """Which column holds what. Raises `ProfileError` if a given column is absent, or nothing tells the compound.
+    """Which column holds what. Raises `CpvaeError` if a given column is absent, or nothing tells the compound.
 
     Parameters
     ----------

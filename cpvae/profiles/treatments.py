@@ -275,7 +275,7 @@ def standard_obs(
     dose_unit: str | None = None,  # unit of doses that stand without one; None to tell it from the columns
     moa_separator: str = "",  # a mark that joins mechanisms, beside the pipe
 ) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too where the table has them; notes
-    """Bring metadata into standard form. Raises `ProfileError` if a treated row's dose, or a time, is no number.
+    """Bring metadata into standard form. Raises `CpvaeError` if a treated row's dose, or a time, is no number.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def silent_world(
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
 ) -> AnnData:  # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they act
-    """Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises ProfileError for an unknown world.
+    """Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises CpvaeError for an unknown world.
 
     Parameters
     ----------

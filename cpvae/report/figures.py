@@ -202,7 +202,7 @@ def plot_null(
     model: str,  # whose arithmetic
     max_pairs: int = 60,  # of more pairs, so many are shown, evenly spaced from best to worst
 ) -> Figure:  # pairs down, sorted by cosine less its permuted median
-    """Each pair's score under its own labels and under permuted ones. Raises ProfileError if the model has no permutations.
+    """Each pair's score under its own labels and under permuted ones. Raises CpvaeError if the model has no permutations.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def null_quantiles(
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
-    """Quantiles of the permuted scores, and the real one. Raises ProfileError if the model has no permutations.
+    """Quantiles of the permuted scores, and the real one. Raises CpvaeError if the model has no permutations.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
 ) -> pd.DataFrame:  # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other baselines
-    """One score of every predictor, a pair a row. Raises ProfileError for an unknown metric.
+    """One score of every predictor, a pair a row. Raises CpvaeError for an unknown metric.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
 ) -> pd.DataFrame:  # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
-    """The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises ProfileError for a model that is not in the table.
+    """The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises CpvaeError for a model that is not in the table.
 
     Parameters
     ----------

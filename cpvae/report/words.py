@@ -436,7 +436,7 @@ def model_called(
     asked: str,  # what a user calls a model: "beta", "β-VAE", "Beta VAE", "pca"
     names: Sequence[str],  # models of a run
 ) -> str:  # one of them
-    """The model of a run that goes by a name. Raises ProfileError for a name that none has.
+    """The model of a run that goes by a name. Raises CpvaeError for a name that none has.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from ..errors import ProfileError, choose, counted, listed
+from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
 from ..lsa.space import latent_groups, prepare
 from ..model.store import load_model
@@ -38,15 +38,15 @@ from ..threads import one_thread
 # %% ../../nbs/25d_ask.ipynb #c2da0d91
 def _check_latents(profiles: AnnData, name: str, model: VAE | PCA, path: Path) -> None:  # against the model they go with
     if not {"compound", "is_control"} <= {*profiles.obs} or "kind" not in profiles.uns.get("cpvae", {}) or "scaled" not in profiles.layers:
-        raise ProfileError(f"{path}: lacks what a run keeps of its profiles; run again")
+        raise RunError(f"{path}: lacks what a run keeps of its profiles; run again")
     names = getattr(model, "feature_names_in_", profiles.var_names)
     wrong = next((f"{found}, not {known}" for found, known in zip(profiles.var_names, names) if found != known), "")
     if wrong or profiles.n_vars != model.n_features_in_:
         which = f"first {wrong}" if wrong else f"{profiles.n_vars:,}, not {model.n_features_in_:,}"
-        raise ProfileError(f"{path}: its features are not those of model {name} ({which}); run again")
+        raise RunError(f"{path}: its features are not those of model {name} ({which}); run again")
     latents = profiles.obsm.get(f"X_{name}")
     if np.ndim(latents) != 2 or not np.isfinite(profiles.layers["scaled"]).all():
-        raise ProfileError(f"{path}: lacks the latents of model {name}, or holds numbers that are none; run again")
+        raise RunError(f"{path}: lacks the latents of model {name}, or holds numbers that are none; run again")
 
 # %% ../../nbs/25d_ask.ipynb #b711936e
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def aligned(
     own: AnnData,  # `[N,G]` the run's profiles
     config: Mapping[str, Any],  # of the run: preset, normalize, consensus
 ) -> AnnData:  # `[M,G]` the run's features in its order, with `layers["scaled"]`
-    """New profiles, prepared as the run's own were. Raises ProfileError if features are missing.
+    """New profiles, prepared as the run's own were. Raises CpvaeError if features are missing.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def aligned(
     new = new if config.get("normalize") else with_constants(new)
     if lost := [name for name in own.var_names if name not in new.var_names]:
         n = f"{len(lost):,} of the run's {counted(own.n_vars, 'feature')}"
-        raise ProfileError(f"the new profiles lack {n}: {listed(lost, 4)}; measure and process them as the run's own")
+        raise RunError(f"the new profiles lack {n}: {listed(lost, 4)}; measure and process them as the run's own")
     new = new[:, own.var_names]
     return enlarged(new, layers={"scaled": scale_values(new.X, own)})
 
@@ -195,7 +195,7 @@ def _opened(run: "Run", model: str | None) -> tuple[str, Any, AnnData]:  # name,
     try:
         transformer = load_model(run.folder / "models" / name)
     except ValueError as error:
-        raise ProfileError(f"{run.folder}: {error}; run again") from error
+        raise RunError(f"{run.folder}: {error}; run again") from error
     _check_latents(profiles := read_anndata(latents), name, transformer, latents)
     vars(transformer).pop("feature_names_in_", None)  # compared; it may now be given arrays
     return name, transformer, profiles
@@ -235,7 +235,13 @@ def _transformed(run: "Run", new: AnnData, model: str | None) -> AnnData:
 
 # %% ../../nbs/25d_ask.ipynb #a96e3ed4
 class Run:
-    "A finished run: its models, profiles and tables, and what it can be asked."
+    """A finished run: its models, profiles and tables, and what it can be asked.
+
+    Parameters
+    ----------
+    folder : str | Path
+        that `run_pipeline` or `cpvae run` wrote
+    """
 
     def __init__(
         self,
@@ -248,7 +254,7 @@ class Run:
         self,
         name: str,  # as in tables/, without the ending: "lsa", "reconstruction", "training", ...
     ) -> pd.DataFrame:  # as the run wrote it
-        """One of its tables. Raises ProfileError if there is none of that name, or it is damaged or was changed.
+        """One of its tables. Raises CpvaeError if there is none of that name, or it is damaged or was changed.
 
         Parameters
         ----------
@@ -267,7 +273,7 @@ class Run:
         self,
         model: str | None = None,  # by any name; None: as `choose_model` chooses
     ) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
-        """A model and the profiles it takes. Raises ProfileError for an unknown model, or a file that is damaged or was changed.
+        """A model and the profiles it takes. Raises CpvaeError for an unknown model, or a file that is damaged or was changed.
 
         Parameters
         ----------
@@ -289,7 +295,7 @@ class Run:
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
     ) -> Prediction:  # A - D + B, decoded
-        """Predict the state of A and B together. Raises ProfileError for an unknown mechanism or model.
+        """Predict the state of A and B together. Raises CpvaeError for an unknown mechanism or model.
 
         Parameters
         ----------
@@ -317,7 +323,7 @@ class Run:
         seed: int = 0,  # of the null
         progress: bool = False,  # tell how far it is, see `Stage`
     ) -> pd.DataFrame:  # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
-        """Candidates for unknown or second mechanisms. Raises ProfileError for too few annotated compounds.
+        """Candidates for unknown or second mechanisms. Raises CpvaeError for too few annotated compounds.
 
         Parameters
         ----------
@@ -340,7 +346,7 @@ class Run:
         new: AnnData,  # `[M,G']` from `read_profiles`, measured and processed as the run's own were
         model: str | None = None,  # by any name; None: all of the run's
     ) -> AnnData:  # `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs` `error_NAME`, the squared error a feature, and `far_NAME`
-        """Encode new profiles by the run's own preparation, scaling and models. Raises ProfileError if they lack a feature.
+        """Encode new profiles by the run's own preparation, scaling and models. Raises CpvaeError if they lack a feature.
 
         Parameters
         ----------

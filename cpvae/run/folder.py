@@ -23,7 +23,7 @@ import pandas as pd
 from anndata import AnnData
 from filelock import Timeout
 
-from ..errors import ProfileError
+from ..errors import RunError
 from ..io.write import locked
 from ..model.train import differences
 from .preset import RunConfig
@@ -32,7 +32,7 @@ from .preset import RunConfig
 def check_destination(
     out: str | Path,  # run folder to be
 ) -> Path:  # the same, absolute
-    """Refuse to write over anything but an earlier run. Raises ProfileError.
+    """Refuse to write over anything but an earlier run. Raises CpvaeError.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ def check_destination(
     """
     out = Path(out).absolute()
     if str(out).encode("utf-8", "replace").decode() != str(out):
-        raise ProfileError(f"{out}: a name that is not UTF-8 cannot be written down; choose another --out")
+        raise RunError(f"{out}: a name that is not UTF-8 cannot be written down; choose another --out")
     out = out.resolve() if out.is_symlink() else out  # the folder is replaced, not the link to it
     parent = next(p for p in out.parents if p.exists())
     try:
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
-        raise ProfileError(f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another --out") from error
+        raise RunError(f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another --out") from error
     if out.exists() and not (out / "run.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise ProfileError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
+        raise RunError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
     return out
 
 # %% ../../nbs/25c_folder.ipynb #08eb22b2
@@ -87,7 +87,7 @@ def _alone(out: Path) -> Iterator[None]:  # no other run writes there meanwhile;
         try:
             held.enter_context(locked(out.with_name(f".{out.name}.lock"), wait=False))
         except Timeout:
-            raise ProfileError(f"{out.name}: another run is writing there; wait for it, or choose another --out") from None
+            raise RunError(f"{out.name}: another run is writing there; wait for it, or choose another --out") from None
         yield
 
 
@@ -103,7 +103,7 @@ def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:  # the hi
     part = out.with_name(f".{out.name}.part")
     if resume and (earlier := _left(out)) is not None:
         if other := differences(earlier, plan):
-            raise ProfileError(f"{out.name}: the run to resume is another one: {other}; leave out --resume to start over")
+            raise RunError(f"{out.name}: the run to resume is another one: {other}; leave out --resume to start over")
         for path in part.iterdir():  # it may have been stopped while it wrote its results
             if path.is_dir() and path.name != "checkpoints":
                 shutil.rmtree(path)
@@ -138,7 +138,7 @@ def into_place(
     plan: dict[str, Any],  # from `run_plan`
     resume: bool = False,  # go on with what a killed or interrupted run of the same plan left
 ) -> Iterator[Path]:  # a hidden folder beside it, moved to `out` at the end; it goes if anything fails, but not if the process is killed or interrupted
-    """Write a folder whole or not at all. Raises ProfileError if there is no room, another run is writing there, or the one to resume had another plan.
+    """Write a folder whole or not at all. Raises CpvaeError if there is no room, another run is writing there, or the one to resume had another plan.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def into_place(
                 raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-            raise ProfileError(f"{out.name}: could not be written ({error.strerror}); make room, or choose another --out") from error
+            raise RunError(f"{out.name}: could not be written ({error.strerror}); make room, or choose another --out") from error
         raise
     finally:
         for parent in (p for p in new_parents if not any(p.iterdir())):

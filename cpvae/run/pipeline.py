@@ -17,7 +17,7 @@ from anndata import AnnData
 from joblib import effective_n_jobs
 from sklearn.decomposition import PCA
 
-from ..errors import ProfileError
+from ..errors import CpvaeError
 from ..io.write import write_profiles
 from ..model.codes import collapse_note
 from ..model.plan import torch_device
@@ -91,7 +91,7 @@ def _is_finished(out: Path, plan: dict[str, Any]) -> bool:  # whether a whole ru
     try:
         record = read_record(out)
         check_files(out, record, record.get("files", []))
-    except ProfileError:
+    except CpvaeError:
         return False
     return record.get("plan") == plan
 
@@ -106,7 +106,7 @@ def run_pipeline(
     command: str = "cpvae.run.pipeline.run_pipeline",  # how the run was started, for the record
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Path:  # the run folder, absolute
-    """Run everything on a table of profiles. Raises ProfileError if it cannot be used, or if something else is in the way.
+    """Run everything on a table of profiles. Raises CpvaeError if it cannot be used, or if something else is in the way.
 
     Parameters
     ----------

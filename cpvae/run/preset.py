@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
-from ..errors import ProfileError, choose, counted
+from ..errors import RunError, choose, counted
 from ..model.codes import CollapseWarning
 from ..model.fits import fit_many
 from ..model.presets import PRESETS, make_vae
@@ -81,12 +81,12 @@ def _check_vae(config) -> None:  # every model of the run must be one that can b
     try:
         json.dumps(config.vae)
     except TypeError as error:
-        raise ProfileError(f"vae must hold numbers, text and lists, which run.json can keep: {error}") from error
+        raise RunError(f"vae must hold numbers, text and lists, which run.json can keep: {error}") from error
     for variant in VARIANTS:
         if config.n_latent and "n_latent" in config.settings_of(variant):
-            raise ProfileError("n_latent is said twice, by itself and in vae; say it once")
+            raise RunError("n_latent is said twice, by itself and in vae; say it once")
         if "device" in config.settings_of(variant):
-            raise ProfileError("vae says nothing of the device, which is one for the whole run; name it with --device")
+            raise RunError("vae says nothing of the device, which is one for the whole run; name it with --device")
         make_vae(variant, config.preset, **config.settings_of(variant))
 
 # %% ../../nbs/25a_preset.ipynb #a4117773
@@ -143,16 +143,16 @@ class RunConfig:
         object.__setattr__(self, "models", tuple(dict.fromkeys(choose(name, MODELS, "model") for name in self.models)))
         object.__setattr__(self, "leave_out", tuple("|".join(pair_named(name)) for name in self.leave_out))
         if not self.models:
-            raise ProfileError(f"no model to fit; there are {', '.join(MODELS)}")
+            raise RunError(f"no model to fit; there are {', '.join(MODELS)}")
         if self.strict and not self.leave_out:
-            raise ProfileError("strict says how much a pair takes with it, and no pair is left out; name one with --leave-out 'A|B'")
+            raise RunError("strict says how much a pair takes with it, and no pair is left out; name one with --leave-out 'A|B'")
         _check_vae(self)
 
     def settings_of(
         self,
         variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],  # "vanilla", "beta", "mmd", "ae" or "pca-mlp"
     ) -> dict[str, Any]:  # parameters of `VAE` over the preset's
-        """What `vae` says of one variant: what it says of all, and over that what it says of this one. Raises ProfileError for an unknown variant.
+        """What `vae` says of one variant: what it says of all, and over that what it says of this one. Raises CpvaeError for an unknown variant.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
 ) -> AnnData:  # rows sorted, copies removed, `obs["split"]`, features selected, `layers["scaled"]`
-    """Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises ProfileError if that cannot be done.
+    """Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises CpvaeError if that cannot be done.
 
     Parameters
     ----------
@@ -193,13 +193,13 @@ def prepare_profiles(
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
     if (where := profiles.uns["cpvae"].get("only_targets")) and config.group_by == "moa":
-        raise ProfileError(f"{where}: has no column called moa but targets; say --group-by target, or leave it out")
+        raise RunError(f"{where}: has no column called moa but targets; say --group-by target, or leave it out")
     if config.group_by != "moa":
         profiles = {"target": by_target, "treatment": by_treatment}[config.group_by](profiles)
     apart = dict(by="pair", pair=tuple(map(pair_named, config.leave_out)), strict=config.strict)
     profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {}))
     if (rows := int((profiles.obs["split"] == "train").sum())) < 2:
-        raise ProfileError(f"{counted(rows, 'profile')} would be left for training, and a model learns from two at least; add compounds or wells")
+        raise RunError(f"{counted(rows, 'profile')} would be left for training, and a model learns from two at least; add compounds or wells")
     profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
@@ -234,7 +234,7 @@ def make_model(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
 ) -> VAE | PCA:  # not fitted
-    """One model of a run; PCA has as many components as the largest VAE of the run has units. Raises ProfileError for an unknown name.
+    """One model of a run; PCA has as many components as the largest VAE of the run has units. Raises CpvaeError for an unknown name.
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def fit_models(
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
-    """Fit every model and its shuffled control. Raises ProfileError if training diverges, a GPU's memory is full, or a checkpoint cannot be used.
+    """Fit every model and its shuffled control. Raises CpvaeError if training diverges, a GPU's memory is full, or a checkpoint cannot be used.
 
     Parameters
     ----------
@@ -299,9 +299,9 @@ def fit_models(
             warnings.simplefilter("ignore", CollapseWarning)  # the record says it
             return fit_many(models, x[split == "train"], x_valid, shuffled=controls, seed=config.seed, checkpoints=checkpoints, jobs=jobs, progress=progress)
     except (DivergedError, CheckpointError) as error:
-        raise ProfileError(str(error)) from error
+        raise RunError(str(error)) from error
     except OutOfMemoryError as error:
-        raise ProfileError(f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or --device cpu") from error
+        raise RunError(f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or --device cpu") from error
 
 # %% ../../nbs/25a_preset.ipynb #07b57836
 def training_table(

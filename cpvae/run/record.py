@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProfileError
+from ..errors import RunError
 
 # %% ../../nbs/25f_record.ipynb #rec00005
 def _digest(path):
@@ -49,7 +49,7 @@ def write_record(
 def run_folder(
     folder: str | Path,  # what should be the folder of a finished run
 ) -> Path:  # the same
-    """A folder that `cpvae run` made. Raises ProfileError for any other.
+    """A folder that `cpvae run` made. Raises CpvaeError for any other.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def run_folder(
         the same
     """
     if not (Path(folder) / "run.json").is_file():
-        raise ProfileError(f"{folder}: not a run folder, it has no run.json; `cpvae run PROFILES --out FOLDER` makes one")
+        raise RunError(f"{folder}: not a run folder, it has no run.json; `cpvae run PROFILES --out FOLDER` makes one")
     return Path(folder)
 
 # %% ../../nbs/25f_record.ipynb #rec00008
@@ -73,7 +73,7 @@ def read_record(
     run_dir: str | Path,  # a run folder
     needs: Iterable[str] = (),  # entries that must be there: any of config, data, seconds, versions, columns, notes, files
 ) -> dict[str, Any]:  # run.json
-    """What a run says of itself. Raises ProfileError if there is no run, or its record is damaged or was changed.
+    """What a run says of itself. Raises CpvaeError if there is no run, or its record is damaged or was changed.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def read_record(
             raise ValueError("it was changed after the run")
     except (ValueError, RecursionError, OSError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:160]
-        raise ProfileError(f"{path}: cannot be used ({reason}); copy the run again, or run again") from error
+        raise RunError(f"{path}: cannot be used ({reason}); copy the run again, or run again") from error
     return record
 
 
@@ -113,7 +113,7 @@ def check_files(
     record: dict[str, Any],  # from `read_record`
     names: Iterable[str],  # files that will be read, relative to the folder, with slashes
 ) -> None:
-    """Raises ProfileError if a file is missing, was changed, or came from another run; a record without digests cannot tell.
+    """Raises CpvaeError if a file is missing, was changed, or came from another run; a record without digests cannot tell.
 
     Parameters
     ----------
@@ -127,6 +127,6 @@ def check_files(
     for name in names:
         path, known = Path(run_dir) / name, record.get("files")
         if not path.is_file():
-            raise ProfileError(f"{path}: is missing; copy the run again, or run again")
+            raise RunError(f"{path}: is missing; copy the run again, or run again")
         if known is not None and known.get(name) != _digest(path):
-            raise ProfileError(f"{path}: is not the file that the run wrote; copy the run again, or run again")
+            raise RunError(f"{path}: is not the file that the run wrote; copy the run again, or run again")

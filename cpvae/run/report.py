@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
-from ..errors import ProfileError, counted
+from ..errors import RunError, counted
 from ..io.read import read_anndata
 from ..lsa.states import averaging_matrix, main_time
 from ..profiles.schema import annotated
@@ -38,7 +38,7 @@ def read_run(
     run_dir: str | Path,  # a run folder
     names: Iterable[str] | None = None,  # tables to read; None: all of `TABLES`
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    """What a run folder says of itself. Raises ProfileError if it is not a run folder, or a file in it cannot be read or was changed.
+    """What a run folder says of itself. Raises CpvaeError if it is not a run folder, or a file in it cannot be read or was changed.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ def read_run(
                 try:
                     tables[name] = read(path)
                 except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-                    raise ProfileError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
+                    raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
     return run, tables
 
 # %% ../../nbs/25e_report.ipynb #a657b895
 def write_report(
     run_dir: str | Path,  # a run folder with run.json and tables/
 ) -> Path:  # the page, `report.html` in the run folder
-    """Draw figures/*.png and write report.html from the tables of a run. Raises ProfileError if it is not a run folder.
+    """Draw figures/*.png and write report.html from the tables of a run. Raises CpvaeError if it is not a run folder.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def choose_model(
     run_dir: str | Path,  # a run folder
     model: str | None = None,  # what a user calls a model of the run; None: `best_model` chooses
 ) -> tuple[str, str]:  # the model's name; why it is this one, in words
-    """The model that answers a question. Raises ProfileError for an unknown model or a folder that is no run.
+    """The model that answers a question. Raises CpvaeError for an unknown model or a folder that is no run.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def mechanisms_of(
 def describe_run(
     run_dir: str | Path,  # a run folder
 ) -> dict[str, Any]:  # what to print, in order: texts, lists, and names with what is to be said of each
-    """What a finished run holds and can be asked. Raises ProfileError for a folder that is no run.
+    """What a finished run holds and can be asked. Raises CpvaeError for a folder that is no run.
 
     Parameters
     ----------

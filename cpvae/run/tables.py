@@ -19,7 +19,7 @@ from anndata import AnnData
 from joblib import Parallel, delayed
 from sklearn.decomposition import PCA
 
-from ..errors import ProfileError
+from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
 from ..lsa.states import PROTOCOLS
 from ..lsa.table import lsa_table
@@ -41,7 +41,7 @@ def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, 
 def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa and null tables, or why there are none
     try:
         return lsa_table(*arguments)
-    except ProfileError as error:
+    except CpvaeError as error:
         return str(error)
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d2d12b65

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..errors import ProfileError
+from ..errors import ScreeningError
 from ..lsa.nulls import reweighted
 from ..lsa.space import Arithmetic, Latents, Pair, find_pair, predict_pair
 from ..lsa.states import correlate, unit
@@ -24,7 +24,7 @@ def any_pair(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> Pair:  # compounds of A alone and of B alone; those of both may be none
-    """Two mechanisms, seen together or never. Raises ProfileError if no compound carries one of them and no other.
+    """Two mechanisms, seen together or never. Raises CpvaeError if no compound carries one of them and no other.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def any_pair(
     """
     known = sorted({moa for moa in arithmetic.compounds["moa"] if moa and "|" not in moa})
     if not known:
-        raise ProfileError("No compound of these profiles has a single mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
+        raise ScreeningError("No compound of these profiles has a single mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
     if a == b:
-        raise ProfileError(f"A and B are both '{a}'; name two mechanisms.")
+        raise ScreeningError(f"A and B are both '{a}'; name two mechanisms.")
     for name in (a, b):
         if name not in known:
             close = similar_mechanisms(name, known)
             words = f"Did you mean: {', '.join(close)}?" if close else f"There are {len(known)}, such as {', '.join(known[:3])}."
-            raise ProfileError(f"No compound is annotated '{name}' alone. {words}")
+            raise ScreeningError(f"No compound is annotated '{name}' alone. {words}")
     return find_pair(arithmetic.compounds["moa"], a, b)
 
 # %% ../../nbs/11a_predict.ipynb #a2692ff5
@@ -60,7 +60,7 @@ def predicted_state(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    """Decoded A - D + B of any two mechanisms. Raises ProfileError if no compound carries one of them alone, or the transformer has no inverse.
+    """Decoded A - D + B of any two mechanisms. Raises CpvaeError if no compound carries one of them alone, or the transformer has no inverse.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def predicted_draws(
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a single well
-    """Bayesian bootstrap of a predicted state, over compounds and over wells. Raises ProfileError as `predicted_state` does.
+    """Bayesian bootstrap of a predicted state, over compounds and over wells. Raises CpvaeError as `predicted_state` does.
 
     Parameters
     ----------

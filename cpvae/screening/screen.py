@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, rankdata
 
-from ..errors import ProfileError, counted
+from ..errors import ScreeningError, counted
 from ..lsa.relabel import draw_disjoint, strength_strata
 from ..lsa.space import Arithmetic
 from ..lsa.states import unit
@@ -124,7 +124,7 @@ def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:  # `[C
     members = mechanism_members(arithmetic.compounds["moa"])
     if not (members.sum() >= least).any():
         most = members.sum()
-        raise ProfileError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Join a fuller table of mechanisms with --moa, and run again.")
+        raise ScreeningError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Join a fuller table of mechanisms with --moa, and run again.")
     return members.loc[:, members.sum() >= least]
 
 
@@ -144,7 +144,7 @@ def screen(
     seed: int = 0,  # of the draws
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # compound, moa, mechanism, known, n_members (that may speak), score, rank (of the mechanism for the compound), nearest, similarity, p, q; least p first
-    """Every compound against every mechanism. Raises ProfileError if no mechanism has enough compounds.
+    """Every compound against every mechanism. Raises CpvaeError if no mechanism has enough compounds.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def screen_pairs(
     min_compounds: int = 5,  # least other compounds of either mechanism
     keep: float = 0.01,  # list pairs with p up to this; q is among all
 ) -> pd.DataFrame:  # compound, moa, a, b, known (both), score (sum of two), p (the larger of two), q; least p first
-    """Every compound against every pair of mechanisms. Raises ProfileError if fewer than two mechanisms have enough compounds.
+    """Every compound against every pair of mechanisms. Raises CpvaeError if fewer than two mechanisms have enough compounds.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def screen_pairs(
     p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
     compounds, mechanisms = p.index.to_numpy(), p.columns.to_numpy()
     if len(mechanisms) < 2:
-        raise ProfileError(f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
+        raise ScreeningError(f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
     p, score, known = p.to_numpy(), score.to_numpy(), known.eq(True).to_numpy()
     i, a, b = _pairs_up_to(p, keep)
     pick = lambda t: (t[i, a], t[i, b])

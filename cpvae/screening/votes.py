@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..errors import ProfileError
+from ..errors import ScreeningError
 from ..lsa.space import Arithmetic
 from ..profiles.names import text_of
 
@@ -20,7 +20,7 @@ from ..profiles.names import text_of
 def mechanism_members(
     moa: pd.Series,  # `[C]` annotation of each compound, terms joined by "|"
 ) -> pd.DataFrame:  # `[C,K]` bool, a column for each single mechanism, sorted by name
-    """Who carries what. Raises ProfileError if no compound has a mechanism.
+    """Who carries what. Raises CpvaeError if no compound has a mechanism.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def mechanism_members(
     """
     members = text_of(moa).str.get_dummies("|").astype(bool)
     if members.shape[1] == 0:
-        raise ProfileError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa).")
+        raise ScreeningError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa).")
     return members[sorted(members)]
 
 # %% ../../nbs/11b_votes.ipynb #d8a5094f
@@ -49,7 +49,7 @@ def half_whiten(
     states: np.ndarray,  # `[C,D]` states of compounds, scaled feature values or latent units
     power: float = 0.5,  # 0: only centred; 1: whitened
 ) -> np.ndarray:  # `[C,K]` states along their K principal directions, which differ less in spread; K is the less of C and D
-    """Centre, and shrink the directions in which compounds spread most. Raises ProfileError for fewer than two compounds.
+    """Centre, and shrink the directions in which compounds spread most. Raises CpvaeError for fewer than two compounds.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def half_whiten(
         the less of C and D
     """
     if len(states) < 2:
-        raise ProfileError(f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and run again.")
+        raise ScreeningError(f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and run again.")
     n, width = np.shape(states)
     x = states - np.mean(states, axis=0)
     square, turn = np.linalg.eigh(x @ x.T if n < width else x.T @ x)

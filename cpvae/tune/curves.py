@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 from sklearn.decomposition import PCA
 
-from ..errors import choose, counted
+from ..errors import TuneError, choose, counted
 from ..measure.distances import fidelity, nearest_distances
 from ..model.codes import CollapseWarning
 from ..model.fits import fit_many, fit_one, stacks_of
@@ -227,7 +227,7 @@ def weighted_vae(
     preset: str,  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     **settings: Any,  # parameters of `VAE` over these
 ) -> VAE:  # not fitted
-    """The model of one point of a curve. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have.
+    """The model of one point of a curve. Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def weight_curve(
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
 ) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_points`
-    """What each weight brings. The result does not depend on `jobs`. Raises ProfileError for an unknown name, ValueError for too few validation profiles.
+    """What each weight brings. The result does not depend on `jobs`. Raises CpvaeError for an unknown name, ValueError for too few validation profiles.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def weight_curve(
     """
     choose(which, ("beta", "mmd_weight"), "weight")
     if len(X_valid) <= 5:
-        raise ValueError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
+        raise TuneError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
     cells = [(float(weight), int(seed)) for weight in weights for seed in seeds]
     models = [weighted_vae(which, weight, preset, **({"random_state": seed} | settings)) for weight, seed in cells]
     stacks = stacks_of(dict(enumerate(models)), X.shape[1])
@@ -353,7 +353,7 @@ def choose_weight(
     curve: pd.DataFrame,  # from `weight_curve`
     criterion: str = "elbo",  # one of `CRITERIA`
 ) -> float:  # the best on the mean over seeds; of equals, the smallest
-    """The weight a criterion picks. Weights with a fit that diverged are out. Raises ProfileError for an unknown criterion, ValueError if nothing is left.
+    """The weight a criterion picks. Weights with a fit that diverged are out. Raises CpvaeError for an unknown criterion, ValueError if nothing is left.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ def choose_weight(
     badness = {"smaller": values, "larger": -values, "one": (values - 1).abs()}[better]
     means = badness.groupby(curve["weight"]).agg(lambda v: v.mean(skipna=False)).dropna()
     if means.empty:
-        raise ValueError(f"no weight has a {criterion} of every fit")
+        raise TuneError(f"no weight has a {criterion} of every fit")
     return float(means.idxmin())
 
 # %% ../../nbs/10_curves.ipynb #d663bc43
@@ -474,7 +474,7 @@ def weight_advice(
     curve: pd.DataFrame,  # from `weight_curve`
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied
 ) -> Advice:  # for a β-VAE or an MMD-VAE
-    """Which weight to take, why, and how sure that is. Raises ProfileError for an unknown weight, ValueError if every weight diverged.
+    """Which weight to take, why, and how sure that is. Raises CpvaeError for an unknown weight, ValueError if every weight diverged.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
 
-from ..errors import choose, counted
+from ..errors import TuneError, choose, counted
 from ..model.fits import fit_one
 from ..model.presets import PRESETS, make_vae
 from ..model.train import DivergedError
@@ -58,7 +58,7 @@ def space_of(
     variant: str,  # "vanilla", "beta" or "mmd"
     settings: Collection[str] = (),  # parameters of `VAE` that are fixed
 ) -> dict[str, BaseDistribution]:  # name to distribution
-    """What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises ProfileError for an unknown name.
+    """What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises CpvaeError for an unknown name.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def open_study(
     storage: str | Path | None,  # journal file that several processes or machines may share; None: in memory
     about: dict[str, Any],  # JSON-able: what the search belongs to
 ) -> optuna.Study:  # of that storage, new or found there
-    """The study of a storage. Raises ValueError for a file that holds another search, or no journal.
+    """The study of a storage. Raises TuneError for a file that holds another search, or no journal.
 
     Parameters
     ----------
@@ -210,9 +210,9 @@ def open_study(
             study.set_user_attr("about", about)
         theirs = dict(study.user_attrs["about"])
     except Exception as error:  # whatever a damaged journal makes Optuna stumble over
-        raise ValueError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}; move it away, or name another") from error
+        raise TuneError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}; move it away, or name another") from error
     if other := ", ".join(f"{k} was {theirs.get(k)}, is {about.get(k)}" for k in {**theirs, **about} if theirs.get(k) != about.get(k)):
-        raise ValueError(f"{Path(str(storage)).name} holds another search: {other}")
+        raise TuneError(f"{Path(str(storage)).name} holds another search: {other}")
     return study
 
 # %% ../../nbs/10a_search.ipynb #b09b9279
@@ -232,7 +232,7 @@ def _study(storage: BaseStorage) -> optuna.Study:  # found there, or new
         if names == ["cpvae"]:
             return optuna.load_study(study_name="cpvae", storage=storage)
         if names:
-            raise ValueError(f"it holds {', '.join(names)}, which cpvae did not make")
+            raise TuneError(f"it holds {', '.join(names)}, which cpvae did not make")
         return optuna.create_study(storage=storage, study_name="cpvae", direction="minimize", load_if_exists=True)
 
 
@@ -326,7 +326,7 @@ def tune(
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's; one of the space is then not searched
 ) -> optuna.Study:  # all trials, earlier ones and those of others included
-    """Search the settings of a VAE by TPE. Raises ProfileError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search.
+    """Search the settings of a VAE by TPE. Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search.
 
     Parameters
     ----------

@@ -1,0 +1,49 @@
+"""`import cpvae as cp`: few names, loaded when they are used, and each with its help."""
+
+import ast
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import cpvae as cp
+
+SOURCE = ast.parse(Path(cp.__file__).read_text(encoding="utf-8"))
+NAMES = sorted({*cp.__all__} - {"datasets"})
+
+
+def typed():
+    "What a type checker sees: name to module."
+    (block,) = (node for node in SOURCE.body if isinstance(node, ast.If))
+    return {alias.asname: node.module or "" for node in block.body for alias in node.names}
+
+
+def test_a_type_checker_sees_what_is_loaded():
+    assert typed() == {"datasets": "", **cp._HOMES}
+    assert dir(cp) == sorted([*cp.__all__, "__version__"]) and len(cp.__all__) <= 25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_the_thing_of_its_module(name):
+    thing = getattr(cp, name)
+    assert thing.__module__ == f"cpvae.{cp._HOMES[name]}" and thing.__name__ == name
+    assert getattr(cp, name) is thing
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "CpvaeError"])
+def test_help_says_what_each_parameter_means(name):
+    thing = getattr(cp, name)
+    told = inspect.getdoc(thing)
+    takes = [p for p in inspect.signature(thing).parameters if p not in ("args", "kwargs")]
+    assert all(f"\n{p} : " in told or f"\n{p}\n" in told or f"**{p}" in told for p in takes), (name, told)
+
+
+def test_no_name_hides_a_sub_package():
+    rooms = {module.name for module in pkgutil.iter_modules(cp.__path__)}
+    assert rooms & {*cp.__all__} == {"datasets"} and inspect.ismodule(cp.datasets)
+
+
+def test_what_is_not_there_is_said():
+    with pytest.raises(AttributeError, match="has no attribute 'read_profile'"):
+        cp.read_profile  # noqa: B018
