@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from .errors import CpvaeError, DatasetError, choose, counted
-from .io.kinds import _COMPRESSED
+from .io.kinds import COMPRESSED
 from .io.read import READERS, read_parts
 from .io.write import locked
 from .profiles.read import profiles_from_parts
@@ -436,7 +436,7 @@ def fetch_address(
         the file in the cache
     """
     name = unquote(PurePosixPath(urlsplit(url).path).name)
-    kinds = [f"{kind}{packed}" for kind in READERS for packed in ("", *_COMPRESSED)]
+    kinds = [f"{kind}{packed}" for kind in READERS for packed in ("", *COMPRESSED)]
     if not name.lower().endswith(tuple(kinds)) or name.lower().endswith(".zarr"):
         raise DatasetError(
             f"{url}: does not end in the name of a file of profiles ({', '.join(READERS)}); "

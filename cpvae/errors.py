@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CpvaeError', 'FileError', 'ProfileError', 'DatasetError', 'PreparationError', 'ModelError', 'LatentError',
-           'MeasureError', 'LsaError', 'TuneError', 'ScreeningError', 'RunError', 'CommandError', 'counted', 'listed',
-           'choose']
+           'MeasureError', 'LsaError', 'TuneError', 'ScreeningError', 'RunError', 'CommandError', 'counted', 'short',
+           'listed', 'choose']
 
 # %% ../nbs/20_errors.ipynb #3c896f56
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -86,8 +86,21 @@ def counted(
     return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
-def _short(name):
-    "A name that fits into a line."
+def short(
+    name: Any,  # shown as text
+) -> str:  # at most 80 characters
+    """A name that fits into a line.
+
+    Parameters
+    ----------
+    name : Any
+        shown as text
+
+    Returns
+    -------
+    str
+        at most 80 characters
+    """
     return name if len(name := str(name)) <= 80 else f"{name[:79]}…"
 
 
@@ -109,7 +122,7 @@ def listed(
     str
         e.g. "a, b, c, d and 3 more"
     """
-    return ", ".join(map(_short, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
+    return ", ".join(map(short, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 # %% ../nbs/20_errors.ipynb #chk00010
 def choose(

@@ -131,6 +131,17 @@ def test_each_floor_has_an_error_of_its_own():
 
 
 @each_module
+def test_what_begins_with_an_underscore_stays_on_its_floor(path):
+    own = room(path).split(".")[1:]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("cpvae")):
+            above = own[: len(own) - node.level] if node.level else []
+            home = [*above, *(node.module or "").removeprefix("cpvae").strip(".").split(".")]
+            hidden = [alias.name for alias in node.names if alias.name.startswith("_") and alias.name != "__version__"]
+            assert not hidden or home[0] == own[0], (home, hidden)
+
+
+@each_module
 def test_nothing_is_pickled(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from ..errors import FileError, _short, counted
+from ..errors import FileError, short, counted
 from .columns import ANY
 from .h5ad import _without_minus_666
 from .parts import _MISSING, Parts, _Narrow, _as_text, _metadata_names
@@ -26,7 +26,7 @@ def _refuse_gct_cell(path, error, n_about, ids):
     if found is None:
         raise error
     line = next(islice(_lines(path), int(found[2]) - 1, None))
-    place = f"feature {_short(line.split(chr(9))[0])}, profile {_short(ids[int(found[1]) - n_about])}"
+    place = f"feature {short(line.split(chr(9))[0])}, profile {short(ids[int(found[1]) - n_about])}"
     raise FileError(f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
 
 

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from ..errors import FileError, _short, counted, listed
+from ..errors import FileError, short, counted, listed
 from .columns import STANDARD_COLUMNS, bare, belongs, choose_features, is_cellprofiler
 from .columns import is_prefixed, may_be_feature, plain, prefixed
 
@@ -77,7 +77,7 @@ def _metadata_names(names, where):
     "Names with their prefix; refuses two that become one."
     renamed = [prefixed(name) for name in names]
     if clash := [name for name, n in Counter(renamed).items() if n > 1]:
-        raise FileError(f"{where}: {_short(clash[0])} stands there twice, with and without its prefix; remove one")
+        raise FileError(f"{where}: {short(clash[0])} stands there twice, with and without its prefix; remove one")
     return renamed
 
 # %% ../../nbs/21b_parts.ipynb #fcdece12
@@ -91,7 +91,7 @@ def _check_upright(names, first, where):
     genes = wells and bare(names[0]) in ("", "unnamed: 0", "gene", "genes", "gene_symbol", "symbol", "feature", "features", "id")
     if len(named) or (genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5):
         example = [*named, *cells][0]
-        raise FileError(f"{where}: features stand in rows (such as {_short(example)}); transpose the table, so that each has a column")
+        raise FileError(f"{where}: features stand in rows (such as {short(example)}); transpose the table, so that each has a column")
 
 # %% ../../nbs/21b_parts.ipynb #frm0turn
 _GENE = re.compile(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at|ENS[A-Z]*G\d+(\.\d+)?")
@@ -120,8 +120,8 @@ def _check_genes_in_rows(names, first, where):
     genes = cells.map(lambda cell: bool(_GENE.fullmatch(cell))).mean()
     if "gene" in names[0].lower() or genes > 0.5:
         raise FileError(
-            f"{where}: features stand in rows (such as {_short(cells.iloc[0])}) and profiles in "
-            f"columns (such as {_short(others[0])}); transpose the table, so that each feature "
+            f"{where}: features stand in rows (such as {short(cells.iloc[0])}) and profiles in "
+            f"columns (such as {short(others[0])}); transpose the table, so that each feature "
             "has a column, and add Metadata_ columns that tell compound and dose"
         )
 
@@ -129,7 +129,7 @@ def _check_genes_in_rows(names, first, where):
 # %% ../../nbs/21b_parts.ipynb #frm0lvls
 def _refuse_levels(where, above, below):
     "Refuse names of two levels, as a pandas MultiIndex or merged cells make them."
-    above, below = _short(above), _short(below)
+    above, below = short(above), short(below)
     raise FileError(
         f"{where}: the header has two levels ({above} above {below}); join them into one name a "
         f"column, such as {above}_{below} (in pandas: table.columns = table.columns.map('_'.join))"
@@ -245,12 +245,12 @@ def _numbers_or_truth(names, is_numeric, is_truth):  # a function like `is_numer
 
 # %% ../../nbs/21b_parts.ipynb #frm0refc
 def _refuse_cell(where, name, row, cell, second_header=False):
-    hint = "so mend the cell" if is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{_short(name)} if it describes the profile"
+    hint = "so mend the cell" if is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{short(name)} if it describes the profile"
     if re.fullmatch(r"-?\d+,\d+", str(cell)):
         hint = "so write them with decimal points"
     elif str(cell) == name or second_header:
         hint = "so remove that row if it is a second header"
-    raise FileError(f'{where}: column {_short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
+    raise FileError(f'{where}: column {short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
 
 
 def _checked_numbers(cells, where, name, start=0):

@@ -19,7 +19,7 @@ from .claims import check_claims
 from .columns import Wanted, plain, prefixed
 from .gct import _read_gct, _read_gctx
 from .h5ad import _by_symbol, _landmarks, _read_h5ad, _read_zarr
-from .kinds import _BEGINS, _COMPRESSED, _HDF5, _SEPARATORS, _check_kind, _explained
+from .kinds import _BEGINS, COMPRESSED, _HDF5, _SEPARATORS, _check_kind, _explained
 from .kinds import _suffixes
 from .parquet import _read_feather, _read_parquet
 from .parts import _PLATES, Parts, _as_text, _check_levels, _check_names, _tidy
@@ -129,7 +129,7 @@ def _check_path(path):
         raise FileError(f"{path.name}: {suffix} is read from disk in pieces, which compression prevents; decompress it first")
     if suffix not in READERS:
         advice = {".xlsx": "; save the sheet as CSV", ".xls": "; save the sheet as CSV", ".zip": "; unzip it first"}.get(suffix, "")
-        raise FileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(_COMPRESSED)}){advice}")
+        raise FileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(COMPRESSED)}){advice}")
 
 
 def _check_once(paths):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..errors import FileError, _short, listed
+from ..errors import FileError, short, listed
 from .columns import ANY, Wanted, choose_features, is_cellprofiler, prefixed
 from .parts import Parts, _Narrow, _bent_names, _check_genes_in_rows, _check_levels
 from .parts import _checked_numbers, _is_truth, _mostly_numbers, _no_numbers
@@ -42,7 +42,7 @@ def _without_lists(table, where):  # the table with trimmed names, notes
 
 def _holds_lists(where, name):
     return FileError(
-        f"{where}: column {_short(name)} holds a list in every row; "
+        f"{where}: column {short(name)} holds a list in every row; "
         "give each of its numbers a column of its own"
     )
 

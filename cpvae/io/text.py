@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import CpvaeError, FileError, _short, counted
+from ..errors import CpvaeError, FileError, short, counted
 from .columns import ANY, bookkeeping, is_cellprofiler, may_be_feature
 from .kinds import _SEPARATORS, _different_lengths, _open, _suffixes
 from .parts import _MISSING, Parts, _Narrow, _check_genes_in_rows, _check_names
@@ -82,7 +82,7 @@ def _check_header(names, below, number, where):  # `number` of its line, cells o
         if len(words) >= 2 * len(filled):
             raise FileError(
                 f"{where}: line {number + i + 1} looks like the header, but above it stands other "
-                f'text ("{_short(filled[0])}"); delete the lines above the header, or begin each '
+                f'text ("{short(filled[0])}"); delete the lines above the header, or begin each '
                 "with '# '"
             )
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..errors import FileError
 from .columns import bare
-from .kinds import _COMPRESSED, _SEPARATORS, _suffixes
+from .kinds import COMPRESSED, _SEPARATORS, _suffixes
 
 # %% ../../nbs/21i_write.ipynb #278f49ac
 def _must_write(name, about, obs):
@@ -90,7 +90,7 @@ def _packed(file, packed):
     import pyarrow as pa
     if packed == ".gz":
         return gzip.GzipFile("", "wb", 5, file, mtime=0)
-    return pa.CompressedOutputStream(file, _COMPRESSED[packed][1]) if packed else nullcontext(file)
+    return pa.CompressedOutputStream(file, COMPRESSED[packed][1]) if packed else nullcontext(file)
 
 # %% ../../nbs/21i_write.ipynb #2e9ba797
 def _write_text(profiles, path, suffix, packed):
@@ -136,7 +136,7 @@ def write_profiles(
     path = Path(path)
     suffix, packed = _suffixes(path)
     if suffix not in _WRITERS or (packed and suffix not in _SEPARATORS):
-        raise FileError(f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with {', '.join(_COMPRESSED)})")
+        raise FileError(f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with {', '.join(COMPRESSED)})")
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         _WRITERS[suffix](profiles, unfinished, suffix, packed)
