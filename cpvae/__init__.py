@@ -4,6 +4,7 @@ The names below are what most work needs, from a table to a screen; everything e
 when it is first used, so that importing the package takes no time.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from .latents.associate import association_table as association_table
     from .latents.stability import stability_table as stability_table
     from .latents.traverse import contribution_table as contribution_table
+    from .latents.traverse import feature_groups as feature_groups
     from .latents.traverse import traverse as traverse
     from .lsa.table import lsa_table as lsa_table
-    from .measure.fidelity import fidelity_tables as fidelity_tables
     from .measure.reconstruction import reconstruction_table as reconstruction_table
     from .model.fits import fit_many as fit_many
     from .model.presets import make_vae as make_vae
@@ -44,7 +45,7 @@ _HOMES = {
     "association_table": "latents.associate",
     "contribution_table": "latents.traverse",
     "describe_profiles": "profiles.pairs",
-    "fidelity_tables": "measure.fidelity",
+    "feature_groups": "latents.traverse",
     "fit_many": "model.fits",
     "load_model": "model.store",
     "lsa_table": "lsa.table",
@@ -62,15 +63,19 @@ _HOMES = {
     "traverse": "latents.traverse",
     "write_profiles": "io.write",
 }
+_FLOORS = ("cli", "datasets", "errors", "io", "latents", "lsa", "measure", "model", "preparation", "profiles")
+_FLOORS += ("progress", "report", "run", "screening", "style", "threads", "tune")
 __all__ = ["datasets", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     "Load a name of the front door. Raises AttributeError for any other."
-    if name == "datasets":
-        return import_module(".datasets", __name__)
+    if name in _FLOORS:
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
-        raise AttributeError(f"module 'cpvae' has no attribute {name!r}")
+        near = get_close_matches(name, [*_HOMES, *_FLOORS], 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module 'cpvae' has no attribute {name!r}{meant}")
     found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return found
 

@@ -41,9 +41,10 @@ def test_help_says_what_each_parameter_means(name):
 
 def test_no_name_hides_a_sub_package():
     rooms = {module.name for module in pkgutil.iter_modules(cp.__path__)}
-    assert rooms & {*cp.__all__} == {"datasets"} and inspect.ismodule(cp.datasets)
+    assert rooms & {*cp.__all__} == {"datasets"} and rooms - {"_modidx", "__main__"} == {*cp._FLOORS}
+    assert all(inspect.ismodule(getattr(cp, room)) for room in cp._FLOORS)
 
 
 def test_what_is_not_there_is_said():
-    with pytest.raises(AttributeError, match="has no attribute 'read_profile'"):
+    with pytest.raises(AttributeError, match="no attribute 'read_profile'; did you mean 'read_profiles'"):
         cp.read_profile  # noqa: B018

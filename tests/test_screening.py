@@ -167,6 +167,7 @@ def test_strangers_do_not_hear_barred_members():
     other = screen(arithmetic, n_draws=999).set_index(["compound", "mechanism"])
     lost = first.set_index(["compound", "mechanism"])["n_members"]
     assert (other.loc[lost.index, "n_members"] - lost).max() == 4
+    pd.testing.assert_frame_equal(screen(profiles, n_draws=999), table)  # of profiles, analogues are barred
 
 
 def test_unknown_structures_are_no_analogues():

@@ -306,8 +306,8 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
     "select-beta --out": [("taken.txt", ".csv"), ("taken.csv", "is there already"), ("trials.csv", "is there already"), ("beside.csv", "beside.png"), ("odd.csv", "odd.json")],
     "tune --storage": [("taken.csv", ".csv"), ("taken.txt", "is there already"), ("taken.log", "is there already"), ("curve.log", "curve.csv")],
     "predict --out": [("taken.csv", "is there already"), ("trials.csv", "is there already"), ("thesis", "is there already")],
-    "predict --state": [("taken.csv", "is there already"), ("thesis", "is there already")],
-    "transform --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("thesis", "is there already")],
+    "predict --state": [("taken.csv", "is there already"), ("taken.txt", ".csv"), ("state.xlsx", ".csv")],
+    "transform --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("taken.txt", ".csv")],
     "screen --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("thesis", "is there already")],
 }  # fmt: skip
 READ = {  # options whose value only the table, or the run, can tell: refused once that is read, and before anything is fitted

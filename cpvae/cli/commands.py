@@ -290,6 +290,11 @@ def _is_a_table(path: Path) -> None:
         raise ValueError(f"{path}: the table of a curve ends in .csv; a figure and a choice will stand beside it")
 
 
+def _ends_in_csv(path: Path) -> None:
+    if path.suffix != ".csv":
+        raise ValueError(f"{path}: what is written here is a table whose name ends in .csv")
+
+
 def _is_a_journal(path: Path) -> None:
     if path.suffix in (".csv", ".json"):
         raise ValueError(f"{path}: a journal may not end in {path.suffix}, which the trials or the choice beside it do; such as {path.with_suffix('.log').name}")
@@ -464,7 +469,7 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
-    state: Annotated[Path | None, typer.Option(help="Write the predicted profile to this CSV: feature, scaled, raw.", show_default=False)] = None,
+    state: Annotated[Path | None, typer.Option(help="Write the predicted profile to this CSV: feature, scaled, raw.", show_default=False, callback=_checked_by(_ends_in_csv))] = None,
     debug: Debug = False,
 ) -> None:
     "Predict two mechanisms together; name the nearest compounds."
@@ -527,7 +532,7 @@ def transform(
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
     model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` names it. Default: all of them.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Table of codes, a row a profile. Default: results/NAME-codes.csv.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Table of codes, a row a profile. Default: results/NAME-codes.csv.", show_default=False, callback=_checked_by(_ends_in_csv))] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

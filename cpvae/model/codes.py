@@ -6,6 +6,7 @@
 __all__ = ['posterior', 'posterior_mode', 'encode', 'decode', 'latent_units', 'CollapseWarning', 'collapse_note']
 
 # %% ../../nbs/03d_codes.ipynb #ef1e0b39
+from typing import Any
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from .losses import kl_unit_normal
 from .settings import VAESettings
 from ..threads import one_thread
@@ -27,6 +29,11 @@ def _tensor(X: np.ndarray) -> Tensor:  # the same memory; only ever read
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(X)
+
+
+def _check_matrix(X: Any) -> None:  # an AnnData would be taken apart value by value for a minute, and then refused
+    if hasattr(X, "obsm"):
+        raise ModelError("give the matrix of scaled profiles, such as profiles.layers['scaled'], not the AnnData around it")
 
 # %% ../../nbs/03d_codes.ipynb #9541941f
 @torch.no_grad()
@@ -52,6 +59,7 @@ def posterior(
         mu `[N,L]`, logvar `[N,L]`, on the CPU
     """
     check_is_fitted(vae)
+    _check_matrix(X)
     x, device = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae)
     with one_thread():
         mu, logvar = zip(*(map(Tensor.cpu, vae.network_.encode(rows.to(device))) for rows in x.split(block)))

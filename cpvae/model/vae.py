@@ -24,7 +24,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from ..errors import ModelError
-from .codes import CollapseWarning, _tensor, collapse_note, decode, encode, latent_units
+from .codes import CollapseWarning, _check_matrix, _tensor, collapse_note, decode
+from .codes import encode, latent_units
 from .codes import posterior
 from .network import Network, Objective, _Trainable
 from .plan import Plan, Tables, epochs_for, torch_device
@@ -218,6 +219,7 @@ def _digest(X: np.ndarray | None) -> str:  # of values and shape
 # %% ../../nbs/03b_vae.ipynb #stk10001
 def _begin(vae, X: np.ndarray, X_valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:  # settings and profiles checked, first weights drawn
     vae._validate_params(X_valid is not None)
+    _check_matrix(X)
     X = validate_data(vae, X, dtype=np.float32, ensure_min_samples=2)
     X_valid = None if X_valid is None else validate_data(vae, X_valid, dtype=np.float32, reset=False)
     vae.seed_ = int(check_random_state(vae.random_state).randint(2**31 - 1))

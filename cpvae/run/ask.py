@@ -25,13 +25,13 @@ from ..preparation.clean import with_constants, with_set_aside
 from ..preparation.normalise import consensus_profiles, normalize_profiles
 from ..preparation.scale import scale_values
 from ..profiles.names import text_of
+from ..profiles.read import read_profiles
 from ..profiles.schema import enlarged
 from .record import check_files, read_record
 from .report import choose_model, describe_run, read_run, write_report
 from ..screening.predict import moved_features, nearest_compounds, predicted_draws
 from ..screening.predict import predicted_state, summarize_moves
 from ..screening.screen import screen, screen_pairs
-from ..screening.votes import analogues
 from ..style import display_name
 from ..threads import one_thread
 
@@ -126,7 +126,7 @@ def encoded(
     ready: AnnData,  # `[M,G]` from `aligned`
     own: AnnData,  # `[N,G]` the run's profiles with `layers["scaled"]` and `obs["split"]`
     models: Mapping[str, Any],  # name to fitted transformer
-) -> AnnData:  # with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and `far_NAME`; a note for each far plate
+) -> AnnData:  # with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and `far_NAME`, whether its plate is far; a note a model that has such plates
     """Codes of new profiles, and which plates the models rebuild badly.
 
     Parameters
@@ -142,7 +142,7 @@ def encoded(
     -------
     AnnData
         with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and
-        `far_NAME`; a note for each far plate
+        `far_NAME`, whether its plate is far; a note a model that has such plates
     """
     x, plate, columns, notes, codes = ready.layers["scaled"], text_of(ready.obs["plate"]), {}, [], {}
     held = own.layers["scaled"][(own.obs["split"] != "train").to_numpy()]
@@ -152,11 +152,12 @@ def encoded(
         median = pd.Series(found).groupby(plate.to_numpy()).median()
         columns |= {f"error_{name}": found, f"far_{name}": plate.map(median > limit).to_numpy(bool)}
         codes[f"X_{name}"] = np.asarray(model.transform(x))
-        notes += [
-            f"{display_name(name)} rebuilds plate {key or '(no name)'} badly: median squared error {value:.2f} a feature; "
-            f"95 % of held-out profiles of the run have less than {limit:.2f}."
-            for key, value in median[median > limit].items()
-        ]
+        if (bad := median[median > limit]).size:
+            notes.append(
+                f"{display_name(name)} rebuilds {len(bad)} of {counted(len(median), 'plate')} badly: "
+                f"{listed([key or '(no name)' for key in bad.index])}; median squared error "
+                f"{bad.max():.2f} a feature at worst, where 95 % of held-out profiles of the run have less than {limit:.2f}."
+            )
     done = enlarged(ready, obs=columns, about={"notes": [*ready.uns["cpvae"].get("notes", []), *notes]})
     for name, z in codes.items():
         done.obsm[name] = z
@@ -165,7 +166,7 @@ def encoded(
 # %% ../../nbs/25d_ask.ipynb #ask20008
 def codes_table(
     profiles: AnnData,  # `[M,G]` from `encoded`
-) -> pd.DataFrame:  # M rows: what is known of each, then `NAME_1` ... `NAME_L`, `error_NAME`, `far_NAME` of each model
+) -> pd.DataFrame:  # M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the tables of a run,, `error_NAME`, `far_NAME` of each model
     """Codes and errors of new profiles beside what they are.
 
     Parameters
@@ -176,14 +177,14 @@ def codes_table(
     Returns
     -------
     pd.DataFrame
-        M rows: what is known of each, then `NAME_1` ... `NAME_L`, `error_NAME`, `far_NAME`
-        of each model
+        M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the
+        tables of a run,, `error_NAME`, `far_NAME` of each model
     """
     known = ["compound", "dose", "time", "cell", "plate", "well", "moa", "is_control"]
     parts = [profiles.obs[[name for name in known if name in profiles.obs]]]
     for key, z in profiles.obsm.items():
         name = key.removeprefix("X_")
-        columns = [f"{name}_{unit + 1}" for unit in range(z.shape[1])]
+        columns = [f"{name}_{unit}" for unit in range(z.shape[1])]
         parts += [pd.DataFrame(z, profiles.obs_names, columns), profiles.obs[[f"error_{name}", f"far_{name}"]]]
     return pd.concat(parts, axis=1)
 
@@ -219,13 +220,12 @@ def _predicted(run: "Run", a: str, b: str, model: str | None, n: int | None, see
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:
     _, _, profiles = run.open()
     with one_thread():
-        arithmetic = prepare(profiles)
-        barred = analogues(arithmetic, profiles)
-        singles = screen(arithmetic, barred=barred, seed=seed, progress=progress)
+        singles = screen(profiles, seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles
 
 
-def _transformed(run: "Run", new: AnnData, model: str | None) -> AnnData:
+def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
+    new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
     names = run.models if model is None else (run.open(model)[0],)
     opened = {name: run.open(name)[1:] for name in names}
     own = next(iter(opened.values()))[1]
@@ -343,15 +343,16 @@ class Run:
 
     def transform(
         self,
-        new: AnnData,  # `[M,G']` from `read_profiles`, measured and processed as the run's own were
+        new: AnnData | pd.DataFrame | str | Path,  # `[M,G']` profiles, or what `read_profiles` reads, measured and processed as the run's own were
         model: str | None = None,  # by any name; None: all of the run's
-    ) -> AnnData:  # `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs` `error_NAME`, the squared error a feature, and `far_NAME`
+    ) -> AnnData:  # `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs` `error_NAME`, the squared error a feature, and `far_NAME`, whether the model rebuilds its plate badly
         """Encode new profiles by the run's own preparation, scaling and models. Raises CpvaeError if they lack a feature.
 
         Parameters
         ----------
-        new : AnnData
-            `[M,G']` from `read_profiles`, measured and processed as the run's own were
+        new : AnnData | pd.DataFrame | str | Path
+            `[M,G']` profiles, or what `read_profiles` reads, measured and processed as the
+            run's own were
         model : str | None, default None
             by any name; None: all of the run's
 
@@ -359,7 +360,8 @@ class Run:
         -------
         AnnData
             `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs`
-            `error_NAME`, the squared error a feature, and `far_NAME`
+            `error_NAME`, the squared error a feature, and `far_NAME`, whether the model
+            rebuilds its plate badly
         """
         return _transformed(self, new, model)
 

@@ -8,15 +8,16 @@ __all__ = ['random_groups', 'relabelled_p', 'screen', 'screen_pairs', 'hidden_se
 # %% ../../nbs/11_screening.ipynb #179896b4
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, rankdata
 
 from ..errors import ScreeningError, counted
 from ..lsa.relabel import draw_disjoint, strength_strata
-from ..lsa.space import Arithmetic
+from ..lsa.space import Arithmetic, prepare
 from ..lsa.states import unit
 from ..progress import Stage
-from .votes import half_whiten, mechanism_members, votes
+from .votes import analogues, half_whiten, mechanism_members, votes
 
 # %% ../../nbs/11_screening.ipynb #051df462
 def random_groups(
@@ -136,9 +137,9 @@ def _with_q(table: pd.DataFrame) -> pd.DataFrame:  # q among candidates
 
 # %% ../../nbs/11_screening.ipynb #809e562f
 def screen(
-    arithmetic: Arithmetic,  # from `prepare`
+    profiles: AnnData | Arithmetic,  # `[N,G]` scaled profiles, or what `prepare` made of them
     states: np.ndarray | None = None,  # `[C,D]` where to compare compounds, control at zero; None: half-whitened features
-    barred: np.ndarray | None = None,  # `[C,C]` bool, compounds that may not speak for each other, from `analogues`; None: none
+    barred: np.ndarray | None = None,  # `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their `analogues`, else none
     min_compounds: int = 3,  # least compounds of a mechanism
     n_draws: int = 100_000,  # random groups behind a small p
     seed: int = 0,  # of the draws
@@ -148,13 +149,13 @@ def screen(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
+    profiles : AnnData | Arithmetic
+        `[N,G]` scaled profiles, or what `prepare` made of them
     states : np.ndarray | None, default None
         `[C,D]` where to compare compounds, control at zero; None: half-whitened features
     barred : np.ndarray | None, default None
-        `[C,C]` bool, compounds that may not speak for each other, from `analogues`; None:
-        none
+        `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their
+        `analogues`, else none
     min_compounds : int, default 3
         least compounds of a mechanism
     n_draws : int, default 100000
@@ -170,6 +171,9 @@ def screen(
         compound, moa, mechanism, known, n_members (that may speak), score, rank (of the
         mechanism for the compound), nearest, similarity, p, q; least p first
     """
+    arithmetic = profiles if isinstance(profiles, Arithmetic) else prepare(profiles)
+    if arithmetic is not profiles and barred is None:
+        barred = analogues(arithmetic, profiles)
     members, compounds = _checked_members(arithmetic, min_compounds), arithmetic.compounds
     u = unit(half_whiten(arithmetic.means - arithmetic.control) if states is None else states, centre=False)
     similarity, allowed, m = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool), members.to_numpy()
