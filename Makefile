@@ -22,7 +22,7 @@ notebooks pytest test-quick test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs format lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,8 +66,14 @@ docs: $(READY) ## fail unless every public name is documented, the site's pages 
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/check_links.py
 
-lint: $(READY) ## ruff on notebooks, tests and tools; and no room of the package imports from a floor above it
-	$(BIN)/ruff check nbs tests tools setup.py
+CODE := nbs tests tools benchmarks setup.py
+
+format: $(READY) ## lay out notebooks, tests and tools as ruff does, at 100 characters
+	$(BIN)/ruff format $(CODE)
+
+lint: $(READY) ## fail unless code is laid out so, ruff finds nothing, and no room imports from a floor above it
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff check --isolated --select F cpvae
 	$(BIN)/lint-imports --no-cache
 

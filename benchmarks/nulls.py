@@ -1,8 +1,10 @@
-"""How fast the permutation tests are, in one process: `python benchmarks/nulls.py` (`make bench-nulls`) writes benchmarks/nulls.csv.
+"""How fast the permutation tests are, in one process: `python benchmarks/nulls.py` (`make
+bench-nulls`) writes benchmarks/nulls.csv.
 
-10,000 relabellings of 84 pairs within strata, 10,368 profiles of 588 features (the shape of LINCS level 5: 1,570 compounds,
-six doses), decoded and scored, for each kind of model; beside a plain loop that does the same one relabelling at a time,
-timed on so many relabellings as take about ten seconds and scaled up.
+10,000 relabellings of 84 pairs within strata, 10,368 profiles of 588 features (the shape of LINCS
+level 5: 1,570 compounds, six doses), decoded and scored, for each kind of model; beside a plain
+loop that does the same one relabelling at a time, timed on so many relabellings as take about ten
+seconds and scaled up.
 """
 
 import argparse
@@ -38,26 +40,66 @@ def table(n_compounds=1570, n_doses=6, n_features=588, n_pairs=84, n_controls=94
     moa = [*moa, *("|".join(sorted((f"m{i}", f"m{j}"))) for i, j in pairs)]
     moa += [""] * (n_compounds - len(moa))
     row = np.repeat(np.arange(n_compounds), n_doses)
-    obs = pd.DataFrame({"compound": [f"c{i}" for i in row], "moa": np.array(moa)[row], "dose": np.tile(np.arange(1.0, n_doses + 1), n_compounds), "plate": [f"map{i % 25}" for i in row], "is_control": False})
-    controls = pd.DataFrame({"compound": "DMSO", "moa": "", "dose": np.nan, "plate": [f"map{i % 25}" for i in range(n_controls)], "is_control": True})
-    obs = pd.concat([obs, controls], ignore_index=True).assign(time=np.nan, well="").set_axis([str(i) for i in range(len(row) + n_controls)])
+    obs = pd.DataFrame(
+        {
+            "compound": [f"c{i}" for i in row],
+            "moa": np.array(moa)[row],
+            "dose": np.tile(np.arange(1.0, n_doses + 1), n_compounds),
+            "plate": [f"map{i % 25}" for i in row],
+            "is_control": False,
+        }
+    )
+    controls = pd.DataFrame(
+        {
+            "compound": "DMSO",
+            "moa": "",
+            "dose": np.nan,
+            "plate": [f"map{i % 25}" for i in range(n_controls)],
+            "is_control": True,
+        }
+    )
+    obs = (
+        pd.concat([obs, controls], ignore_index=True)
+        .assign(time=np.nan, well="")
+        .set_axis([str(i) for i in range(len(row) + n_controls)])
+    )
     x = rng.standard_normal((len(obs), n_features), dtype=np.float32)
-    x[: len(row)] += (rng.gamma(2, 0.5, n_compounds)[:, None] * rng.standard_normal((n_compounds, 10)) @ rng.standard_normal((10, n_features)) / 3)[row]
-    profiles = AnnData(x, obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=pd.DataFrame({"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)]))
+    x[: len(row)] += (
+        rng.gamma(2, 0.5, n_compounds)[:, None]
+        * rng.standard_normal((n_compounds, 10))
+        @ rng.standard_normal((10, n_features))
+        / 3
+    )[row]
+    profiles = AnnData(
+        x,
+        obs=obs,
+        uns={"cpvae": {"zero_control": False, "clip": 0.0}},
+        var=pd.DataFrame(
+            {"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)]
+        ),
+    )
     profiles.layers["scaled"] = profiles.X
     return profiles
 
 
 def loop(model, latents, arithmetic, blocks, seconds=10):
     "Seconds for one relabelling, one at a time: draw within strata, average, decode, score."
-    rng, compounds, done, start = np.random.default_rng(0), arithmetic.compounds, 0, time.perf_counter()
+    rng = np.random.default_rng(0)
+    compounds = arithmetic.compounds
+    done = 0
+    start = time.perf_counter()
     while time.perf_counter() - start < seconds:
         pair = arithmetic.pairs[done % len(arithmetic.pairs)]
         if done < len(arithmetic.pairs):  # what a loop would also do once a pair
             pool = (compounds["moa"] != "").to_numpy() & ~pair.carriers
             strata = null_strata("matched", compounds["strength"].to_numpy(), pool, blocks)
             kept = globals().setdefault("_kept", {})
-            kept[pair.name] = strata, arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair), common_path(arithmetic.means[pool], arithmetic.control)
+            kept[pair.name] = (
+                strata,
+                arithmetic.group_mean([pair.in_ab])[0],
+                global_mean(arithmetic, pair),
+                common_path(arithmetic.means[pool], arithmetic.control),
+            )
         strata, truth, common, path = kept[pair.name]
         a, b = [], []
         for s in np.unique(strata[pair.in_a | pair.in_b]):
@@ -83,21 +125,51 @@ def main():
     arithmetic, x, rows = prepare(profiles), profiles.layers["scaled"], []
     blocks, pairs = compound_blocks(arithmetic, profiles), len(arithmetic.pairs)
     warnings.simplefilter("ignore")
-    models = {"PCA, 10": PCA(10, random_state=0).fit(x), "chow2022 VAE, one layer of 250": make_vae("vanilla", "chow2022", epochs=1, random_state=0).fit(x)}
-    models |= {"recommended VAE, two layers": make_vae("vanilla", steps=50, random_state=0).fit(x), "features": FunctionTransformer()}
+    models = {
+        "PCA, 10": PCA(10, random_state=0).fit(x),
+        "chow2022 VAE, one layer of 250": make_vae(
+            "vanilla", "chow2022", epochs=1, random_state=0
+        ).fit(x),
+    }
+    models |= {
+        "recommended VAE, two layers": make_vae("vanilla", steps=50, random_state=0).fit(x),
+        "features": FunctionTransformer(),
+    }
     for name, model in models.items():
         latents = latent_groups(model, arithmetic, profiles)
         for jobs in (1, 2):
             start = time.perf_counter()
-            permutation_tests({name: model}, {name: latents}, arithmetic, profiles, given.permutations, 0, ("matched",), jobs=jobs)
+            permutation_tests(
+                {name: model},
+                {name: latents},
+                arithmetic,
+                profiles,
+                given.permutations,
+                0,
+                ("matched",),
+                jobs=jobs,
+            )
             seconds = time.perf_counter() - start
             if jobs == 1:
                 one = loop(model, latents, arithmetic, blocks) * given.permutations * pairs
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + (jobs > 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            rows.append(dict(model=name, jobs=jobs, seconds=round(seconds, 1), loop_seconds=round(one), ratio=round(one / seconds), peak_mib=round(peak / 1024)))
+            peak = (
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                + (jobs > 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            )
+            rows.append(
+                dict(
+                    model=name,
+                    jobs=jobs,
+                    seconds=round(seconds, 1),
+                    loop_seconds=round(one),
+                    ratio=round(one / seconds),
+                    peak_mib=round(peak / 1024),
+                )
+            )
             print(*rows[-1].values(), sep="  ", flush=True)
     settings = {
-        "relabellings": given.permutations, "pairs": pairs,
+        "relabellings": given.permutations,
+        "pairs": pairs,
         "profiles": f"{profiles.n_obs:,} x {profiles.n_vars}",
     }
     where = dict(folder=given.out.parent, settings=settings | machine())

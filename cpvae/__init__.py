@@ -63,8 +63,10 @@ _HOMES = {
     "traverse": "latents.traverse",
     "write_profiles": "io.write",
 }
-_FLOORS = ("cli", "datasets", "errors", "io", "latents", "lsa", "measure", "model", "preparation", "profiles")
-_FLOORS += ("progress", "report", "run", "screening", "style", "threads", "tune")
+_FLOORS = frozenset(
+    "cli datasets errors io latents lsa measure model preparation profiles progress report run"
+    " screening style threads tune".split()
+)
 __all__ = ["datasets", *_HOMES]
 
 

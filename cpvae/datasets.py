@@ -54,9 +54,12 @@ class DataFile:
     name: str  # what it is called in the cache, and on a mirror
     url: str  # where it is published
     licence: str  # on what terms
-    sha256: str | None = None  # of its bytes; None where none is published: then recorded on first use and checked from there on
+    # of its bytes; None where none is published: then recorded on first use and checked from there
+    # on
+    sha256: str | None = None
     size: int | None = None  # in bytes; None where unknown
-    shape: tuple[int, int] | None = None  # of a `.gctx.gz`, which is unpacked: profiles and features it must hold
+    # of a `.gctx.gz`, which is unpacked: profiles and features it must hold
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,12 @@ class Dataset:
     """
 
     about: str  # what it holds
-    files: dict[str, DataFile]  # the file for each argument of `read_profiles`: "profiles", "moa_table", "profile_info", "feature_info"
+    # the file for each argument of `read_profiles`: "profiles", "moa_table", "profile_info",
+    # "feature_info"
+    files: dict[str, DataFile]
     options: dict = field(default_factory=dict)  # further arguments of `read_profiles`
-    without: dict[str, str] = field(default_factory=dict)  # metadata column -> value whose rows are left out
+    # metadata column -> value whose rows are left out
+    without: dict[str, str] = field(default_factory=dict)
     n_features: int | None = None  # features that must be there after reading; None for any number
 
 # %% ../nbs/22_datasets.ipynb #ef66350c
@@ -100,35 +106,79 @@ def _geo(name, shape=None):
     return _at(_GEO, name, licence="public, on GEO's terms", shape=shape)
 
 
-_MOA_MAP = _at(_META, "repurposing_info_external_moa_map_resolved.tsv", "fa06cb8310a5cf801f5f1ba39bf8176a1b4eefdb4a23d1739ba92be31632b6be", 220_784)
-_PAPER = dict(options=dict(drop_na=True, na_cutoff=0.0), without={"Metadata_Plate_Map_Name": "C-7161-01-LM6-011"})
+_MOA_MAP = _at(
+    _META,
+    "repurposing_info_external_moa_map_resolved.tsv",
+    "fa06cb8310a5cf801f5f1ba39bf8176a1b4eefdb4a23d1739ba92be31632b6be",
+    220_784,
+)
+_PAPER = dict(
+    options=dict(drop_na=True, na_cutoff=0.0),
+    without={"Metadata_Plate_Map_Name": "C-7161-01-LM6-011"},
+)
 
 # %% ../nbs/22_datasets.ipynb #928260e0
 # What can be fetched by name; `known_datasets` adds what a registry of your own holds.
 DATASETS = {
-    "lincs-cp5": Dataset("Cell Painting, A549, LINCS batch 1, level 5: consensus of replicate wells (modz)", {
-        "profiles": _at(_CP5, "2016_04_01_a549_48hr_batch1_consensus_modz.csv.gz", "8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d", 69_381_403),
-        "moa_table": _MOA_MAP,
-    }, **_PAPER),
-    "lincs-cp4": Dataset("Cell Painting, A549, LINCS batch 1, level 4: single wells, spherized", {
-        "profiles": _at(_CP4, "2016_04_01_a549_48hr_batch1_dmso_spherized_profiles_with_input_normalized_by_whole_plate.csv.gz", "dad018a65a2f2b46d370d4fb0b7d8cec81b2d99dcb4bb756f5ccd199800f046a", 382_631_908),
-        "moa_table": _MOA_MAP,
-    }, **_PAPER),
-    "lincs-l1000": Dataset("L1000, many cell lines, LINCS phase 2 (GSE70138), level 5: z-scores of the 978 landmark genes", {
-        "profiles": _geo("GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_Level5_COMPZ_n118050x12328_2017-03-06.gctx.gz", shape=(118_050, 12_328)),
-        "profile_info": _geo("GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_sig_info_2017-03-06.txt.gz"),
-        "feature_info": _geo("GSE92nnn/GSE92742/suppl/GSE92742_Broad_LINCS_gene_info.txt.gz"),
-        "moa_table": _MOA_MAP,
-    }, n_features=978),
-    "moa-map": Dataset("Mechanisms and targets of the compounds, Drug Repurposing Hub, resolved to the LINCS samples", {"moa_table": _MOA_MAP}),
+    "lincs-cp5": Dataset(
+        "Cell Painting, A549, LINCS batch 1, level 5: consensus of replicate wells (modz)",
+        {
+            "profiles": _at(
+                _CP5,
+                "2016_04_01_a549_48hr_batch1_consensus_modz.csv.gz",
+                "8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d",
+                69_381_403,
+            ),
+            "moa_table": _MOA_MAP,
+        },
+        **_PAPER,
+    ),
+    "lincs-cp4": Dataset(
+        "Cell Painting, A549, LINCS batch 1, level 4: single wells, spherized",
+        {
+            "profiles": _at(
+                _CP4,
+                "2016_04_01_a549_48hr_batch1_dmso_spherized_profiles_with_input_normalized_by_whole_plate.csv.gz",
+                "dad018a65a2f2b46d370d4fb0b7d8cec81b2d99dcb4bb756f5ccd199800f046a",
+                382_631_908,
+            ),
+            "moa_table": _MOA_MAP,
+        },
+        **_PAPER,
+    ),
+    "lincs-l1000": Dataset(
+        "L1000, many cell lines, LINCS phase 2 (GSE70138), level 5: z-scores of the 978 landmark"
+        " genes",
+        {
+            "profiles": _geo(
+                "GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_Level5_COMPZ_n118050x12328_2017-03-06.gctx.gz",
+                shape=(118_050, 12_328),
+            ),
+            "profile_info": _geo(
+                "GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_sig_info_2017-03-06.txt.gz"
+            ),
+            "feature_info": _geo("GSE92nnn/GSE92742/suppl/GSE92742_Broad_LINCS_gene_info.txt.gz"),
+            "moa_table": _MOA_MAP,
+        },
+        n_features=978,
+    ),
+    "moa-map": Dataset(
+        "Mechanisms and targets of the compounds, Drug Repurposing Hub, resolved to the LINCS"
+        " samples",
+        {"moa_table": _MOA_MAP},
+    ),
 }
 
 # %% ../nbs/22_datasets.ipynb #f1a05191
-_ROLES = ("profiles", "moa_table", "profile_info", "feature_info")  # what a file can be to `read_profiles`
+# what a file can be to `read_profiles`
+_ROLES = ("profiles", "moa_table", "profile_info", "feature_info")
 
 
 def _dataset(entry):
-    files = {role: DataFile(**file | {"shape": tuple(file.get("shape") or ()) or None}) for role, file in entry["files"].items()}
+    files = {
+        role: DataFile(**file | {"shape": tuple(file.get("shape") or ()) or None})
+        for role, file in entry["files"].items()
+    }
     if foreign := [role for role in files if role not in _ROLES]:
         raise ValueError(f"{foreign[0]} is none of {', '.join(_ROLES)}")
     if paths := [file.name for file in files.values() if Path(file.name).name != file.name]:
@@ -140,13 +190,15 @@ def _dataset_called(name):
     return choose(name, known_datasets(), "dataset")
 
 # %% ../nbs/22_datasets.ipynb #a6095004
-def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
+# name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
+def known_datasets() -> dict[str, Dataset]:
     """Every dataset that can be fetched by name. Raises `CpvaeError` if the registry cannot be read.
 
     Returns
     -------
     dict[str, Dataset]
-        name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
+        %% ../nbs/22_datasets.ipynb #a6095004 name -> dataset: ours, and those of the file
+        named in `CPVAE_REGISTRY`
     """
     own = os.environ.get("CPVAE_REGISTRY")
     if not own:
@@ -155,9 +207,14 @@ def known_datasets() -> dict[str, Dataset]:  # name -> dataset: ours, and those 
         entries = json.loads(Path(own).expanduser().read_text(encoding="utf-8"))
         return DATASETS | {name: _dataset(entry) for name, entry in entries.items()}
     except OSError as error:
-        raise DatasetError(f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets") from error
+        raise DatasetError(
+            f"{own}: {error.strerror}; CPVAE_REGISTRY must name a JSON file of datasets"
+        ) from error
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise DatasetError(f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each file `name`, `url` and `licence`") from error
+        raise DatasetError(
+            f"{own}: is not a registry of datasets ({error}); each has `about` and `files`, each"
+            " file `name`, `url` and `licence`"
+        ) from error
 
 # %% ../nbs/22_datasets.ipynb #c5bb2fe2
 def cache_folder() -> Path:  # `CPVAE_CACHE`, or else the system's folder for caches
@@ -182,26 +239,39 @@ class _Broken(Exception):
 
 
 def _first_byte(answer, have, file):
-    "Which byte an answer starts with (None: of no use, ask from zero), and how many the whole file has (None: unknown)."
+    """Which byte an answer starts with (None: of no use, ask from zero), and how many the whole
+    file has (None: unknown).
+    """
     length = answer.headers.get("Content-Length")
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
     total = int(span[2]) if span and span[2] != "*" else None
     if answer.status_code == 200:
         return 0, int(length) if length else None
-    if have and (answer.status_code == 206 and span and span[1] == str(have) or answer.status_code == 416 and total == have):
+    if have and (
+        answer.status_code == 206
+        and span
+        and span[1] == str(have)
+        or answer.status_code == 416
+        and total == have
+    ):
         return have, total
     if have and answer.status_code in (206, 416):
         return None, None
     told = f"{answer.status_code} {answer.reason}"
     if answer.status_code == 429 or answer.status_code >= 500:
         raise _Broken(told)
-    raise DatasetError(f"{file.name}: {answer.url} answers {told}; try another address (--base-url)")
+    raise DatasetError(
+        f"{file.name}: {answer.url} answers {told}; try another address (--base-url)"
+    )
 
 # %% ../nbs/22_datasets.ipynb #d8411f29
 def _check_room(folder, need, name):
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise DatasetError(f"{name}: needs {need:,} bytes in {folder}, where {free:,} are free; make room, or name another folder in CPVAE_CACHE")
+        raise DatasetError(
+            f"{name}: needs {need:,} bytes in {folder}, where {free:,} are free; make room, or name"
+            " another folder in CPVAE_CACHE"
+        )
 
 # %% ../nbs/22_datasets.ipynb #3a6f2f7f
 def _receive(answer, part, file, progress):
@@ -212,11 +282,17 @@ def _receive(answer, part, file, progress):
         part.unlink()
         return False
     if file.size and total not in (None, file.size):
-        raise DatasetError(f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is another file, try another address (--base-url)")
+        raise DatasetError(
+            f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is"
+            " another file, try another address (--base-url)"
+        )
     total = total or file.size
     _check_room(part.parent, (total or 0) - start, file.name)
     size = f" ({counted(total, 'byte')})" if total else ""
-    with Stage(f"downloading {file.name}{size}", total, progress, unit="B", begun=start) as stage, open(part, "ab" if start else "wb") as out:
+    with (
+        Stage(f"downloading {file.name}{size}", total, progress, unit="B", begun=start) as stage,
+        open(part, "ab" if start else "wb") as out,
+    ):
         for block in answer.raw.stream(2**18, decode_content=False) if start != total else ():
             out.write(block)
             stage.step(len(block))
@@ -229,17 +305,25 @@ def _reason(error):
     "What lay at the bottom of an error, in few words."
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    return "it ended early" if isinstance(error, HTTPException) else getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (
+        "it ended early"
+        if isinstance(error, HTTPException)
+        else getattr(error, "strerror", None) or str(error) or type(error).__name__
+    )
 
 
 def _by_hand(file, cache):
     known = f"SHA-256 {file.sha256}" if file.sha256 else "no SHA-256 is published"
-    return f"place the file by hand at {cache / file.name} ({known}" + (f", {file.size:,} bytes)" if file.size else ")")
+    return f"place the file by hand at {cache / file.name} ({known}" + (
+        f", {file.size:,} bytes)" if file.size else ")"
+    )
 
 
 def _kept(part, file):
     have = part.stat().st_size if part.exists() else 0
-    return f"{have:,} of {file.size:,} bytes are there" if file.size else f"{have:,} bytes are there"
+    return (
+        f"{have:,} of {file.size:,} bytes are there" if file.size else f"{have:,} bytes are there"
+    )
 
 # %% ../nbs/22_datasets.ipynb #eadd4e8c
 def _download(url, part, file, progress):
@@ -258,12 +342,22 @@ def _download(url, part, file, progress):
                     return
         except (requests.RequestException, HTTPError, _Broken) as error:
             if not answered:
-                raise DatasetError(f"{url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again, or {_by_hand(file, part.parent)}") from error
+                raise DatasetError(
+                    f"{url} cannot be reached ({_reason(error)}); {_kept(part, file)}; try again,"
+                    f" or {_by_hand(file, part.parent)}"
+                ) from error
             if not pauses:
-                raise DatasetError(f"{file.name}: the connection broke {len(_PAUSES) + 1} times ({_reason(error)}); {_kept(part, file)}, and the same command goes on from there") from error
+                raise DatasetError(
+                    f"{file.name}: the connection broke {len(_PAUSES) + 1} times"
+                    f" ({_reason(error)}); {_kept(part, file)}, and the same command goes on from"
+                    " there"
+                ) from error
             time.sleep(pauses.pop(0))
         except OSError as error:
-            raise DatasetError(f"{file.name}: cannot be written ({error.strerror}); {_kept(part, file)}; make room, and the same command goes on from there") from error
+            raise DatasetError(
+                f"{file.name}: cannot be written ({error.strerror}); {_kept(part, file)}; make"
+                " room, and the same command goes on from there"
+            ) from error
 
 # %% ../nbs/22_datasets.ipynb #325a4fc8
 @dataclass(frozen=True)
@@ -287,7 +381,10 @@ class Downloader:
         output_file: str,  # where to
         pup,  # the pooch.Pooch that asks: its folder and the hash it expects
     ) -> None:
-        "Bring the file, or leave what has come in `NAME.part`. Raises `CpvaeError` if it cannot be had or is not the right one."
+        """Bring the file, or leave what has come in `NAME.part`.
+
+        Raises `CpvaeError` if it cannot be had or is not the right one.
+        """
         import pooch
 
         part, known = Path(pup.abspath) / f"{self.file.name}.part", pup.registry[self.file.name]
@@ -296,7 +393,10 @@ class Downloader:
         _download(url, part, self.file, self.progress)
         if known and (found := pooch.file_hash(str(part))) != known.lower():
             part.unlink()
-            raise DatasetError(f"{self.file.name}: what was sent has SHA-256 {found}, expected {known}; nothing was kept; try again, or another address (--base-url)")
+            raise DatasetError(
+                f"{self.file.name}: what was sent has SHA-256 {found}, expected {known}; nothing"
+                " was kept; try again, or another address (--base-url)"
+            )
         os.replace(part, output_file)
 
 # %% ../nbs/22_datasets.ipynb #d7f6d86e
@@ -306,7 +406,9 @@ def _recorded(cache):
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except (ValueError, TypeError, RecursionError) as error:
-        raise DatasetError(f"{path}: is damaged ({error}); delete it, and hashes are recorded anew") from error
+        raise DatasetError(
+            f"{path}: is damaged ({error}); delete it, and hashes are recorded anew"
+        ) from error
 
 
 def _record(cache, name, found):
@@ -334,11 +436,17 @@ def _check_gctx(file, named, shape):
         with h5py.File(file) as gctx:
             found = gctx["0/DATA/0/matrix"].shape
     except Exception as error:  # whatever a damaged file makes h5py stumble over
-        raise DatasetError(f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
+        raise DatasetError(
+            f"{named}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and"
+            " fetch it again"
+        ) from error
     if found != shape:
-        raise DatasetError(f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x {shape[1]:,}; delete it and fetch it again")
+        raise DatasetError(
+            f"{named}: holds {found[0]:,} x {found[1]:,} values, expected {shape[0]:,} x"
+            f" {shape[1]:,}; delete it and fetch it again"
+        )
 
-
+# %% ../nbs/22_datasets.ipynb #a6a9394a
 def _unpack(path, file, progress):
     "Unpack a `.gctx.gz` beside itself, and see that it holds what it should."
     whole, part, need = path.with_suffix(""), path.with_suffix(".part"), 4 * math.prod(file.shape)
@@ -347,13 +455,22 @@ def _unpack(path, file, progress):
         return whole
     _check_room(path.parent, need, whole.name)
     try:
-        with gzip.open(path) as packed, open(part, "wb") as out, Stage(f"unpacking {path.name} ({counted(need, 'byte')})", need, progress, unit="B") as stage:
+        with (
+            gzip.open(path) as packed,
+            open(part, "wb") as out,
+            Stage(
+                f"unpacking {path.name} ({counted(need, 'byte')})", need, progress, unit="B"
+            ) as stage,
+        ):
             while block := packed.read(2**20):
                 stage.step(out.write(block))
         _check_gctx(part, path, file.shape)
         os.replace(part, whole)
     except (OSError, EOFError, KeyError, zlib.error) as error:
-        raise DatasetError(f"{path}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and fetch it again") from error
+        raise DatasetError(
+            f"{path}: cannot be unpacked as GCTX ({_reason(error)}); make room, or delete it and"
+            " fetch it again"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return whole
@@ -364,14 +481,23 @@ def _fetch_file(file, url, cache, progress):
 
     pooch.get_logger().setLevel("WARNING")  # its message on each download would stand between ours
     path, known = cache / file.name, file.sha256 or _recorded(cache).get(file.name)
-    pup = pooch.create(path=cache, base_url="", registry={file.name: known}, urls={file.name: url}, allow_updates=False)
+    pup = pooch.create(
+        path=cache,
+        base_url="",
+        registry={file.name: known},
+        urls={file.name: url},
+        allow_updates=False,
+    )
     try:
         pup.fetch(file.name, downloader=Downloader(file, progress))
     except ValueError as error:
         if isinstance(error, CpvaeError) or not path.exists():
             raise
         whose = "as published" if file.sha256 else "as on first use, in recorded_hashes.json"
-        raise DatasetError(f"{path}: has SHA-256 {pooch.file_hash(str(path))}, expected {known} ({whose}); left as it is: delete it to fetch it again") from error
+        raise DatasetError(
+            f"{path}: has SHA-256 {pooch.file_hash(str(path))}, expected {known} ({whose}); left as"
+            " it is: delete it to fetch it again"
+        ) from error
     whole = _unpack(path, file, progress) if file.shape else path
     if not known:
         _record(cache, file.name, pooch.file_hash(str(path)))
@@ -380,11 +506,14 @@ def _fetch_file(file, url, cache, progress):
 # %% ../nbs/22_datasets.ipynb #3a0aff9e
 def fetch_dataset(
     name: str,  # of a dataset in `known_datasets()`
-    base_url: str | None = None,  # a mirror: files are taken from here by their names, instead of where they are published
+    # a mirror: files are taken from here by their names, instead of where they are published
+    base_url: str | None = None,
     cache: str | Path | None = None,  # folder to keep them in; None for `cache_folder()`
     progress: bool = False,  # tell how far each download is
 ) -> dict[str, Path]:  # each file, by what `read_profiles` takes it as
-    """Have a dataset's files in the cache, checked. Raises `CpvaeError` if one cannot be had, or is not the right one.
+    """Have a dataset's files in the cache, checked.
+
+    Raises `CpvaeError` if one cannot be had, or is not the right one.
 
     Parameters
     ----------
@@ -407,10 +536,15 @@ def fetch_dataset(
     for role, file in _dataset_called(name).files.items():
         url = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
         try:
-            with _taking_turns(cache / (file.name.removesuffix(".gz") if file.shape else file.name)):
+            with _taking_turns(
+                cache / (file.name.removesuffix(".gz") if file.shape else file.name)
+            ):
                 paths[role] = _fetch_file(file, url, cache, progress)
         except OSError as error:
-            raise DatasetError(f"{cache}: cannot keep files there ({_reason(error)}); name another folder in CPVAE_CACHE") from error
+            raise DatasetError(
+                f"{cache}: cannot keep files there ({_reason(error)}); name another folder in"
+                " CPVAE_CACHE"
+            ) from error
     return paths
 
 # %% ../nbs/22_datasets.ipynb #frm0adr2
@@ -419,7 +553,9 @@ def fetch_address(
     cache: str | Path | None = None,  # folder to keep it in; None for `cache_folder()`
     progress: bool = False,  # tell how far the download is
 ) -> Path:  # the file in the cache
-    """Have a file of the web in the cache, once and for all. Raises `CpvaeError` if it cannot be had.
+    """Have a file of the web in the cache, once and for all.
+
+    Raises `CpvaeError` if it cannot be had.
 
     Parameters
     ----------
@@ -451,19 +587,28 @@ def fetch_address(
         raise DatasetError(str(error).replace(" (--base-url)", "")) from error
     except OSError as error:
         advice = "name another folder in CPVAE_CACHE"
-        raise DatasetError(f"{folder}: cannot keep files there ({_reason(error)}); {advice}") from error
-
+        raise DatasetError(
+            f"{folder}: cannot keep files there ({_reason(error)}); {advice}"
+        ) from error
 
 # %% ../nbs/22_datasets.ipynb #9eff3895
 def _without(parts, rows, where):
     "Leave out the rows in which a metadata column holds a value, and say so."
     for column, value in rows.items():
         if column not in parts.metadata:
-            raise DatasetError(f"{where}: has no column {column}, by which rows are left out; is it the right table?")
+            raise DatasetError(
+                f"{where}: has no column {column}, by which rows are left out; is it the right"
+                " table?"
+            )
         keep = (parts.metadata[column] != value).to_numpy()
         if not keep.all():
             told = [f"Left out for {column} = {value}: {counted(int((~keep).sum()), 'row')}."]
-            parts = replace(parts, values=parts.values[keep], metadata=parts.metadata[keep], notes=parts.notes + told)
+            parts = replace(
+                parts,
+                values=parts.values[keep],
+                metadata=parts.metadata[keep],
+                notes=parts.notes + told,
+            )
     return parts
 
 # %% ../nbs/22_datasets.ipynb #cef2b7fb
@@ -472,9 +617,13 @@ def load_dataset(
     *,
     cache: str | Path | None = None,  # folder of fetched files; None for `cache_folder()`
     progress: bool = False,  # tell how far each download is
-    **options,  # arguments of `read_profiles` that differ from the dataset's own; None and False leave the choice to it
+    # arguments of `read_profiles` that differ from the dataset's own; None and False leave the
+    # choice to it
+    **options,
 ):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
-    """Fetch a dataset where it is not in the cache, and read it. Raises `CpvaeError` if it cannot be had or read.
+    """Fetch a dataset where it is not in the cache, and read it.
+
+    Raises `CpvaeError` if it cannot be had or read.
 
     Parameters
     ----------
@@ -494,15 +643,37 @@ def load_dataset(
     """
     dataset = _dataset_called(name)
     if "profiles" not in dataset.files:
-        raise DatasetError(f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with --moa")
+        raise DatasetError(
+            f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with"
+            " --moa"
+        )
     files = fetch_dataset(name, cache=cache, progress=progress)
     path = files.pop("profiles")
-    options = files | dataset.options | {option: value for option, value in options.items() if value is not None and value is not False}
-    ways = {option: options.pop(option) for option in ("profile_info", "feature_info", "all_genes", "layer", "obsm") if option in options}
+    options = (
+        files
+        | dataset.options
+        | {
+            option: value
+            for option, value in options.items()
+            if value is not None and value is not False
+        }
+    )
+    ways = {
+        option: options.pop(option)
+        for option in ("profile_info", "feature_info", "all_genes", "layer", "obsm")
+        if option in options
+    }
     parts = read_parts(path, **ways)
     if dataset.n_features not in (None, len(parts.features)) and not ways.get("all_genes"):
-        raise DatasetError(f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected {dataset.n_features:,}; is it the right file?")
-    profiles = profiles_from_parts(_without(parts, dataset.without, path.name), path.name, **options)
+        raise DatasetError(
+            f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected"
+            f" {dataset.n_features:,}; is it the right file?"
+        )
+    profiles = profiles_from_parts(
+        _without(parts, dataset.without, path.name), path.name, **options
+    )
     with open(path, "rb") as file:
-        profiles.uns["cpvae"].update(dataset=name, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        profiles.uns["cpvae"].update(
+            dataset=name, sha256=hashlib.file_digest(file, "sha256").hexdigest()
+        )
     return profiles

@@ -122,7 +122,9 @@ def listed(
     str
         e.g. "a, b, c, d and 3 more"
     """
-    return ", ".join(map(short, names[:n])) + (f" and {len(names) - n:,} more" if len(names) > n else "")
+    return ", ".join(map(short, names[:n])) + (
+        f" and {len(names) - n:,} more" if len(names) > n else ""
+    )
 
 # %% ../nbs/20_errors.ipynb #chk00010
 def choose(
@@ -130,7 +132,8 @@ def choose(
     options: Collection[Hashable],  # what there is; of a mapping, its keys
     what: str,  # what is chosen, in the singular: "preset", "criterion"
 ) -> Any:  # what the mapping holds under that name; the value itself if `options` is no mapping
-    """Pick one of a few. Raises CpvaeError for anything else, naming what there is and the nearest spelling.
+    """Pick one of a few. Raises CpvaeError for anything else, naming what there is and the nearest
+    spelling.
 
     Parameters
     ----------
@@ -149,7 +152,14 @@ def choose(
     if not isinstance(value, Hashable) or value not in options:
         names = {str(option).lower(): option for option in options}
         asked = str(value).strip().lower()
-        near = [name for name in get_close_matches(asked, names, 1) if not (len(asked) == len(name) == 3 and asked[0] != name[0])]  # a gpu is no cpu
+        # a gpu is no cpu
+        near = [
+            name
+            for name in get_close_matches(asked, names, 1)
+            if not (len(asked) == len(name) == 3 and asked[0] != name[0])
+        ]
         meant = f"did you mean {names[near[0]]!r}? " if near else ""
-        raise CpvaeError(f"unknown {what} {value!r}; {meant}there are {', '.join(map(str, options))}")
+        raise CpvaeError(
+            f"unknown {what} {value!r}; {meant}there are {', '.join(map(str, options))}"
+        )
     return options[value] if isinstance(options, Mapping) else value

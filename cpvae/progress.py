@@ -64,7 +64,8 @@ def duration(
 
 # %% ../nbs/20a_progress.ipynb #prg00009
 class Stage:
-    """A stage of long work, told on stderr: a bar with the time left on a terminal, elsewhere a line when it begins and one when it is done.
+    """A stage of long work, told on stderr: a bar with the time left on a terminal, elsewhere a
+    line when it begins and one when it is done.
 
     Parameters
     ----------
@@ -91,15 +92,26 @@ class Stage:
         *,
         unit: str = "step",  # of a step, as it stands behind the speed; "B": bytes
         begun: int = 0,  # steps that are already done
-        row: int | None = None,  # line of the bar, from 0, where another process draws one at the same time; None: below those of this process
+        # line of the bar, from 0, where another process draws one at the same time; None: below
+        # those of this process
+        row: int | None = None,
     ):
-        self.what, self.total, self.unit, self.begun, self.row, self.bar = what, total, unit, begun, row, None
+        self.what, self.total, self.unit, self.begun, self.row, self.bar = (
+            what,
+            total,
+            unit,
+            begun,
+            row,
+            None,
+        )
         self.show = show and sys.stderr is not None
 
     def __enter__(self) -> "Stage":
         self.start = time.perf_counter()
         if self.show and self.total is not None and on_terminal():
-            how = dict(initial=self.begun, unit=self.unit, unit_scale=self.unit == "B", position=self.row)
+            how = dict(
+                initial=self.begun, unit=self.unit, unit_scale=self.unit == "B", position=self.row
+            )
             self.bar = _bar(self.what, total=self.total, **how)
         elif self.show:
             tell(self.what)
@@ -146,7 +158,8 @@ class Stage:
             tell(f"done in {duration(time.perf_counter() - self.start)}")
 
 # %% ../nbs/20a_progress.ipynb #prg00010
-def _bar(what, **how):  # tqdm's, imported only where it is shown, with a lock of threads and no watching thread
+# tqdm's, imported only where it is shown, with a lock of threads and no watching thread
+def _bar(what, **how):
     from tqdm import tqdm
 
     bar, width = type("Bar", (tqdm,), {"monitor_interval": 0}), shutil.get_terminal_size().columns

@@ -15,16 +15,59 @@ import pandas as pd
 
 # %% ../nbs/20c_style.ipynb #599a5191
 NAMES = {  # models and baselines: name in tables -> name for readers
-    "vanilla": "vanilla VAE", "beta": "β-VAE", "mmd": "MMD-VAE", "ae": "plain autoencoder", "pca-mlp": "PCA with learned decoder", "pca": "PCA", "additive_input": "input features", "mean": "training mean",
-    "global_mean": "global mean", "control": "control (no change)", "a": "A alone", "b": "B alone", "stronger": "stronger of A and B",
-    "mean_ab": "mean of A and B", "global_mean_scaled": "scaled global mean", "cell_count": "like cell count", "mechanism_blind": "mechanism-blind",
+    "vanilla": "vanilla VAE",
+    "beta": "β-VAE",
+    "mmd": "MMD-VAE",
+    "ae": "plain autoencoder",
+    "pca-mlp": "PCA with learned decoder",
+    "pca": "PCA",
+    "additive_input": "input features",
+    "mean": "training mean",
+    "global_mean": "global mean",
+    "control": "control (no change)",
+    "a": "A alone",
+    "b": "B alone",
+    "stronger": "stronger of A and B",
+    "mean_ab": "mean of A and B",
+    "global_mean_scaled": "scaled global mean",
+    "cell_count": "like cell count",
+    "mechanism_blind": "mechanism-blind",
 }
-# Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has left, and nothing else.
-TRIVIAL = ("global_mean", "global_mean_scaled", "control", "a", "b", "stronger", "mean_ab", "cell_count", "mechanism_blind")
-METRICS = {"l2": "L2 distance", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected correlation"}  # scores that are compared: column -> name
+# Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has
+# left, and nothing else.
+TRIVIAL = (
+    "global_mean",
+    "global_mean_scaled",
+    "control",
+    "a",
+    "b",
+    "stronger",
+    "mean_ab",
+    "cell_count",
+    "mechanism_blind",
+)
+
+# %% ../nbs/20c_style.ipynb #070f4bc8
+# scores that are compared: column -> name
+METRICS = {
+    "l2": "L2 distance",
+    "delta_pearson": "delta-Pearson",
+    "mismatch_r": "mismatch-corrected correlation",
+}
 MIN_PAIRS = 10  # fewer pairs bear no interval
 MIN_CONTROLS = 10  # fewer control wells are a warning
-COLOURS = {"vanilla": "#0072B2", "beta": "#D55E00", "mmd": "#009E73", "ae": "#E69F00", "pca-mlp": "#56B4E9", "pca": "#CC79A7", "input": "#7F7F7F", "additive_input": "#7F7F7F", "real": "#333333"}  # model -> hexadecimal colour
+# model -> hexadecimal colour
+COLOURS = {
+    "vanilla": "#0072B2",
+    "beta": "#D55E00",
+    "mmd": "#009E73",
+    "ae": "#E69F00",
+    "pca-mlp": "#56B4E9",
+    "pca": "#CC79A7",
+    "input": "#7F7F7F",
+    "additive_input": "#7F7F7F",
+    "real": "#333333",
+}
 
 # %% ../nbs/20c_style.ipynb #34355a30
 def small_type(
@@ -83,7 +126,11 @@ def number(
     str
         three significant digits, thousands separated; an en dash where there is none
     """
-    if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+    if (
+        value is None
+        or value is pd.NA
+        or (isinstance(value, (float, np.floating)) and np.isnan(value))
+    ):
         return "–"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
@@ -94,7 +141,13 @@ def number(
     if np.isinf(value):
         return "–"
     size = abs(value)
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.2g}" if size < 0.001 else f"{value:.{max(0, 2 - int(np.floor(np.log10(size))))}f}"
+    text = (
+        f"{value:,.0f}"
+        if size >= 1000
+        else f"{value:.2g}"
+        if size < 0.001
+        else f"{value:.{max(0, 2 - int(np.floor(np.log10(size))))}f}"
+    )
     return text.replace("-", "−", 1) if value < 0 else text
 
 # %% ../nbs/20c_style.ipynb #eb23d636

@@ -22,7 +22,9 @@ _pools = None  # modules there were, and the thread pools of their libraries
 
 
 def _thread_pools() -> ThreadpoolController:  # of all libraries that are loaded
-    "To look for them takes longer than what many a block does, so it is done again only after an import."
+    """To look for them takes longer than what many a block does, so it is done again only after an
+    import.
+    """
     global _pools
     if _pools is None or _pools[0] != len(sys.modules):
         _pools = len(sys.modules), ThreadpoolController()
@@ -31,7 +33,8 @@ def _thread_pools() -> ThreadpoolController:  # of all libraries that are loaded
 
 @contextmanager
 def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and OpenMP use one thread
-    """Run a block on a single thread, then restore what was set before; such blocks may run side by side.
+    """Run a block on a single thread, then restore what was set before; such blocks may run side by
+    side.
 
     Returns
     -------
@@ -58,7 +61,8 @@ def one_thread() -> Iterator[None]:  # a context in which PyTorch, BLAS and Open
 
 # %% ../nbs/20b_threads.ipynb #13c9f465
 @contextmanager
-def quiet_workers() -> Iterator[None]:  # a context in which joblib replaces a worker that has grown without a word in the user's terminal
+# a context in which joblib replaces a worker that has grown without a word in the user's terminal
+def quiet_workers() -> Iterator[None]:
     """Silence joblib's remark that it replaced a worker.
 
     Returns

@@ -1,7 +1,7 @@
 """What a notebook says of the committed tables it reads: chapters and studies share it.
 
-Chapters call `import_module("measured")` where they use it: the site runs their import statements in
-another folder, where this file is not.
+Chapters call `import_module("measured")` where they use it: the site runs their import statements
+in another folder, where this file is not.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Set before anything heavy is imported: no windows, one thread a process, OpenMP threads that sleep while they wait, and no UMAP."""
+"""Set before anything heavy is imported: no windows, one thread a process, OpenMP threads that
+sleep while they wait, and no UMAP.
+"""
 
 import os
 import sys
@@ -10,7 +12,8 @@ from filelock import FileLock
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("SCIPY_ARRAY_API", "1")  # else scikit-learn skips one of its checks of an estimator
+# else scikit-learn skips one of its checks of an estimator
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 os.environ.pop("CPVAE_FITS", None)  # a test of fitting that reads a fit would test nothing
 
 
@@ -30,7 +33,9 @@ def no_figures():
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    "Call `once(name, make)`: a folder that `make` fills, made by the first test of any process that asks; it may only be read."
+    """Call `once(name, make)`: a folder that `make` fills, made by the first test of any process
+    that asks; it may only be read.
+    """
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
 

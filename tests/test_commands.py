@@ -1,4 +1,6 @@
-"""What the commands say: of a finished run, of tables that lack something, of how far they are; and to whom."""
+"""What the commands say: of a finished run, of tables that lack something, of how far they are; and
+to whom.
+"""
 
 import contextlib
 import html
@@ -46,7 +48,13 @@ def little_world():
     world = simulate_profiles(seed=0, n_mechanisms=4, n_pairs=3, n_features=20, n_maps=2)
     treated = ~world.obs.is_control.to_numpy(bool)
     del world.uns["truth"]
-    told = {"time": 24.0, "cell": "U2OS", "cell_count": np.linspace(1, 2, world.n_obs), "target": np.where(treated, "P1|P2", ""), "scaffold": np.where(treated, "ring", "")}
+    told = {
+        "time": 24.0,
+        "cell": "U2OS",
+        "cell_count": np.linspace(1, 2, world.n_obs),
+        "target": np.where(treated, "P1|P2", ""),
+        "scaffold": np.where(treated, "ring", ""),
+    }
     world.obs = world.obs.assign(**told)
     world.var = world.var.assign(symbol=[f"S{i}" for i in range(world.n_vars)])
     return world
@@ -55,13 +63,22 @@ def little_world():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, no_figures):
     "A finished run of three models, and what was said meanwhile on stdout and stderr."
-    config = RunConfig(models=("vanilla", "mmd", "pca"), n_permutations=100, vae=dict(steps=60, hidden_layer_sizes=(16,)))
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        folder = run_pipeline(little_world(), tmp_path_factory.mktemp("little") / "run", config, jobs=1, progress=True)
+    config = RunConfig(
+        models=("vanilla", "mmd", "pca"),
+        n_permutations=100,
+        vae=dict(steps=60, hidden_layer_sizes=(16,)),
+    )
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        folder = run_pipeline(
+            little_world(), tmp_path_factory.mktemp("little") / "run", config, jobs=1, progress=True
+        )
     return folder, out.getvalue(), err.getvalue()
 
 
-# ---- what a table may lack ----------------------------------------------------------------------------------------------------
+# ---- what a table may lack -----------------------------------------------------------------------
 
 OBS = ["moa", "dose", "time", "plate", "well", "cell", "cell_count", "target", "scaffold"]
 VAR = ["compartment", "channel", "feature_group", "symbol"]
@@ -72,14 +89,22 @@ def without(profiles, lacking):
     "Profiles without some columns."
     profiles = profiles.copy()
     for where, columns in lacking:
-        setattr(profiles, where, getattr(profiles, where).drop(columns=[c for c in columns if c in getattr(profiles, where)]))
+        setattr(
+            profiles,
+            where,
+            getattr(profiles, where).drop(
+                columns=[c for c in columns if c in getattr(profiles, where)]
+            ),
+        )
     return profiles
 
 
 def sealed(run):
     "The record of a run whose files were exchanged on purpose, made anew."
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    write_record(run, {key: value for key, value in record.items() if key not in ("files", "sha256")})
+    write_record(
+        run, {key: value for key, value in record.items() if key not in ("files", "sha256")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +112,27 @@ def stored(finished):
     return read_h5ad(finished[0] / "latents.h5ad")
 
 
-@pytest.mark.parametrize("lacking", [*([("obs", [c])] for c in OBS), *([("var", [c])] for c in VAR), EVERYTHING], ids=lambda lacking: "-".join(lacking[0][1]))
+@pytest.mark.parametrize(
+    "lacking",
+    [*([("obs", [c])] for c in OBS), *([("var", [c])] for c in VAR), EVERYTHING],
+    ids=lambda lacking: "-".join(lacking[0][1]),
+)
 def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     "Of profiles before a run, and of a run's own."
-    raw, run, no_mechanism = without(little_world(), lacking), tmp_path / "run", lacking[0][1] == ["moa"]
+    raw = without(little_world(), lacking)
+    run = tmp_path / "run"
+    no_mechanism = lacking[0][1] == ["moa"]
     profiles = prepare_profiles(raw, RunConfig(models=("pca",)))
-    assert describe_profiles(raw)["compounds"] == 22 and normalize_profiles(raw).shape[0] == raw.n_obs and len(consensus_profiles(raw, "mean"))
+    assert (
+        describe_profiles(raw)["compounds"] == 22
+        and normalize_profiles(raw).shape[0] == raw.n_obs
+        and len(consensus_profiles(raw, "mean"))
+    )
     model = PCA(3).fit(profiles.layers["scaled"])
-    assert len(traversal_table({"pca": model}, profiles)) == 3 * profiles.n_vars and len(feature_table(profiles.X, profiles.X, profiles.var)) == profiles.n_vars
+    assert (
+        len(traversal_table({"pca": model}, profiles)) == 3 * profiles.n_vars
+        and len(feature_table(profiles.X, profiles.X, profiles.var)) == profiles.n_vars
+    )
     association_table(model.transform(profiles.layers["scaled"]), profiles, 19)
     shutil.copytree(finished[0], run)
     write_profiles(without(stored, lacking), run / "latents.h5ad")
@@ -120,11 +158,27 @@ def test_a_bare_table_goes_from_run_to_screen(tmp_path, no_figures):
     "Compounds, mechanisms, controls and features, and nothing else; and told to be quiet."
     write_profiles(without(little_world(), EVERYTHING), tmp_path / "bare.h5ad")
     run = tmp_path / "run"
-    told = cli("run", tmp_path / "bare.h5ad", "--models", "pca", "--permutations", 100, "--jobs", 1, "--out", run, "--quiet")
+    told = cli(
+        "run",
+        tmp_path / "bare.h5ad",
+        "--models",
+        "pca",
+        "--permutations",
+        100,
+        "--jobs",
+        1,
+        "--out",
+        run,
+        "--quiet",
+    )
     assert told == (0, f"report: {run / 'report.html'}\n", "")
     assert "Arithmetic: A − D + B" in write_report(run).read_text(encoding="utf-8")
     assert len(pd.read_csv(run / "tables" / "lsa.csv").pair.unique()) == 3
-    for command in (["predict", run, "--a", A, "--b", B], ["screen", run, "--quiet"], ["info", run]):
+    for command in (
+        ["predict", run, "--a", A, "--b", B],
+        ["screen", run, "--quiet"],
+        ["info", run],
+    ):
         code, out, err = cli(*command)
         assert (code, err) == (0, "") and len(out.splitlines()) > 5, command
 
@@ -132,19 +186,27 @@ def test_a_bare_table_goes_from_run_to_screen(tmp_path, no_figures):
 def test_stains_that_are_not_the_usual_five(tmp_path):
     "A plate stained for actin and tubulin: compartments are known, channels are not."
     world = little_world()
-    world.var_names = [re.sub("_(DNA|ER|RNA|AGP|Mito)(?=_|$)", "_CorrActin", name) + f"_{i}" for i, name in enumerate(world.var_names)]
+    world.var_names = [
+        re.sub("_(DNA|ER|RNA|AGP|Mito)(?=_|$)", "_CorrActin", name) + f"_{i}"
+        for i, name in enumerate(world.var_names)
+    ]
     write_profiles(without(world, [("var", VAR)]), tmp_path / "actin.parquet")
     code, out, err = cli("info", tmp_path / "actin.parquet")
     assert (code, err) == (0, "") and "Cells: " in out
-    profiles = prepare_profiles(read_profiles(tmp_path / "actin.parquet"), RunConfig(models=("pca",)))
+    profiles = prepare_profiles(
+        read_profiles(tmp_path / "actin.parquet"), RunConfig(models=("pca",))
+    )
     assert set(profiles.var.channel) == {""} and set(profiles.var.compartment) > {"Cells"}
     model, arithmetic = PCA(3).fit(profiles.layers["scaled"]), prepare(profiles)
     state = predicted_state(model, arithmetic, latent_groups(model, arithmetic, profiles), A, B)
     summary = summarize_moves(moved_features(profiles, arithmetic, state, n=None))
-    assert set(summary.compartment) == set(profiles.var.compartment) and summary.features.sum() == profiles.n_vars
+    assert (
+        set(summary.compartment) == set(profiles.var.compartment)
+        and summary.features.sum() == profiles.n_vars
+    )
 
 
-# ---- why there is no pair -----------------------------------------------------------------------------------------------------
+# ---- why there is no pair ------------------------------------------------------------------------
 
 
 def kept(world, rows):
@@ -156,27 +218,56 @@ def test_info_says_why_there_is_no_pair(tmp_path):
     both = sorted(m for m in moa.unique() if "|" in m)
     partner = both[0].split("|")[0]
     cases = {
-        "alone": (kept(world, ~moa.str.contains("|", regex=False)), "no compound has exactly two mechanisms"),
-        "partners": (kept(world, (moa == "") | moa.isin(both)), f"{both[0]}: no compound has '{partner}' alone, none '{both[0].split('|')[1]}' alone (both: "),
-        "partner": (kept(world, moa != partner), f"{both[0]}: no compound has '{partner}' alone (both: "),
-        "nobody": (without(world, [("obs", ["moa", "Metadata_moa"])]), "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)"),
+        "alone": (
+            kept(world, ~moa.str.contains("|", regex=False)),
+            "no compound has exactly two mechanisms",
+        ),
+        "partners": (
+            kept(world, (moa == "") | moa.isin(both)),
+            (
+                f"{both[0]}: no compound has '{partner}' alone, none '{both[0].split('|')[1]}'"
+                " alone (both: "
+            ),
+        ),
+        "partner": (
+            kept(world, moa != partner),
+            f"{both[0]}: no compound has '{partner}' alone (both: ",
+        ),
+        "nobody": (
+            without(world, [("obs", ["moa", "Metadata_moa"])]),
+            "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)",
+        ),
     }
     for name, (table, says) in cases.items():
         write_profiles(table, tmp_path / f"{name}.h5ad")
         code, out, err = cli("info", tmp_path / f"{name}.h5ad")
         assert (code, err) == (0, "") and says in out, (name, out)
-        named = {c for line in out.splitlines() if "(both: " in line for c in line.split("(both: ")[1].rstrip(")").split(", ")}
+        named = {
+            c
+            for line in out.splitlines()
+            if "(both: " in line
+            for c in line.split("(both: ")[1].rstrip(")").split(", ")
+        }
         assert named <= set(table.obs.compound), "they are compounds with both"
-    assert "No evaluable pair" not in cli("info", tmp_path / "partner.h5ad")[1]  # the other pairs are whole
+    # the other pairs are whole
+    assert "No evaluable pair" not in cli("info", tmp_path / "partner.h5ad")[1]
 
 
 def test_a_pair_that_is_never_whole_at_one_time():
     world = little_world()
     single = [m for m in world.obs.moa.unique() if m and "|" not in m]
-    world.obs["time"] = np.where(world.obs.moa.isin(single), 48.0, np.where(world.obs.moa == "", np.nan, 24.0))
+    world.obs["time"] = np.where(
+        world.obs.moa.isin(single), 48.0, np.where(world.obs.moa == "", np.nan, 24.0)
+    )
     profiles = prepare_profiles(world, RunConfig(models=("pca",)))
     assert len(describe_profiles(profiles)["evaluable pairs"]) == 3
-    with pytest.raises(CpvaeError, match="No evaluable pair of mechanisms at 48 h, the time that covers most compounds: no compound has exactly two mechanisms"):
+    with pytest.raises(
+        CpvaeError,
+        match=(
+            "No evaluable pair of mechanisms at 48 h, the time that covers most compounds: no"
+            " compound has exactly two mechanisms"
+        ),
+    ):
         lsa_table({"pca": PCA(3).fit(profiles.layers["scaled"])}, profiles, 100)
 
 
@@ -186,14 +277,20 @@ def test_the_report_says_which_partner_is_missing(tmp_path, no_figures):
     run = run_pipeline(lonely, tmp_path / "run", RunConfig(models=("pca",)), jobs=1)
     page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
     findings = page.split('aria-label="Findings"')[1].split("</section>")[0]
-    assert not (run / "tables" / "lsa.csv").exists() and json.loads((run / "run.json").read_text())["no_pair"].startswith("No evaluable pair")
-    assert "Arithmetic was not scored." in findings and "no compound has 'simulated mechanism 0" in findings and "(both: simulated compound" in findings
+    assert not (run / "tables" / "lsa.csv").exists() and json.loads((run / "run.json").read_text())[
+        "no_pair"
+    ].startswith("No evaluable pair")
+    assert (
+        "Arithmetic was not scored." in findings
+        and "no compound has 'simulated mechanism 0" in findings
+        and "(both: simulated compound" in findings
+    )
     code, out, err = cli("predict", run, "--a", A, "--b", B)
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "--moa" in err
     assert "No evaluable pair" in cli("info", run)[1]
 
 
-# ---- which model answers ------------------------------------------------------------------------------------------------------
+# ---- which model answers -------------------------------------------------------------------------
 
 
 def asked(run, *more):
@@ -209,25 +306,54 @@ def test_predict_asks_the_model_that_came_nearest(finished, tmp_path):
     path = run / "tables" / "lsa.csv"
     lsa = pd.read_csv(path)
     best = lsa[lsa.model.isin(["vanilla", "mmd", "pca"])].groupby("model").l2.mean().idxmin()
-    assert (choose_model(run)[0], Run(run).open()[0], Run(run).predict(A, B).state.name) == (best, best, best)
+    assert (choose_model(run)[0], Run(run).open()[0], Run(run).predict(A, B).state.name) == (
+        best,
+        best,
+        best,
+    )
     for name, shown in {"vanilla": "vanilla VAE", "mmd": "MMD-VAE", "pca": "PCA"}.items():
         lsa.assign(l2=lsa.l2.where(lsa.model != name, 0.125)).to_csv(path, index=False)
         sealed(run)
-        assert re.fullmatch(rf"model: {shown}, nearest to the truth over 3 pairs of this run: mean L2 0\.1[23]; .+", asked(run))
+        assert re.fullmatch(
+            rf"model: {shown}, nearest to the truth over 3 pairs of this run: mean L2 0\.1[23]; .+",
+            asked(run),
+        )
         assert (Run(run).open()[0], Run(run).predict(A, B).state.name) == (name, name)
     path.unlink()
     sealed(run)
-    held = pd.read_csv(run / "tables" / "reconstruction.csv").query("split == 'test' and not shuffled and model != 'mean'").set_index("model").fvu
-    assert choose_model(run)[0] == held.idxmin() and "no pair was scored, and it rebuilds held-out profiles best: FVU" in asked(run)
+    held = (
+        pd.read_csv(run / "tables" / "reconstruction.csv")
+        .query("split == 'test' and not shuffled and model != 'mean'")
+        .set_index("model")
+        .fvu
+    )
+    assert (
+        choose_model(run)[0] == held.idxmin()
+        and "no pair was scored, and it rebuilds held-out profiles best: FVU" in asked(run)
+    )
 
 
-@pytest.mark.parametrize(("name", "model"), [("MMD-VAE", "mmd"), ("mmd-vae", "mmd"), ("mmd", "mmd"), ("Vanilla VAE", "vanilla"), ("VANILLA", "vanilla"), ("PCA", "pca")])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("MMD-VAE", "mmd"),
+        ("mmd-vae", "mmd"),
+        ("mmd", "mmd"),
+        ("Vanilla VAE", "vanilla"),
+        ("VANILLA", "vanilla"),
+        ("PCA", "pca"),
+    ],
+)
 def test_a_model_goes_by_the_names_that_are_shown(name, model, finished):
     assert Run(finished[0]).open(name)[0] == model
 
 
 def test_a_model_that_is_not_there(finished):
-    for name, says in {"mmd vea": "did you mean 'MMD-VAE'?", "beta": "there are vanilla, mmd, pca, vanilla VAE, MMD-VAE", "": "there are"}.items():
+    for name, says in {
+        "mmd vea": "did you mean 'MMD-VAE'?",
+        "beta": "there are vanilla, mmd, pca, vanilla VAE, MMD-VAE",
+        "": "there are",
+    }.items():
         code, out, err = cli("predict", finished[0], "--a", A, "--b", B, "--model", name)
         assert (code, out, len(err.splitlines())) == (2, "", 1) and says in err, err
 
@@ -238,21 +364,35 @@ def test_info_of_a_run(finished, stored):
     alone = stored.obs[~stored.obs.is_control].groupby("moa", observed=True)["compound"].nunique()
     for moa in (m for m in alone.index if m and "|" not in m):
         others = sum(n for label, n in alone.items() if "|" in label and moa in label.split("|"))
-        assert re.search(rf"^ *(mechanisms for --a and --b.*\n)? *{moa}: {alone[moa]} compounds alone, {others} more with others$", out, re.MULTILINE) or not others
-    for line in ("vanilla VAE: --model vanilla", "MMD-VAE: --model mmd", "PCA: --model pca", f"report {' ' * 20}{finished[0] / 'report.html'}".replace("report  ", "report")):
+        assert (
+            re.search(
+                rf"^ *(mechanisms for --a and --b.*\n)? *{moa}: {alone[moa]} compounds alone,"
+                rf" {others} more with others$",
+                out,
+                re.MULTILINE,
+            )
+            or not others
+        )
+    for line in (
+        "vanilla VAE: --model vanilla",
+        "MMD-VAE: --model mmd",
+        "PCA: --model pca",
+        f"report {' ' * 20}{finished[0] / 'report.html'}".replace("report  ", "report"),
+    ):
         assert re.sub(" +", " ", line) in re.sub(" +", " ", out), line
     assert out.count("asked unless another is named") == 1 and re.search(r"pairs scored +3\n", out)
 
 
-# ---- new profiles through a finished run --------------------------------------------------------------------------------------
+# ---- new profiles through a finished run ---------------------------------------------------------
 
 
 def as_table(profiles):
     "The CSV that a lab would send: raw features and what is known of each well."
     return pd.DataFrame(profiles.X, columns=profiles.var_names).assign(
-        Metadata_compound=profiles.obs["compound"].to_numpy(), Metadata_Plate=profiles.obs["plate"].to_numpy(),
+        Metadata_compound=profiles.obs["compound"].to_numpy(),
+        Metadata_Plate=profiles.obs["plate"].to_numpy(),
         Metadata_dose_uM=profiles.obs["dose"].to_numpy(),
-    )  # fmt: skip
+    )
 
 
 def test_transform_gives_the_codes_that_the_run_has(finished, stored, tmp_path):
@@ -273,15 +413,31 @@ def test_transform_gives_the_codes_that_the_run_has(finished, stored, tmp_path):
 
 
 def test_transform_takes_few_wells_in_which_a_feature_does_not_vary(finished, stored, tmp_path):
-    order = as_table(stored).drop_duplicates("Metadata_compound").sort_values("Metadata_compound", key=lambda c: c != "DMSO")
+    order = (
+        as_table(stored)
+        .drop_duplicates("Metadata_compound")
+        .sort_values("Metadata_compound", key=lambda c: c != "DMSO")
+    )
     few = order[:3].assign(**{stored.var_names[0]: 0.25})
     few.to_csv(tmp_path / "few.csv", index=False)
-    code, _, err = cli("transform", finished[0], tmp_path / "few.csv", "--model", "PCA", "--out", tmp_path / "codes.csv")
+    code, _, err = cli(
+        "transform",
+        finished[0],
+        tmp_path / "few.csv",
+        "--model",
+        "PCA",
+        "--out",
+        tmp_path / "codes.csv",
+    )
     assert (code, err) == (0, ""), err
     scaled = stored.layers["scaled"][few.index].copy()
-    scaled[:, 0] = np.clip((0.25 - stored.var["center"].iloc[0]) / stored.var["scale"].iloc[0], -10, 10)
+    scaled[:, 0] = np.clip(
+        (0.25 - stored.var["center"].iloc[0]) / stored.var["scale"].iloc[0], -10, 10
+    )
     found = pd.read_csv(tmp_path / "codes.csv")
-    assert np.allclose(found.filter(regex=r"^pca_\d"), Run(finished[0]).open("pca")[1].transform(scaled), atol=1e-4)
+    assert np.allclose(
+        found.filter(regex=r"^pca_\d"), Run(finished[0]).open("pca")[1].transform(scaled), atol=1e-4
+    )
     assert not found.columns.str.startswith(("vanilla", "mmd")).any()
 
 
@@ -290,9 +446,19 @@ def test_transform_names_the_plate_that_is_unlike_the_others(finished, stored, t
     far = new["Metadata_Plate"] == new["Metadata_Plate"].iloc[0]
     new.loc[far, list(stored.var_names)] += 8 * stored.var["scale"].to_numpy(np.float32)
     new.to_csv(tmp_path / "new.csv", index=False)
-    code, told, err = cli("transform", finished[0], tmp_path / "new.csv", "--model", "pca", "--out", tmp_path / "codes.csv")
+    code, told, err = cli(
+        "transform",
+        finished[0],
+        tmp_path / "new.csv",
+        "--model",
+        "pca",
+        "--out",
+        tmp_path / "codes.csv",
+    )
     assert (code, err) == (0, ""), err
-    assert told.count("badly") == 1 and f"PCA rebuilds 1 of {stored.obs['plate'].nunique()} plates badly: {new['Metadata_Plate'].iloc[0]}; " in told
+    plates, first = stored.obs["plate"].nunique(), new["Metadata_Plate"].iloc[0]
+    assert told.count("badly") == 1
+    assert f"PCA rebuilds 1 of {plates} plates badly: {first}; " in told
     assert pd.read_csv(tmp_path / "codes.csv")["far_pca"].tolist() == far.tolist()
 
 
@@ -303,7 +469,10 @@ def test_transform_refuses_what_it_cannot_encode(finished, stored, tmp_path):
     ask = lambda name, *more: cli("transform", finished[0], tmp_path / name, "--out", out, *more)
     code, told, err = ask("lacks.csv")
     assert (code, told, len(err.splitlines())) == (2, "", 1) and not out.exists()
-    assert f"lack 2 of the run's {stored.n_vars} features: {stored.var_names[0]}, {stored.var_names[1]}" in err
+    assert (
+        f"lack 2 of the run's {stored.n_vars} features: {stored.var_names[0]},"
+        f" {stored.var_names[1]}" in err
+    )
     assert ask("new.csv", "--model", "gan")[0] == 2 and not out.exists()
     out.write_text("my notes")
     assert ask("new.csv")[:2] == (2, "") and out.read_text() == "my notes"
@@ -311,11 +480,19 @@ def test_transform_refuses_what_it_cannot_encode(finished, stored, tmp_path):
 
 def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
     state = tmp_path / "state.csv"
-    code, told, err = cli("predict", finished[0], "--a", A, "--b", B, "--model", "pca", "--state", state)
+    code, told, err = cli(
+        "predict", finished[0], "--a", A, "--b", B, "--model", "pca", "--state", state
+    )
     assert (code, err) == (0, "") and str(state) in told
     table = pd.read_csv(state)
-    assert list(table) == ["feature", "scaled", "raw"] and table["feature"].tolist() == list(stored.var_names)
-    assert np.allclose(table["raw"], table["scaled"] * stored.var["scale"].to_numpy() + stored.var["center"].to_numpy(), rtol=1e-6)
+    assert list(table) == ["feature", "scaled", "raw"] and table["feature"].tolist() == list(
+        stored.var_names
+    )
+    assert np.allclose(
+        table["raw"],
+        table["scaled"] * stored.var["scale"].to_numpy() + stored.var["center"].to_numpy(),
+        rtol=1e-6,
+    )
     arithmetic, model = prepare(stored), Run(finished[0]).open("pca")[1]
     by_hand = predicted_state(model, arithmetic, latent_groups(model, arithmetic, stored), A, B)
     assert np.allclose(table["scaled"], by_hand, atol=1e-6)
@@ -323,7 +500,13 @@ def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
 
 def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
     (tmp_path / "thesis").mkdir()
-    told = {cli(*command) for command in (["predict", tmp_path / "thesis", "--a", A, "--b", B], ["screen", tmp_path / "thesis"])}
+    told = {
+        cli(*command)
+        for command in (
+            ["predict", tmp_path / "thesis", "--a", A, "--b", B],
+            ["screen", tmp_path / "thesis"],
+        )
+    }
     with pytest.raises(CpvaeError) as caught:
         write_report(tmp_path / "thesis")
     assert told == {(2, "", f"cpvae: {caught.value}\n")}
@@ -333,7 +516,7 @@ def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
     assert (code, out, len(err.splitlines())) == (2, "", 1)
 
 
-# ---- how far it is ------------------------------------------------------------------------------------------------------------
+# ---- how far it is -------------------------------------------------------------------------------
 
 
 class Terminal(io.StringIO):
@@ -349,7 +532,11 @@ def wide(monkeypatch):
 
 def told(screen, work):
     "What some work says on stderr; nothing on stdout."
-    with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.StringIO()) as out, warnings.catch_warnings():
+    with (
+        contextlib.redirect_stderr(screen),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         work()
     assert out.getvalue() == ""
@@ -359,8 +546,14 @@ def told(screen, work):
 def test_a_run_tells_its_stages_on_stderr(finished):
     _, out, err = finished
     assert out == ""
-    stages = ["fitting 3 models and 3 shuffled controls (262 profiles)", "measuring reconstruction and arithmetic, drawing the map", "drawing figures and writing the report"]
-    assert [line for line in err.splitlines() if not re.fullmatch(r"done in \d+ (s|min \d+ s)", line)] == stages
+    stages = [
+        "fitting 3 models and 3 shuffled controls (262 profiles)",
+        "measuring reconstruction and arithmetic, drawing the map",
+        "drawing figures and writing the report",
+    ]
+    assert [
+        line for line in err.splitlines() if not re.fullmatch(r"done in \d+ (s|min \d+ s)", line)
+    ] == stages
     assert len(err.splitlines()) == 6
 
 
@@ -371,34 +564,74 @@ SMALL = dict(hidden_layer_sizes=(4,), n_latent=2, steps=20)
 @pytest.mark.parametrize(
     ("work", "says"),
     [
-        (lambda progress: fit_many({k: make_vae("vanilla", random_state=k, **SMALL) for k in range(3)}, X, X, shuffled=[2], jobs=1, progress=progress), "fitting 2 models and 1 shuffled control (60 profiles)"),
-        (lambda progress: weight_curve(X, X, [0.1, 1], preset="recommended", seeds=[0], jobs=1, progress=progress, **SMALL), "fitting 2 models (60 profiles)"),
-        (lambda progress: tune(X, X, trials=2, jobs=1, progress=progress, **SMALL), "2 trials of settings (60 profiles)"),
-        (lambda progress: make_vae("vanilla", random_state=0, progress=progress, **SMALL).fit(X), "training for 20 epochs at most (60 profiles)"),
+        (
+            lambda progress: fit_many(
+                {k: make_vae("vanilla", random_state=k, **SMALL) for k in range(3)},
+                X,
+                X,
+                shuffled=[2],
+                jobs=1,
+                progress=progress,
+            ),
+            "fitting 2 models and 1 shuffled control (60 profiles)",
+        ),
+        (
+            lambda progress: weight_curve(
+                X, X, [0.1, 1], preset="recommended", seeds=[0], jobs=1, progress=progress, **SMALL
+            ),
+            "fitting 2 models (60 profiles)",
+        ),
+        (
+            lambda progress: tune(X, X, trials=2, jobs=1, progress=progress, **SMALL),
+            "2 trials of settings (60 profiles)",
+        ),
+        (
+            lambda progress: make_vae("vanilla", random_state=0, progress=progress, **SMALL).fit(X),
+            "training for 20 epochs at most (60 profiles)",
+        ),
     ],
     ids=["fits", "curve", "trials", "epochs"],
 )
 def test_long_work_says_how_far_it_is(work, says):
     assert told(io.StringIO(), lambda: work(False)) == told(Terminal(), lambda: work(False)) == ""
-    assert re.fullmatch(re.escape(says) + r"\ndone in \d+ s\n", told(io.StringIO(), lambda: work(True)))
-    assert re.search(re.escape(says) + r": +\d+%\|.*\| \d/\d+ \[\d\d:\d\d<", told(Terminal(), lambda: work(True)))
+    assert re.fullmatch(
+        re.escape(says) + r"\ndone in \d+ s\n", told(io.StringIO(), lambda: work(True))
+    )
+    assert re.search(
+        re.escape(says) + r": +\d+%\|.*\| \d/\d+ \[\d\d:\d\d<", told(Terminal(), lambda: work(True))
+    )
 
 
 def test_one_fit_at_a_time_shows_its_epochs():
     models = {"one": make_vae("vanilla", random_state=0, **SMALL)}
     fitted = {}
     screen = told(Terminal(), lambda: fitted.update(fit_many(models, X, X, jobs=1, progress=True)))
-    assert "fitting 1 model (60 profiles)" in screen and "training for" in screen and "epoch/s" in screen
+    assert (
+        "fitting 1 model (60 profiles)" in screen
+        and "training for" in screen
+        and "epoch/s" in screen
+    )
     plain = fit_many(models, X, X, jobs=1)
-    assert fitted["one"].get_params() == plain["one"].get_params() and fitted["one"].transform(X).tobytes() == plain["one"].transform(X).tobytes()
+    assert (
+        fitted["one"].get_params() == plain["one"].get_params()
+        and fitted["one"].transform(X).tobytes() == plain["one"].transform(X).tobytes()
+    )
 
 
 def test_permutations_and_the_screen_say_how_far_they_are(stored):
     model = PCA(3).fit(stored.layers["scaled"])
     for work, says in (
-        (lambda progress: lsa_table({"pca": model}, stored, 100, progress=progress), "testing 3 pairs against 100 relabellings each"),
-        (lambda progress: screen(prepare(stored), n_draws=999, progress=progress), "comparing 22 compounds with 4 mechanisms"),
+        (
+            lambda progress: lsa_table({"pca": model}, stored, 100, progress=progress),
+            "testing 3 pairs against 100 relabellings each",
+        ),
+        (
+            lambda progress: screen(prepare(stored), n_draws=999, progress=progress),
+            "comparing 22 compounds with 4 mechanisms",
+        ),
     ):
         assert says not in told(Terminal(), lambda work=work: work(False))
-        assert re.search(re.escape(says) + r": +\d+%\|.*<", told(Terminal(), lambda work=work: work(True)))
+        assert re.search(
+            re.escape(says) + r": +\d+%\|.*<", told(Terminal(), lambda work=work: work(True))
+        )
         assert told(io.StringIO(), lambda work=work: work(True)).startswith(says + "\ndone in")

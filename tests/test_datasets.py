@@ -1,4 +1,6 @@
-"""Fetching datasets from a server on this machine that does what servers do: cut, refuse, ignore, stall and change."""
+"""Fetching datasets from a server on this machine that does what servers do: cut, refuse, ignore,
+stall and change.
+"""
 
 import dataclasses
 import errno
@@ -53,7 +55,12 @@ def register(tmp_path, monkeypatch):
     monkeypatch.setenv("CPVAE_CACHE", str(tmp_path / "cache"))
 
     def write(server="http://127.0.0.1:9", **changes):
-        file = dict(name=NAME, url=f"{server}/{NAME}", licence="none", sha256=SHA256, size=len(CONTENT)) | changes
+        file = (
+            dict(
+                name=NAME, url=f"{server}/{NAME}", licence="none", sha256=SHA256, size=len(CONTENT)
+            )
+            | changes
+        )
         entry = {"about": "a stand-in", "files": {"profiles": file}}
         (tmp_path / "registry.json").write_text(json.dumps({"small": entry}))
         return tmp_path / "cache"
@@ -128,7 +135,10 @@ def test_a_server_without_ranges_starts_again(server, register):
 
 def test_another_range_than_asked_for_starts_again(server, register):
     register(server.url)
-    server.script = [{"cut": 70_000}, {"headers": {"Content-Range": f"bytes 60000-199999/{len(CONTENT)}"}}]
+    server.script = [
+        {"cut": 70_000},
+        {"headers": {"Content-Range": f"bytes 60000-199999/{len(CONTENT)}"}},
+    ]
     assert fetch_dataset("small")["profiles"].read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=70000-", None]
 
@@ -143,7 +153,9 @@ def test_a_length_the_server_does_not_tell_is_checked_too(server, register):
 def test_a_gz_file_announced_as_compressed_transport_stays_packed(server, register, tmp_path):
     packed = gzip.compress(CONTENT)
     (tmp_path / "served" / "x.csv.gz").write_bytes(packed)
-    register(server.url, name="x.csv.gz", sha256=hashlib.sha256(packed).hexdigest(), size=len(packed))
+    register(
+        server.url, name="x.csv.gz", sha256=hashlib.sha256(packed).hexdigest(), size=len(packed)
+    )
     server.script = [{"headers": {"Content-Encoding": "x-gzip"}}]
     assert fetch_dataset("small", base_url=server.url)["profiles"].read_bytes() == packed
 
@@ -208,7 +220,15 @@ def test_another_size_is_refused_before_the_transfer(server, register):
     assert "200,000" in said and "200,001" in said and left(cache) == []
 
 
-@pytest.mark.parametrize("part, asked", [(0, [None]), (70_000, ["bytes=70000-"]), (200_000, ["bytes=200000-"]), (200_001, ["bytes=200001-", None])])
+@pytest.mark.parametrize(
+    "part, asked",
+    [
+        (0, [None]),
+        (70_000, ["bytes=70000-"]),
+        (200_000, ["bytes=200000-"]),
+        (200_001, ["bytes=200001-", None]),
+    ],
+)
 def test_without_size_or_hash_the_server_tells_when_it_is_whole(server, register, part, asked):
     cache = register(server.url, size=None, sha256=None)
     cache.mkdir()
@@ -240,7 +260,11 @@ def test_a_file_placed_by_hand(server, register):
     assert fetch_dataset("small") == {"profiles": cache / NAME}
     (cache / NAME).write_bytes(b"something else")
     said = refusal()
-    assert SHA256 in said and hashlib.sha256(b"something else").hexdigest() in said and str(cache / NAME) in said
+    assert (
+        SHA256 in said
+        and hashlib.sha256(b"something else").hexdigest() in said
+        and str(cache / NAME) in said
+    )
     assert (cache / NAME).read_bytes() == b"something else"
 
 
@@ -258,7 +282,12 @@ def test_without_a_network_the_way_by_hand_is_told(register):
 
 def test_a_mirror_is_asked_by_the_name_of_the_file(server, register, tmp_path):
     cache = register(url="http://127.0.0.1:9/files/0123/content?download=1")
-    assert fetch_dataset("small", base_url=server.url + "/lincs/", cache=tmp_path / "other")["profiles"].read_bytes() == CONTENT
+    assert (
+        fetch_dataset("small", base_url=server.url + "/lincs/", cache=tmp_path / "other")[
+            "profiles"
+        ].read_bytes()
+        == CONTENT
+    )
     assert server.asked == [(f"lincs/{NAME}", None)]
     assert (left(tmp_path / "other"), left(cache)) == ([NAME], [])
 
@@ -313,19 +342,37 @@ def test_a_disk_that_fills_up_on_the_way(server, register, monkeypatch):
 def test_two_processes_take_turns(server, register):
     cache = register(server.url)
     server.block, server.pause = 20_000, 0.03
-    code = "from cpvae.datasets import fetch_dataset; print(fetch_dataset('small', progress=True)['profiles'])"
-    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    code = (
+        "from cpvae.datasets import fetch_dataset; print(fetch_dataset('small',"
+        " progress=True)['profiles'])"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
     told = [run.communicate(timeout=120) for run in runs]
     assert [out for out, _ in told] == [f"{cache / NAME}\n"] * 2
     first, second = sorted((err for _, err in told), key=len, reverse=True)
-    assert re.fullmatch(rf"downloading {NAME} \(200,000 bytes\)\ndone in \d+ s\n", first) and second == "", "a line a stage where no terminal is; whoever waited has nothing to tell"
+    assert (
+        re.fullmatch(rf"downloading {NAME} \(200,000 bytes\)\ndone in \d+ s\n", first)
+        and second == ""
+    ), "a line a stage where no terminal is; whoever waited has nothing to tell"
     assert (cache / NAME).read_bytes() == CONTENT
     assert (ranges(server), left(cache)) == ([None], [NAME])
 
 
 def test_unpacking_takes_turns_too(server, register, tmp_path):
     gctx(tmp_path / "served" / "x.gctx.gz", (5, 3))
-    cache = register(server.url, name="x.gctx.gz", url=f"{server.url}/x.gctx.gz", sha256=None, size=None, shape=(5, 3))
+    cache = register(
+        server.url,
+        name="x.gctx.gz",
+        url=f"{server.url}/x.gctx.gz",
+        sha256=None,
+        size=None,
+        shape=(5, 3),
+    )
     whole = fetch_dataset("small")["profiles"]
     whole.unlink()
     with ThreadPoolExecutor(1) as pool:
@@ -356,8 +403,15 @@ def test_a_bar_on_a_terminal(server, register):
 def test_a_process_that_is_killed_leaves_what_it_has(server, register):
     cache = register(server.url)
     server.script = [{"cut": 100_000, "stall": 30}]
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # even where these tests run in the background\n"
-    run = subprocess.Popen([sys.executable, "-c", code + "from cpvae.datasets import fetch_dataset; fetch_dataset('small')"])
+    # even where these tests run in the background
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    run = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code + "from cpvae.datasets import fetch_dataset; fetch_dataset('small')",
+        ]
+    )
     part, until = cache / f"{NAME}.part", time.monotonic() + 120
     while not part.exists() and time.monotonic() < until:
         time.sleep(0.02)
@@ -378,7 +432,9 @@ def test_an_unknown_name_and_its_neighbour(register):
 
 def test_a_registry_adds_and_replaces(register, monkeypatch, tmp_path):
     register()
-    assert known_datasets()["small"].files["profiles"] == DataFile(NAME, f"http://127.0.0.1:9/{NAME}", "none", SHA256, len(CONTENT))
+    assert known_datasets()["small"].files["profiles"] == DataFile(
+        NAME, f"http://127.0.0.1:9/{NAME}", "none", SHA256, len(CONTENT)
+    )
     assert known_datasets()["lincs-cp5"] == DATASETS["lincs-cp5"]
     entry = json.loads((tmp_path / "registry.json").read_text())["small"]
     (tmp_path / "registry.json").write_text(json.dumps({"lincs-cp5": entry}))
@@ -389,10 +445,24 @@ def test_a_registry_adds_and_replaces(register, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "text, told",
-    [("{", "Expecting"), ("[]", "registry"), ('{"a": {"about": "x"}}', "files"), ('{"a": {"about": "x", "files": {"profiles": {"name": "x"}}}}', "url"),
-     ('{"a": {"about": "x", "files": {"profiles": {"name": "../x", "url": "", "licence": ""}}}}', "plain file name"),
-     ('{"a": {"about": "x", "files": {"table": {"name": "x", "url": "", "licence": ""}}}}', "table"),
-     ('{"a": {"about": "x", "files": {}, "colour": 1}}', "colour")],
+    [
+        ("{", "Expecting"),
+        ("[]", "registry"),
+        ('{"a": {"about": "x"}}', "files"),
+        ('{"a": {"about": "x", "files": {"profiles": {"name": "x"}}}}', "url"),
+        (
+            (
+                '{"a": {"about": "x", "files": {"profiles": {"name": "../x", "url": "", "licence":'
+                ' ""}}}}'
+            ),
+            "plain file name",
+        ),
+        (
+            '{"a": {"about": "x", "files": {"table": {"name": "x", "url": "", "licence": ""}}}}',
+            "table",
+        ),
+        ('{"a": {"about": "x", "files": {}, "colour": 1}}', "colour"),
+    ],
 )
 def test_a_registry_that_is_none(register, tmp_path, text, told):
     register()
@@ -431,20 +501,35 @@ def test_a_packed_gctx_is_unpacked_and_measured(server, register, tmp_path):
     assert fetch_dataset("small", base_url=server.url)["profiles"] == got and len(server.asked) == 1
 
 
-@pytest.mark.parametrize("broken, told", [("shape", "5 x 3 values, expected 6 x 3"), ("cut", "cannot be unpacked"), ("text", "cannot be unpacked")])
+@pytest.mark.parametrize(
+    "broken, told",
+    [
+        ("shape", "5 x 3 values, expected 6 x 3"),
+        ("cut", "cannot be unpacked"),
+        ("text", "cannot be unpacked"),
+    ],
+)
 def test_a_packed_gctx_that_is_another_or_broken(server, register, tmp_path, broken, told):
     path = tmp_path / "served" / "x.gctx.gz"
     gctx(path, (5, 3))
     if broken != "shape":
         path.write_bytes(path.read_bytes()[:-20] if broken == "cut" else gzip.compress(b"no HDF5"))
-    cache = register(name="x.gctx.gz", sha256=None, size=None, shape=(6 if broken == "shape" else 5, 3))
+    cache = register(
+        name="x.gctx.gz", sha256=None, size=None, shape=(6 if broken == "shape" else 5, 3)
+    )
     assert told in refusal("small", base_url=server.url)
     assert left(cache) == ["x.gctx.gz"]
 
 
 def test_importing_fetches_and_loads_nothing_heavy():
-    code = "import sys, cpvae.datasets; print([m for m in ('pooch', 'requests', 'h5py', 'anndata', 'filelock', 'tqdm', 'torch') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    code = (
+        "import sys, cpvae.datasets; print([m for m in ('pooch', 'requests', 'h5py', 'anndata',"
+        " 'filelock', 'tqdm', 'torch') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 def told_by(profiles):
@@ -453,9 +538,14 @@ def told_by(profiles):
 
 
 def stand_in(tmp_path, server, name, served, **changes):
-    "Register files that the server has as those of a dataset of the paper, to be read in the same way."
+    """Register files that the server has as those of a dataset of the paper, to be read in the same
+    way.
+    """
     entry = dataclasses.asdict(DATASETS[name]) | changes
-    entry["files"] = {role: dict(name=file.name, url=f"{server.url}/{file.name}", licence="none") for role, file in served.items()}
+    entry["files"] = {
+        role: dict(name=file.name, url=f"{server.url}/{file.name}", licence="none")
+        for role, file in served.items()
+    }
     (tmp_path / "registry.json").write_text(json.dumps({name: entry}))
     return entry
 
@@ -477,16 +567,28 @@ def test_level_5_is_read_as_the_paper_did(server, annotations, tmp_path):
     table.loc[bad.idxmax(), features[0]] = np.nan  # only on the plate map that is left out
     table.loc[bad.idxmin(), features[1]] = np.nan
     table.to_csv(path, index=False)
-    stand_in(tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"})
+    stand_in(
+        tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"}
+    )
     profiles = load_dataset("lincs-cp5", zero_control=False, control=None)
     assert profiles.n_obs == (~bad).sum() and bad.sum() > 0
-    assert list(profiles.var_names) == [name for name in features if name != features[1] and not bookkeeping(name)]
-    assert set(with_set_aside(profiles).var_names) == {features[0], *features[2:]} > set(profiles.var_names)
+    assert list(profiles.var_names) == [
+        name for name in features if name != features[1] and not bookkeeping(name)
+    ]
+    assert (
+        set(with_set_aside(profiles).var_names)
+        == {features[0], *features[2:]}
+        > set(profiles.var_names)
+    )
     np.testing.assert_allclose(profiles.X, table.loc[~bad, profiles.var_names], rtol=1e-6)
-    assert f"C-7161-01-LM6-011: {bad.sum()} rows" in told_by(profiles) and "Mechanisms from map.tsv" in told_by(profiles)
+    assert f"C-7161-01-LM6-011: {bad.sum()} rows" in told_by(
+        profiles
+    ) and "Mechanisms from map.tsv" in told_by(profiles)
     moa = dict(zip(annotations["broad_id"], annotations["moa"].map(mend_moa)))
     treated = profiles.obs[~profiles.obs["is_control"]]
-    assert (treated["moa"] == treated["compound"].map(moa)).all() and treated["moa"].str.contains("|", regex=False).any()
+    assert (treated["moa"] == treated["compound"].map(moa)).all() and treated["moa"].str.contains(
+        "|", regex=False
+    ).any()
     assert profiles.uns["cpvae"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(server.asked) == 2
     load_dataset("lincs-cp5")
@@ -497,7 +599,9 @@ def test_without_its_plate_maps_a_table_is_another(server, annotations, tmp_path
     path = server.folder / "level5.csv.gz"
     standins.lincs_level5(path, annotations=annotations, spoiled=False)
     pd.read_csv(path).drop(columns="Metadata_Plate_Map_Name").to_csv(path, index=False)
-    stand_in(tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"})
+    stand_in(
+        tmp_path, server, "lincs-cp5", {"profiles": path, "moa_table": server.folder / "map.tsv"}
+    )
     with pytest.raises(CpvaeError, match="level5.csv.gz: has no column Metadata_Plate_Map_Name"):
         load_dataset("lincs-cp5")
 
@@ -510,7 +614,12 @@ def signatures(server, annotations):
     path.write_bytes(gzip.compress((server.folder / "geo" / "level5.gctx").read_bytes()))
     for name in ("sig_info.txt.gz", "gene_info.txt.gz"):
         (server.folder / "geo" / name).rename(server.folder / name)
-    return truth, {"profiles": path, "profile_info": server.folder / "sig_info.txt.gz", "feature_info": server.folder / "gene_info.txt.gz", "moa_table": server.folder / "map.tsv"}
+    return truth, {
+        "profiles": path,
+        "profile_info": server.folder / "sig_info.txt.gz",
+        "feature_info": server.folder / "gene_info.txt.gz",
+        "moa_table": server.folder / "map.tsv",
+    }
 
 
 def test_signatures_are_read_as_the_paper_did(server, signatures, tmp_path):
@@ -522,7 +631,10 @@ def test_signatures_are_read_as_the_paper_did(server, signatures, tmp_path):
     assert profiles.shape == (150, 60)
     assert profiles.obs["is_control"].sum() == truth["control rows"] > 0
     assert ((profiles.obs["Metadata_pert_iname"] == "DMSO") == profiles.obs["is_control"]).all()
-    assert not profiles.uns["cpvae"]["zero_control"] and load_dataset("lincs-l1000", zero_control=True).uns["cpvae"]["zero_control"]
+    assert (
+        not profiles.uns["cpvae"]["zero_control"]
+        and load_dataset("lincs-l1000", zero_control=True).uns["cpvae"]["zero_control"]
+    )
     assert "Mechanisms from map.tsv" in told_by(profiles) and (profiles.obs["moa"] != "").sum() > 50
     assert load_dataset("lincs-l1000", all_genes=True).n_vars == 300
     with h5py.File(tmp_path / "cache" / "level5.gctx") as file:
@@ -533,8 +645,17 @@ def test_signatures_are_read_as_the_paper_did(server, signatures, tmp_path):
 
 def test_what_is_not_chosen_stays_the_dataset_s(server, signatures, tmp_path):
     (server.folder / "geo" / "level5.gctx").rename(server.folder / "level5.gctx")
-    stand_in(tmp_path, server, "lincs-l1000", signatures[1] | {"profiles": server.folder / "level5.gctx"}, n_features=None, options={"zero_control": True})
-    assert load_dataset("lincs-l1000", zero_control=False, moa_table=None).uns["cpvae"]["zero_control"]
+    stand_in(
+        tmp_path,
+        server,
+        "lincs-l1000",
+        signatures[1] | {"profiles": server.folder / "level5.gctx"},
+        n_features=None,
+        options={"zero_control": True},
+    )
+    assert load_dataset("lincs-l1000", zero_control=False, moa_table=None).uns["cpvae"][
+        "zero_control"
+    ]
 
 
 def test_other_landmarks_are_refused(server, signatures, tmp_path):

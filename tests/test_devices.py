@@ -1,4 +1,6 @@
-"""What needs no GPU to be sure of: every random call and every new tensor says its device, and no generator differs from its tensor."""
+"""What needs no GPU to be sure of: every random call and every new tensor says its device, and no
+generator differs from its tensor.
+"""
 
 import subprocess
 import sys
@@ -21,12 +23,36 @@ from cpvae.model.plan import torch_device
 from cpvae.model.train import CheckpointError
 
 DRAWN = {"rand", "randn", "randint", "randperm", "normal"}
-MADE = {"tensor", "as_tensor", "zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye"}
-DRAWN_IN_PLACE = {"uniform_", "normal_", "bernoulli_", "exponential_", "random_", "log_normal_", "bernoulli", "multinomial", "poisson", "dropout"}
+MADE = {
+    "tensor",
+    "as_tensor",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "arange",
+    "linspace",
+    "logspace",
+    "eye",
+}
+DRAWN_IN_PLACE = {
+    "uniform_",
+    "normal_",
+    "bernoulli_",
+    "exponential_",
+    "random_",
+    "log_normal_",
+    "bernoulli",
+    "multinomial",
+    "poisson",
+    "dropout",
+}
 
 
 class ExplicitDevices(TorchFunctionMode):
-    "Refuses a tensor factory or a random call without a device, and a random call without a generator of the same device."
+    """Refuses a tensor factory or a random call without a device, and a random call without a
+    generator of the same device.
+    """
 
     def __init__(self):
         super().__init__()
@@ -43,7 +69,9 @@ class ExplicitDevices(TorchFunctionMode):
                 return func(*args, **kwargs)
             generator = kwargs.get("generator")
             assert generator is not None, f"{name} without a generator"
-            assert generator.device.type == device.type, f"{name} on {device} with a generator on {generator.device}"
+            assert generator.device.type == device.type, (
+                f"{name} on {device} with a generator on {generator.device}"
+            )
         return func(*args, **kwargs)
 
 
@@ -61,7 +89,9 @@ def explicit(monkeypatch):
         yield mode
 
 
-SMALL = dict(n_latent=2, hidden_layer_sizes=(8,), epochs=2, batch_size=16, random_state=0, device="cpu")
+SMALL = dict(
+    n_latent=2, hidden_layer_sizes=(8,), epochs=2, batch_size=16, random_state=0, device="cpu"
+)
 VARIANTS = [(preset, variant) for preset in PRESETS for variant in PRESETS[preset]]
 X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
 
@@ -79,12 +109,20 @@ def test_every_device_is_named(preset, variant, explicit, tmp_path):
     assert codes[0].tobytes() == codes[1].tobytes() == codes[2].tobytes()
     assert loaded.inverse_transform(codes[0]).tobytes() == vae.inverse_transform(codes[0]).tobytes()
     assert vae.sample(3).shape == (3, 5) if variant != "ae" else not hasattr(vae, "sample")
-    assert {"randperm"} | ({"randn"} if variant not in ("ae", "pca-mlp") else set()) <= explicit.seen  # the mode has seen what it is there to see
+    # the mode has seen what it is there to see
+    assert {"randperm"} | (
+        {"randn"} if variant not in ("ae", "pca-mlp") else set()
+    ) <= explicit.seen
 
 
 def test_the_mode_refuses_what_it_is_there_to_refuse():
     with ExplicitDevices():
-        for call in (lambda: torch.randperm(3, generator=torch.Generator()), lambda: torch.zeros(2), lambda: torch.randn(2, device="cpu"), lambda: torch.nn.Linear(2, 3, device="cpu")):
+        for call in (
+            lambda: torch.randperm(3, generator=torch.Generator()),
+            lambda: torch.zeros(2),
+            lambda: torch.randn(2, device="cpu"),
+            lambda: torch.nn.Linear(2, 3, device="cpu"),
+        ):
             with pytest.raises(AssertionError, match="without"):
                 call()
 
@@ -111,7 +149,11 @@ def gpu_of_another_kind(monkeypatch):
     "PyTorch says there is a GPU, which then cannot compute, as with an old card or driver."
 
     def unusable(kind):
-        return {"cpu": "", "mps": "PyTorch finds none", "cuda": "no kernel image is available for execution on the device"}[kind]
+        return {
+            "cpu": "",
+            "mps": "PyTorch finds none",
+            "cuda": "no kernel image is available for execution on the device",
+        }[kind]
 
     monkeypatch.setattr(plan, "_unusable", unusable)
 
@@ -127,7 +169,11 @@ def test_a_checkpoint_of_another_device_is_refused_by_name(tmp_path, monkeypatch
     if torch_device("auto").type == "cpu":
         VAE(**SMALL).fit(X, checkpoint=tmp_path / "here")  # "auto" was this device
     plain = train.write_checkpoint
-    monkeypatch.setattr(train, "write_checkpoint", lambda path, standing, about: plain(path, standing, about | {"device": "mps"}))
+    monkeypatch.setattr(
+        train,
+        "write_checkpoint",
+        lambda path, standing, about: plain(path, standing, about | {"device": "mps"}),
+    )
     VAE(**SMALL).fit(X, checkpoint=tmp_path / "there")
     with pytest.raises(CheckpointError, match="device was mps, is cpu"):
         VAE(**SMALL).fit(X, checkpoint=tmp_path / "there")
@@ -135,16 +181,30 @@ def test_a_checkpoint_of_another_device_is_refused_by_name(tmp_path, monkeypatch
 
 def test_a_full_gpu_is_the_users_to_mend(monkeypatch):
     def full(*_, **__):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+        raise torch.cuda.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."
+        )
 
     monkeypatch.setattr(preset, "fit_many", full)
     config = preset.RunConfig()
-    profiles = preset.prepare_profiles(simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config)
+    profiles = preset.prepare_profiles(
+        simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config
+    )
     with pytest.raises(CpvaeError, match="memory is full.*--device cpu"):
         preset.fit_models(profiles, config)
 
 
-NEEDED = {"torch", "numpy", "pandas", "scikit-learn", "safetensors", "scipy", "joblib", "threadpoolctl"}  # the last three come with scikit-learn
+# the last three come with scikit-learn
+NEEDED = {
+    "torch",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "safetensors",
+    "scipy",
+    "joblib",
+    "threadpoolctl",
+}
 BARE = """
 import sys
 
@@ -161,10 +221,17 @@ import device_check
 
 @pytest.mark.slow
 def test_the_check_of_a_device_needs_little(tmp_path):
-    names = {line.split(">")[0].split("<")[0] for line in settings()["requirements"].split()} - NEEDED
+    names = {
+        line.split(">")[0].split("<")[0] for line in settings()["requirements"].split()
+    } - NEEDED
     assert {"tqdm", "anndata", "typer"} <= names
     missing = {name.replace("-learn", "").replace("-", "_") for name in names}
-    done = subprocess.run([sys.executable, "-c", BARE.format(missing=missing)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BARE.format(missing=missing)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 

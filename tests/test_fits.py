@@ -1,4 +1,6 @@
-"""The same family of fits on this process, and on a cluster of two processes that know each other only by network."""
+"""The same family of fits on this process, and on a cluster of two processes that know each other
+only by network.
+"""
 
 import os
 import warnings
@@ -22,7 +24,16 @@ from cpvae.model.train import DivergedError
 @pytest.fixture(scope="module")
 def cluster():
     "Two workers, a process each."
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         yield client
 
 
@@ -30,14 +41,19 @@ def cluster():
 def test_a_cluster_gives_the_same_bytes(cluster, tmp_path):
     x = np.random.default_rng(0).standard_normal((400, 30)).astype("float32")
     small = dict(hidden_layer_sizes=(32,), steps=60)
-    family = {(variant, seed): make_vae(variant, random_state=seed, **small) for variant in ("vanilla", "mmd") for seed in (0, 1)} | {("pca", 0): PCA(5)}
+    family = {
+        (variant, seed): make_vae(variant, random_state=seed, **small)
+        for variant in ("vanilla", "mmd")
+        for seed in (0, 1)
+    } | {("pca", 0): PCA(5)}
     here = fit_many(family, x[:300], x[300:], shuffled=[("mmd", 1)])
     with joblib.parallel_config("dask"):
         there = fit_many(family, x[:300], x[300:], shuffled=[("mmd", 1)], checkpoints=tmp_path)
     assert list(there) == list(here)
     for key in family:
         assert there[key].transform(x).tobytes() == here[key].transform(x).tobytes(), key
-    assert len(list(tmp_path.iterdir())) == 1  # a worker wrote the checkpoint of the four, which are small and alike
+    # a worker wrote the checkpoint of the four, which are small and alike
+    assert len(list(tmp_path.iterdir())) == 1
     pids = cluster.run(os.getpid)
     assert len(set(pids.values()) | {os.getpid()}) == 3
 
@@ -65,7 +81,10 @@ def test_an_array_at_an_odd_address_is_fitted_like_any_other():
     odd[:] = x
     assert odd.ctypes.data % 16
     fitted = fit_one(Telling(5), odd)
-    assert fitted.address_ % 16 == 0 and fitted.transform(x).tobytes() == fit_one(Telling(5), x).transform(x).tobytes()
+    assert (
+        fitted.address_ % 16 == 0
+        and fitted.transform(x).tobytes() == fit_one(Telling(5), x).transform(x).tobytes()
+    )
 
 
 def curved(n=500, n_features=20, seed=0):
@@ -82,10 +101,21 @@ def of_seeds(variants, seeds, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [
-    {}, dict(likelihood="gaussian"), dict(likelihood="squared_error"), dict(heads="chow2022"), dict(heads="leaky", clip=None),
-    dict(schedule="constant", learning_rate=1e-3), dict(monitor="none"), dict(monitor="loss", kl_warmup=0.5), dict(kernel="chow2022", code="sample"),
-], ids=lambda settings: " ".join(map(str, settings.values())))  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(likelihood="gaussian"),
+        dict(likelihood="squared_error"),
+        dict(heads="chow2022"),
+        dict(heads="leaky", clip=None),
+        dict(schedule="constant", learning_rate=1e-3),
+        dict(monitor="none"),
+        dict(monitor="loss", kl_warmup=0.5),
+        dict(kernel="chow2022", code="sample"),
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
 def test_together_each_is_what_it_is_alone(settings):
     x = curved()
     train, valid = x[:350], x[350:]
@@ -98,12 +128,18 @@ def test_together_each_is_what_it_is_alone(settings):
         mine, theirs = together[key].history_, alone.history_
         assert list(mine) == list(theirs) and len(mine) == len(theirs)
         trained = [name for name in mine if name.startswith("train_")]
-        for columns, epochs, near in ((trained, 2, 1e-4), (list(mine), len(mine), 0.1)):  # rounding is carried on, and grows
+        # rounding is carried on, and grows
+        for columns, epochs, near in ((trained, 2, 1e-4), (list(mine), len(mine), 0.1)):
             off, size = ((mine - theirs).abs()[columns].iloc[:epochs], theirs[columns].abs())
-            assert (off <= near * (size + size.max()).iloc[:epochs]).all(axis=None), (key, off.max())
+            assert (off <= near * (size + size.max()).iloc[:epochs]).all(axis=None), (
+                key,
+                off.max(),
+            )
         a, b = (posterior(m, valid)[0].numpy() for m in (together[key], alone))
         assert np.abs(a - b).max() < 0.1 * b.std()
-        assert together[key].seed_ == alone.seed_ and list(together[key].latent_units_) == list(alone.latent_units_)
+        assert together[key].seed_ == alone.seed_ and list(together[key].latent_units_) == list(
+            alone.latent_units_
+        )
 
 
 @pytest.mark.slow
@@ -111,7 +147,9 @@ def test_stacking_moves_a_fit_less_than_half_the_spread_of_seeds():
     x = curved(700, 30)
     train, valid, test = x[:400], x[400:500], x[500:]
     models = of_seeds(("vanilla", "mmd"), range(4), steps=300)
-    error = lambda model: float(np.square(test - model.inverse_transform(model.transform(test))).mean())
+    error = lambda model: float(
+        np.square(test - model.inverse_transform(model.transform(test))).mean()
+    )
     together = fit_many(models, train, valid)
     apart = {key: fit_one(model, train, valid) for key, model in models.items()}
     for variant in ("vanilla", "mmd"):
@@ -126,7 +164,9 @@ def test_who_is_trained_together_follows_from_the_plan_alone(tmp_path):
     models = of_seeds(("vanilla", "beta"), range(6))
     assert [len(stack) for stack in stacks_of(models, 20)] == [6, 6] and 12 > TOGETHER[100_000]
     one, two = (fit_many(models, x[:200], x[200:], jobs=jobs) for jobs in (1, 2))
-    assert [m.transform(x).tobytes() for m in one.values()] == [m.transform(x).tobytes() for m in two.values()]
+    assert [m.transform(x).tobytes() for m in one.values()] == [
+        m.transform(x).tobytes() for m in two.values()
+    ]
 
     class Killed(BaseException):
         "As if the process had been killed."
@@ -139,7 +179,9 @@ def test_who_is_trained_together_follows_from_the_plan_alone(tmp_path):
         fit_many(models, x[:200], x[200:], checkpoints=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     resumed = fit_many(models, x[:200], x[200:], checkpoints=tmp_path)
-    assert [m.transform(x).tobytes() for m in one.values()] == [m.transform(x).tobytes() for m in resumed.values()]
+    assert [m.transform(x).tobytes() for m in one.values()] == [
+        m.transform(x).tobytes() for m in resumed.values()
+    ]
     assert all(m.history_.equals(resumed[key].history_) for key, m in one.items())
 
 
@@ -160,7 +202,16 @@ def test_of_several_the_one_that_diverged_is_named():
     x = curved(200)
     x[3, 4] = 3e38
     models = of_seeds(("vanilla", "mmd"), (0, 1), clip=None)
-    with warnings.catch_warnings(), pytest.raises(DivergedError, match=r"^model (vanilla|mmd)-[01]: the training loss became .* whose largest value is 3e\+38"):
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(
+            DivergedError,
+            match=(
+                r"^model (vanilla|mmd)-[01]: the training loss became .* whose largest value is"
+                r" 3e\+38"
+            ),
+        ),
+    ):
         warnings.simplefilter("ignore")
         fit_many(models, x)
     calm = curved(200)
@@ -181,4 +232,8 @@ def test_a_stack_sees_each_table_once_and_leaves_it_as_it_was():
     by_hand = fit_many(models, shuffle_columns(x, 9))
     assert x.tobytes() == before.tobytes()
     for key in models:
-        assert control[key].transform(x).tobytes() == by_hand[key].transform(x).tobytes() != real[key].transform(x).tobytes()
+        assert (
+            control[key].transform(x).tobytes()
+            == by_hand[key].transform(x).tobytes()
+            != real[key].transform(x).tobytes()
+        )

@@ -1,4 +1,6 @@
-"Files as other programs leave them: spreadsheets, old AnnData, Zarr, feather, names and numbers that were bent on the way."
+"""Files as other programs leave them: spreadsheets, old AnnData, Zarr, feather, names and numbers
+that were bent on the way.
+"""
 
 import functools
 import http.server
@@ -109,11 +111,9 @@ def legacy(path, names, sparse=False):
         file["X"] = t[GENES].to_numpy(np.float32)
         codes, kinds = pd.factorize(t["Metadata_compound"])
         obs = np.zeros(len(t), [("index", "S8"), (names, "i1"), ("dose_uM", "f8")])
-        obs["index"], obs[names], obs["dose_uM"] = (
-            [f"cell{i}".encode() for i in range(len(t))],
-            codes,
-            1.0,
-        )
+        obs["index"] = [f"cell{i}".encode() for i in range(len(t))]
+        obs[names] = codes
+        obs["dose_uM"] = 1.0
         file["obs"] = obs
         file["var"] = np.array([(gene.encode(),) for gene in GENES], [("index", "S8")])
         file[f"uns/{names}_categories"] = np.array([kind.encode() for kind in kinds], "S8")
@@ -165,10 +165,8 @@ def test_a_layer_is_named_and_offered_beside_counts(tmp_path):
     profiles = anndata_of(table())
     profiles.layers["lognorm"], profiles.X = profiles.X.copy(), np.abs(profiles.X * 30).round()
     profiles.write_h5ad(tmp_path / "t.h5ad")
-    counts, chosen = (
-        read_profiles(tmp_path / "t.h5ad"),
-        read_profiles(tmp_path / "t.h5ad", layer="lognorm"),
-    )
+    counts = read_profiles(tmp_path / "t.h5ad")
+    chosen = read_profiles(tmp_path / "t.h5ad", layer="lognorm")
     assert any("--layer (lognorm)" in note for note in counts.uns["cpvae"]["notes"])
     assert chosen.uns["cpvae"]["notes"] == [] and np.array_equal(
         chosen.X, profiles.layers["lognorm"]
@@ -333,7 +331,8 @@ def test_gct_with_fewer_annotations_than_promised(tmp_path, promised):
     read = read_parts(tmp_path / "t.gct")
     assert np.array_equal(read.values, table()[GENES].to_numpy(np.float32))
     assert read.notes == [
-        f"Line 2 promises {promised} rows of annotations, 2 stand there; what follows is read as features."
+        f"Line 2 promises {promised} rows of annotations, 2 stand there; what follows is read as"
+        " features."
     ]
 
 
@@ -421,9 +420,7 @@ def test_titles_above_the_header(tmp_path, titles, suffix):
     written(table(), path := tmp_path / f"t.{suffix}")
     sep = "," if suffix == "csv" else "\t"
     path.write_text(titles.replace(",", sep) + path.read_text())
-    with pytest.raises(
-        CpvaeError, match=f"line {titles.count(chr(10)) + 1} looks like the header"
-    ):
+    with pytest.raises(CpvaeError, match=f"line {titles.count(chr(10)) + 1} looks like the header"):
         read_parts(path)
     path.write_text(
         "".join(f"# {line}\n" for line in titles.replace(",", sep).splitlines())
@@ -639,10 +636,8 @@ def test_an_address_is_fetched_once(tmp_path, server, monkeypatch):
     written(table(), folder / "my table.csv")
     (folder / "other").mkdir()
     written(table(seed=1), folder / "other" / "my table.csv")
-    first, other = (
-        read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1")),
-        read_profiles(fetch_address(f"{url}/other/my%20table.csv")),
-    )
+    first = read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1"))
+    other = read_profiles(fetch_address(f"{url}/other/my%20table.csv"))
     assert first.uns["cpvae"]["source"] == "my table.csv" and not np.array_equal(first.X, other.X)
     read_profiles(fetch_address(f"{url}/my%20table.csv?raw=1"))
     assert len(asked) == 2

@@ -36,15 +36,22 @@ def test_help_says_what_each_parameter_means(name):
     thing = getattr(cp, name)
     told = inspect.getdoc(thing)
     takes = [p for p in inspect.signature(thing).parameters if p not in ("args", "kwargs")]
-    assert all(f"\n{p} : " in told or f"\n{p}\n" in told or f"**{p}" in told for p in takes), (name, told)
+    assert all(f"\n{p} : " in told or f"\n{p}\n" in told or f"**{p}" in told for p in takes), (
+        name,
+        told,
+    )
 
 
 def test_no_name_hides_a_sub_package():
     rooms = {module.name for module in pkgutil.iter_modules(cp.__path__)}
-    assert rooms & {*cp.__all__} == {"datasets"} and rooms - {"_modidx", "__main__"} == {*cp._FLOORS}
+    assert rooms & {*cp.__all__} == {"datasets"} and rooms - {"_modidx", "__main__"} == {
+        *cp._FLOORS
+    }
     assert all(inspect.ismodule(getattr(cp, room)) for room in cp._FLOORS)
 
 
 def test_what_is_not_there_is_said():
-    with pytest.raises(AttributeError, match="no attribute 'read_profile'; did you mean 'read_profiles'"):
+    with pytest.raises(
+        AttributeError, match="no attribute 'read_profile'; did you mean 'read_profiles'"
+    ):
         cp.read_profile  # noqa: B018

@@ -1,4 +1,6 @@
-"""What latents say: traversal against algebra, nulls in worlds without an effect, and truths that must be found again."""
+"""What latents say: traversal against algebra, nulls in worlds without an effect, and truths that
+must be found again.
+"""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,9 @@ from cpvae.model.codes import posterior
 from cpvae.model.presets import make_vae
 
 BLOCKS, SIZE, UNITS = 12, 15, 6
-GROUPS = pd.DataFrame(np.repeat(np.eye(BLOCKS, dtype=bool), SIZE, axis=0), columns=[f"g{i}" for i in range(BLOCKS)])
+GROUPS = pd.DataFrame(
+    np.repeat(np.eye(BLOCKS, dtype=bool), SIZE, axis=0), columns=[f"g{i}" for i in range(BLOCKS)]
+)
 
 
 class Linear:
@@ -35,15 +39,23 @@ class Linear:
 
 
 def correlated(rng, n=400, rho=0.6):
-    "Profiles whose features are correlated inside groups, with latents of unequal strength that have nothing to do with the groups."
-    loadings = np.sqrt(rho) * np.repeat(rng.standard_normal((UNITS, BLOCKS)), SIZE, axis=1) + np.sqrt(1 - rho) * rng.standard_normal((UNITS, BLOCKS * SIZE))
-    return rng.standard_normal((n, UNITS)) * np.linspace(3, 1, UNITS) @ loadings + 0.3 * rng.standard_normal((n, BLOCKS * SIZE))
+    """Profiles whose features are correlated inside groups, with latents of unequal strength that
+    have nothing to do with the groups.
+    """
+    loadings = np.sqrt(rho) * np.repeat(
+        rng.standard_normal((UNITS, BLOCKS)), SIZE, axis=1
+    ) + np.sqrt(1 - rho) * rng.standard_normal((UNITS, BLOCKS * SIZE))
+    return rng.standard_normal((n, UNITS)) * np.linspace(
+        3, 1, UNITS
+    ) @ loadings + 0.3 * rng.standard_normal((n, BLOCKS * SIZE))
 
 
 def shuffled_labels(changes, rng, n=199):
     "The null that is not used: labels of features permuted."
     members = GROUPS.to_numpy(float) / SIZE
-    drawn = np.stack([np.abs(changes)[:, rng.permutation(BLOCKS * SIZE)] @ members for _ in range(n)])
+    drawn = np.stack(
+        [np.abs(changes)[:, rng.permutation(BLOCKS * SIZE)] @ members for _ in range(n)]
+    )
     return (1 + (drawn >= np.abs(changes) @ members).sum(axis=0)) / (1 + n)
 
 
@@ -51,18 +63,29 @@ def shuffled_labels(changes, rng, n=199):
 def collapsed():
     "A VAE with more units than the data have causes, and those data."
     rng = np.random.default_rng(0)
-    x = (rng.standard_normal((400, 2)) @ rng.standard_normal((2, 30)) + rng.standard_normal((400, 30))).astype("float32")
-    return make_vae("beta", beta=4.0, n_latent=5, hidden_layer_sizes=(32,), steps=1000, random_state=0).fit(x), x
+    x = (
+        rng.standard_normal((400, 2)) @ rng.standard_normal((2, 30))
+        + rng.standard_normal((400, 30))
+    ).astype("float32")
+    return make_vae(
+        "beta", beta=4.0, n_latent=5, hidden_layer_sizes=(32,), steps=1000, random_state=0
+    ).fit(x), x
 
 
 def test_a_linear_model_moves_by_six_standard_deviations_of_its_codes():
     rng = np.random.default_rng(0)
-    loadings, codes = rng.standard_normal((3, 20)), rng.standard_normal((500, 3)) * [1, 2, 5] + [0, 7, -3]
+    loadings = rng.standard_normal((3, 20))
+    codes = rng.standard_normal((500, 3)) * [1, 2, 5] + [0, 7, -3]
     model = Linear(loadings, shift=4.0)
     found = traverse(model, model.inverse_transform(codes))
-    np.testing.assert_allclose(found, 6 * codes.std(axis=0)[:, None] * loadings, atol=1e-8)  # signed, and free of mean and shift
+    # signed, and free of mean and shift
+    np.testing.assert_allclose(found, 6 * codes.std(axis=0)[:, None] * loadings, atol=1e-8)
     direction = np.array([[0.6, 0.0, -0.8]])
-    np.testing.assert_allclose(traverse(model, model.inverse_transform(codes), axes=direction), 6 * (direction * codes.std(axis=0)) @ loadings, atol=1e-8)
+    np.testing.assert_allclose(
+        traverse(model, model.inverse_transform(codes), axes=direction),
+        6 * (direction * codes.std(axis=0)) @ loadings,
+        atol=1e-8,
+    )
 
 
 @pytest.mark.parametrize("whiten", [False, True])
@@ -77,16 +100,30 @@ def test_pca_around_prior_and_posterior_agree_whether_whitened_or_not(whiten):
 def test_a_vae_holds_other_units_at_their_mean_and_forgets_the_dead(collapsed):
     vae, x = collapsed
     codes = latent_means(vae, x)
-    high, low = (np.tile(codes.mean(axis=0), (5, 1)) + sign * 3 * np.diag(codes.std(axis=0)) for sign in (1, -1))
-    np.testing.assert_allclose(traverse(vae, x), vae.inverse_transform(high) - vae.inverse_transform(low), atol=1e-5)
-    np.testing.assert_allclose(traverse(vae, around="prior"), vae.inverse_transform(3 * np.eye(5)) - vae.inverse_transform(-3 * np.eye(5)), atol=1e-5)
+    high, low = (
+        np.tile(codes.mean(axis=0), (5, 1)) + sign * 3 * np.diag(codes.std(axis=0))
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(
+        traverse(vae, x), vae.inverse_transform(high) - vae.inverse_transform(low), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        traverse(vae, around="prior"),
+        vae.inverse_transform(3 * np.eye(5)) - vae.inverse_transform(-3 * np.eye(5)),
+        atol=1e-5,
+    )
     dead = ~vae.latent_units_.active.to_numpy()
-    assert 1 <= dead.sum() <= 3 and np.abs(traverse(vae, x))[dead].max() < 0.1 * np.abs(traverse(vae, x)).max()
+    assert (
+        1 <= dead.sum() <= 3
+        and np.abs(traverse(vae, x))[dead].max() < 0.1 * np.abs(traverse(vae, x)).max()
+    )
 
 
 def test_codes_are_posterior_means_even_where_transform_samples(collapsed):
     _, x = collapsed
-    vae = make_vae("mmd", n_latent=3, hidden_layer_sizes=(16,), steps=60, code="sample", random_state=0).fit(x)
+    vae = make_vae(
+        "mmd", n_latent=3, hidden_layer_sizes=(16,), steps=60, code="sample", random_state=0
+    ).fit(x)
     np.testing.assert_array_equal(latent_means(vae, x), posterior(vae, x)[0].numpy())
     assert np.abs(latent_means(vae, x) - vae.transform(x)).max() > 0.1
 
@@ -102,17 +139,34 @@ def test_models_that_cannot_be_traversed_are_refused():
 
 
 def test_a_correlation_feature_counts_in_both_channels_and_area_shape_in_none():
-    var = pd.DataFrame({"compartment": ["Cells", "Cells", "Nuclei", ""], "channel": ["DNA|ER", "", "DNA", ""], "feature_group": ["Correlation", "AreaShape", "Intensity", ""]})
+    var = pd.DataFrame(
+        {
+            "compartment": ["Cells", "Cells", "Nuclei", ""],
+            "channel": ["DNA|ER", "", "DNA", ""],
+            "feature_group": ["Correlation", "AreaShape", "Intensity", ""],
+        }
+    )
     groups = feature_groups(var)
     assert groups.columns.tolist() == ["Cells-AreaShape", "Cells-DNA", "Cells-ER", "Nuclei-DNA"]
-    assert groups.astype(int).to_numpy().tolist() == [[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
-    assert feature_groups(var, "feature_group").columns.tolist() == ["AreaShape", "Correlation", "Intensity"]
+    assert groups.astype(int).to_numpy().tolist() == [
+        [0, 1, 1, 0],
+        [1, 0, 0, 0],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
+    assert feature_groups(var, "feature_group").columns.tolist() == [
+        "AreaShape",
+        "Correlation",
+        "Intensity",
+    ]
     with pytest.raises(ValueError, match="rank_features"):
         feature_groups(var.assign(compartment="", feature_group=""))
 
 
 def test_contribution_is_a_mean_of_sizes_not_a_sum_nor_a_size_of_means():
-    groups = pd.DataFrame({"small": [True, False, False, False], "large": [False, True, True, True]})
+    groups = pd.DataFrame(
+        {"small": [True, False, False, False], "large": [False, True, True, True]}
+    )
     assert contributions(np.array([[-2.0, 3.0, -3.0, 0.0]]), groups).tolist() == [[2.0, 2.0]]
 
 
@@ -131,23 +185,35 @@ def test_p_is_uniform_where_features_are_correlated_and_shuffled_labels_are_not(
 
 def test_latents_that_are_one_group_each_are_found():
     rng = np.random.default_rng(3)
-    loadings = np.kron(np.eye(BLOCKS), np.ones(SIZE)) * rng.uniform(0.5, 1.5, (BLOCKS, BLOCKS * SIZE)) * np.linspace(3, 1, BLOCKS)[:, None]
+    loadings = (
+        np.kron(np.eye(BLOCKS), np.ones(SIZE))
+        * rng.uniform(0.5, 1.5, (BLOCKS, BLOCKS * SIZE))
+        * np.linspace(3, 1, BLOCKS)[:, None]
+    )
     model, codes = Linear(loadings), rng.standard_normal((300, BLOCKS))
     table = contribution_table(model, model.inverse_transform(codes), GROUPS)
     own = table[table.group == [f"g{i}" for i in table.latent]]
     assert (own.q < 0.05).all() and len(own) == BLOCKS and (table.drop(own.index).q > 0.05).all()
-    turned = Linear(ortho_group.rvs(BLOCKS, random_state=0) @ loadings / np.linspace(3, 1, BLOCKS)[:, None])
-    assert (contribution_table(turned, turned.inverse_transform(codes), GROUPS).q < 0.05).mean() < 0.05
+    turned = Linear(
+        ortho_group.rvs(BLOCKS, random_state=0) @ loadings / np.linspace(3, 1, BLOCKS)[:, None]
+    )
+    assert (
+        contribution_table(turned, turned.inverse_transform(codes), GROUPS).q < 0.05
+    ).mean() < 0.05
 
 
 def test_a_dead_unit_has_no_p_and_does_not_enter_the_null():
     rng = np.random.default_rng(4)
     loadings = rng.standard_normal((3, BLOCKS * SIZE))
-    model, dead = Linear(loadings), Linear(np.vstack([loadings, 1e-6 * rng.standard_normal((1, BLOCKS * SIZE))]))
+    model = Linear(loadings)
+    dead = Linear(np.vstack([loadings, 1e-6 * rng.standard_normal((1, BLOCKS * SIZE))]))
     x = model.inverse_transform(rng.standard_normal((200, 3)))
     dead.transform = lambda X: np.hstack([model.transform(X), rng.standard_normal((len(X), 1))])
     table = contribution_table(dead, x, GROUPS, n_directions=199)
-    assert table[table.latent == 3][["p", "q"]].isna().all().all() and table[table.latent < 3].p.notna().all()
+    assert (
+        table[table.latent == 3][["p", "q"]].isna().all().all()
+        and table[table.latent < 3].p.notna().all()
+    )
     one = contribution_table(Linear(0 * loadings), x, GROUPS, n_directions=19)
     assert one.p.isna().all() and (one.contribution == 0).all()
 
@@ -158,9 +224,22 @@ def test_ranked_by_size_with_the_sign_kept():
 
 
 def test_paper_form_is_scaled_in_each_latent_and_ours_marks_significant_cells():
-    table = pd.DataFrame({"latent": [0, 0, 0, 1, 1, 1], "group": list("abc") * 2, "contribution": [1.0, 2, 3, 10, 30, 20], "ratio": [0.5, 1, 2, 1, 2, 0.5], "q": [1, 1, 0.01, 1, 0.2, 1]})
+    table = pd.DataFrame(
+        {
+            "latent": [0, 0, 0, 1, 1, 1],
+            "group": list("abc") * 2,
+            "contribution": [1.0, 2, 3, 10, 30, 20],
+            "ratio": [0.5, 1, 2, 1, 2, 0.5],
+            "q": [1, 1, 0.01, 1, 0.2, 1],
+        }
+    )
     paper, ratio = plot_contributions(table, "paper"), plot_contributions(table)
-    values = [c.get_array() for ax in paper.axes for c in ax.collections if c.get_array() is not None and np.size(c.get_array()) == 6]
+    values = [
+        c.get_array()
+        for ax in paper.axes
+        for c in ax.collections
+        if c.get_array() is not None and np.size(c.get_array()) == 6
+    ]
     assert len(values) == 1 and sorted(np.ravel(values[0]).tolist()) == [0, 0, 0.5, 0.5, 1, 1]
     assert [t.get_text() for ax in ratio.axes for t in ax.texts].count("●") == 1
 
@@ -168,11 +247,15 @@ def test_paper_form_is_scaled_in_each_latent_and_ours_marks_significant_cells():
 def test_total_correlation_of_gaussians_is_their_divergence_from_independence():
     rho = 0.8
     x = np.random.default_rng(5).multivariate_normal([0, 0], [[1, rho], [rho, 1]], 100_000)
-    assert total_correlation(x) == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.01)  # mutual information, nats
+    # mutual information, nats
+    assert total_correlation(x) == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.01)
     covariance = np.array([[4.0, 1.2, 0.3], [1.2, 1.0, -0.4], [0.3, -0.4, 2.0]])
     z = np.random.default_rng(6).multivariate_normal(np.ones(3), covariance, 200_000)
-    joint, apart = multivariate_normal(np.ones(3), covariance), multivariate_normal(np.ones(3), np.diag(np.diag(covariance)))
-    assert total_correlation(z) == pytest.approx((joint.logpdf(z) - apart.logpdf(z)).mean(), abs=0.01)
+    joint = multivariate_normal(np.ones(3), covariance)
+    apart = multivariate_normal(np.ones(3), np.diag(np.diag(covariance)))
+    assert total_correlation(z) == pytest.approx(
+        (joint.logpdf(z) - apart.logpdf(z)).mean(), abs=0.01
+    )
     assert total_correlation(z * [1, -5, 0.1] + 3) == pytest.approx(total_correlation(z))
     with pytest.raises(ValueError, match="constant|same code"):
         total_correlation(np.ones((5, 2)))
@@ -192,40 +275,80 @@ def test_entanglement_counts_active_units_only(collapsed):
 
 def test_adjusted_r2_by_hand_and_unbiased():
     y = np.array([[0.0], [2.0], [4.0], [6.0]])
-    assert permuted_r2(y, list("aabb"), n_permutations=4999)[0][0] == pytest.approx(1 - (4 / 2) / (20 / 3), abs=0.02)
+    assert permuted_r2(y, list("aabb"), n_permutations=4999)[0][0] == pytest.approx(
+        1 - (4 / 2) / (20 / 3), abs=0.02
+    )
     rng = np.random.default_rng(7)
     labels, noise = np.repeat(np.arange(40), 3), rng.standard_normal((120, 2000))
-    assert abs(permuted_r2(noise, labels, n_permutations=50)[0].mean()) < 0.01  # R² itself would be .33
+    # R² itself would be .33
+    assert abs(permuted_r2(noise, labels, n_permutations=50)[0].mean()) < 0.01
     truth = np.repeat(rng.standard_normal((40, 2000)), 3, axis=0) + rng.standard_normal((120, 2000))
     assert permuted_r2(truth, labels, n_permutations=50)[0].mean() == pytest.approx(0.5, abs=0.03)
     strata = np.repeat(np.arange(20), 6)  # nested: of the variance inside strata
     nested = permuted_r2(truth + 9 * strata[:, None], labels, strata, 50)[0].mean()
-    assert nested == pytest.approx(1 - 1 / 1.6, abs=0.03)  # two groups of three in a stratum: mean squares (3 + 5) / 5 in all, 1 of error
+    # two groups of three in a stratum: mean squares (3 + 5) / 5 in all, 1 of error
+    assert nested == pytest.approx(1 - 1 / 1.6, abs=0.03)
     crossed = rng.integers(8, size=120)
     assert abs(permuted_r2(noise + 9 * strata[:, None], crossed, strata, 50)[0].mean()) < 0.01
-    shifted = permuted_r2(noise + rng.standard_normal((8, 2000))[crossed] + 9 * strata[:, None], crossed, strata, 50)[0].mean()
-    assert 0.3 < shifted < 0.5  # where plates and strata are unbalanced, too little rather than too much
+    shifted = permuted_r2(
+        noise + rng.standard_normal((8, 2000))[crossed] + 9 * strata[:, None], crossed, strata, 50
+    )[0].mean()
+    # where plates and strata are unbalanced, too little rather than too much
+    assert 0.3 < shifted < 0.5
     with pytest.raises(ValueError, match="nothing to compare"):
         permuted_r2(y, list("abcd"))
 
 
 def test_permutation_agrees_with_the_f_test_and_keeps_rows_in_their_stratum():
     rng = np.random.default_rng(8)
-    labels, y = np.repeat(np.arange(5), 12), rng.standard_normal((60, 6)) + np.repeat(np.arange(5), 12)[:, None] * [0, 0, 0, 0.2, 0.3, 0.5]
+    labels = np.repeat(np.arange(5), 12)
+    y = rng.standard_normal((60, 6)) + np.repeat(np.arange(5), 12)[:, None] * [
+        0,
+        0,
+        0,
+        0.2,
+        0.3,
+        0.5,
+    ]
     p = permuted_r2(y, labels, n_permutations=1999)[1]
-    np.testing.assert_allclose(p, [f_oneway(*np.split(y[:, i], 5)).pvalue for i in range(6)], atol=0.03)
+    np.testing.assert_allclose(
+        p, [f_oneway(*np.split(y[:, i], 5)).pvalue for i in range(6)], atol=0.03
+    )
     stratum = np.repeat([0, 1], 30)
-    shifted = rng.standard_normal((60, 200)) + 10 * stratum[:, None]  # huge difference of strata, none of the groups inside
+    # huge difference of strata, none of the groups inside
+    shifted = rng.standard_normal((60, 200)) + 10 * stratum[:, None]
     p = permuted_r2(shifted, np.arange(60) // 10, stratum, n_permutations=99)[1]
     assert 0.02 < (p <= 0.05).mean() < 0.1
 
 
 def screen(rng, batch=0.0, moa=0.0, dose=0.0):
-    "40 compounds of 8 mechanisms at 3 doses, each condition on two of 8 plates, and 8 control wells a plate."
+    """40 compounds of 8 mechanisms at 3 doses, each condition on two of 8 plates, and 8 control
+    wells a plate.
+    """
     compound, replicate = np.divmod(np.arange(40 * 6), 6)
-    treated = pd.DataFrame({"compound": [f"c{i:02}" for i in compound], "moa": [f"m{i % 8}" for i in compound], "dose": 10.0 ** (replicate // 2), "plate": [f"p{i % 8}" for i in compound // 5 + replicate % 2], "is_control": False})
-    control = pd.DataFrame({"compound": "DMSO", "moa": "", "dose": np.nan, "plate": [f"p{i}" for i in np.repeat(range(8), 8)], "is_control": True})
-    obs = pd.concat([treated, control], ignore_index=True).assign(time=24.0, well="A01").set_index(pd.Index(map(str, range(304))))
+    treated = pd.DataFrame(
+        {
+            "compound": [f"c{i:02}" for i in compound],
+            "moa": [f"m{i % 8}" for i in compound],
+            "dose": 10.0 ** (replicate // 2),
+            "plate": [f"p{i % 8}" for i in compound // 5 + replicate % 2],
+            "is_control": False,
+        }
+    )
+    control = pd.DataFrame(
+        {
+            "compound": "DMSO",
+            "moa": "",
+            "dose": np.nan,
+            "plate": [f"p{i}" for i in np.repeat(range(8), 8)],
+            "is_control": True,
+        }
+    )
+    obs = (
+        pd.concat([treated, control], ignore_index=True)
+        .assign(time=24.0, well="A01")
+        .set_index(pd.Index(map(str, range(304))))
+    )
     code = lambda column: pd.factorize(obs[column])[0]
     levels = pd.factorize(obs["compound"] + obs["dose"].astype(str))[0]
     z = rng.standard_normal((304, 5)) + rng.standard_normal((41, 5))[code("compound")]
@@ -235,13 +358,20 @@ def screen(rng, batch=0.0, moa=0.0, dose=0.0):
 
 
 def test_association_sees_what_is_there_and_nothing_else():
-    for factor, how in {"plate": dict(batch=3), "mechanism": dict(moa=3), "dose": dict(dose=3)}.items():
+    for factor, how in {
+        "plate": dict(batch=3),
+        "mechanism": dict(moa=3),
+        "dose": dict(dose=3),
+    }.items():
         table = association_table(*screen(np.random.default_rng(9), **how), n_permutations=199)
         mean = table.groupby("factor").r2.mean()
-        assert set(mean.index) == {"mechanism", "dose", "plate"}  # one time, no cell counts: no rows
+        # one time, no cell counts: no rows
+        assert set(mean.index) == {"mechanism", "dose", "plate"}
         assert mean.idxmax() == factor and mean[factor] > 0.5
         assert table[table.factor == factor].q.max() < 0.05
-    plate = association_table(*screen(np.random.default_rng(10), batch=1), n_permutations=19).query("factor == 'plate'")
+    plate = association_table(*screen(np.random.default_rng(10), batch=1), n_permutations=19).query(
+        "factor == 'plate'"
+    )
     assert plate["n"].eq(240).all() and plate["k"].eq(8).all() and plate["rows"].eq("well").all()
 
 
@@ -262,30 +392,65 @@ def test_latents_are_matched_whatever_their_order_sign_and_size():
     order = rng.permutation(6)
     partner, cosine = match_latents(a, -3 * a[order])
     assert (order[partner] == np.arange(6)).all() and cosine == pytest.approx(np.ones(6))
-    a, b = np.array([[1.0, 0.0], [0.9, 0.1]]), np.array([[1.0, 0.02], [0.1, 1.0]])  # both want b's first: one has to give way
+    # both want b's first: one has to give way
+    a, b = np.array([[1.0, 0.0], [0.9, 0.1]]), np.array([[1.0, 0.02], [0.1, 1.0]])
     assert sorted(match_latents(a, b)[0].tolist()) == [0, 1]
     assert match_latents(np.zeros((2, 3)), np.ones((2, 3)))[1].tolist() == [0, 0]
 
 
 def test_stability_tells_the_same_axes_from_the_same_space():
     rng = np.random.default_rng(12)
-    loadings = np.hstack([np.kron(np.eye(UNITS), np.ones(SIZE)), 0.5 * rng.standard_normal((UNITS, UNITS * SIZE))])  # a group of its own each, and six that all move
+    # a group of its own each, and six that all move
+    loadings = np.hstack(
+        [np.kron(np.eye(UNITS), np.ones(SIZE)), 0.5 * rng.standard_normal((UNITS, UNITS * SIZE))]
+    )
     x = rng.standard_normal((300, UNITS)) @ loadings
-    same = {s: Linear((rng.permutation(np.eye(UNITS)) * rng.choice([-1, 1], UNITS)) @ loadings) for s in range(4)}
+    same = {
+        s: Linear((rng.permutation(np.eye(UNITS)) * rng.choice([-1, 1], UNITS)) @ loadings)
+        for s in range(4)
+    }
     table = stability_table(same, x, GROUPS)
-    assert len(table) == 24 and table.cosine.min() > 0.999 and table.recurs.all() and (table.agree == 1).all()
-    assert table.rotated.max() < 0.85 and table.agree_by_luck.mean() == pytest.approx(1 / UNITS) and table.by_luck.max() == pytest.approx(1 / UNITS)
-    turned = stability_table({s: Linear(ortho_group.rvs(UNITS, random_state=s) @ loadings) for s in range(4)}, x, GROUPS)
+    assert (
+        len(table) == 24
+        and table.cosine.min() > 0.999
+        and table.recurs.all()
+        and (table.agree == 1).all()
+    )
+    assert (
+        table.rotated.max() < 0.85
+        and table.agree_by_luck.mean() == pytest.approx(1 / UNITS)
+        and table.by_luck.max() == pytest.approx(1 / UNITS)
+    )
+    turned = stability_table(
+        {s: Linear(ortho_group.rvs(UNITS, random_state=s) @ loadings) for s in range(4)}, x, GROUPS
+    )
     assert abs((turned.cosine - turned.rotated).mean()) < 0.05
 
 
 def test_the_table_of_a_run_is_the_traversal_of_training_profiles():
     rng = np.random.default_rng(13)
     x = rng.standard_normal((40, 4))
-    var = pd.DataFrame({"compartment": ["Cells"] * 3 + ["Nuclei"], "channel": ["DNA", "ER", "", "DNA|ER"], "feature_group": ["Texture"] * 4}, index=list("abcd"))
-    profiles = AnnData(x, obs=pd.DataFrame({"split": ["train"] * 30 + ["test"] * 10}, index=map(str, range(40))), var=var, layers={"scaled": x})
+    var = pd.DataFrame(
+        {
+            "compartment": ["Cells"] * 3 + ["Nuclei"],
+            "channel": ["DNA", "ER", "", "DNA|ER"],
+            "feature_group": ["Texture"] * 4,
+        },
+        index=list("abcd"),
+    )
+    profiles = AnnData(
+        x,
+        obs=pd.DataFrame({"split": ["train"] * 30 + ["test"] * 10}, index=map(str, range(40))),
+        var=var,
+        layers={"scaled": x},
+    )
     pca = PCA(2).fit(x[:30])
     table = traversal_table({"pca": pca, "pca2": pca}, profiles)
-    assert list(table) == ["model", "latent", "feature", "compartment", "channel", "contribution"] and len(table) == 16
+    assert (
+        list(table) == ["model", "latent", "feature", "compartment", "channel", "contribution"]
+        and len(table) == 16
+    )
     row = table.query("model == 'pca2' and latent == 1 and feature == 'd'").iloc[0]
-    assert row.channel == "DNA|ER" and row.contribution == pytest.approx(traverse(pca, x[:30])[1, 3])
+    assert row.channel == "DNA|ER" and row.contribution == pytest.approx(
+        traverse(pca, x[:30])[1, 3]
+    )

@@ -1,4 +1,6 @@
-"""The authors' recipe against plain numpy, written from the formulas alone; scikit-learn's contract; what a saved model may be."""
+"""The authors' recipe against plain numpy, written from the formulas alone; scikit-learn's
+contract; what a saved model may be.
+"""
 
 import pandas as pd
 import numpy as np
@@ -27,8 +29,12 @@ def leaky(a):
 
 
 def head(a, weights, units):
-    "Some of the heads' units: linear, batch normalisation by the batch's own mean and (biased) variance with Keras' epsilon, leaky rectifier."
-    weight, bias, scale, shift = (weights[f"heads.{name}"][units] for name in ("0.weight", "0.bias", "1.weight", "1.bias"))
+    """Some of the heads' units: linear, batch normalisation by the batch's own mean and (biased)
+    variance with Keras' epsilon, leaky rectifier.
+    """
+    weight, bias, scale, shift = (
+        weights[f"heads.{name}"][units] for name in ("0.weight", "0.bias", "1.weight", "1.bias")
+    )
     a = a @ weight.T + bias
     return leaky(scale * (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-3) + shift)
 
@@ -38,7 +44,14 @@ def forward(x, weights, noise):
     hidden = leaky(x @ weights["encoder.0.weight"].T + weights["encoder.0.bias"])
     mu, logvar = head(hidden, weights, slice(None, 5)), head(hidden, weights, slice(5, None))
     z = mu + np.exp(logvar / 2) * noise
-    return mu, logvar, z, leaky(z @ weights["decoder.0.weight"].T + weights["decoder.0.bias"]) @ weights["decoder.2.weight"].T + weights["decoder.2.bias"]
+    return (
+        mu,
+        logvar,
+        z,
+        leaky(z @ weights["decoder.0.weight"].T + weights["decoder.0.bias"])
+        @ weights["decoder.2.weight"].T
+        + weights["decoder.2.bias"],
+    )
 
 
 def kernel_sum(u, v):
@@ -54,7 +67,10 @@ def test_the_authors_loss_is_what_its_formula_says(preset, variant):
     network = Network(17, (12,), 5, vae.heads, generator=torch.Generator().manual_seed(1)).train()
     with torch.no_grad():
         for name, value in network.named_parameters():
-            value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))  # biases, too, must matter
+            # biases, too, must matter
+            value.add_(
+                0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name)))
+            )
     weights = {k: v.double().numpy() for k, v in network.state_dict().items()}
     x = np.random.default_rng(2).normal(0.5, 0.4, (23, 17))
     generator = torch.Generator().manual_seed(3)
@@ -64,7 +80,9 @@ def test_the_authors_loss_is_what_its_formula_says(preset, variant):
     kl = np.mean(-0.5 * np.sum(1 + logvar - mu**2 - np.exp(logvar), axis=1))
     mmd = kernel_sum(z, z) + kernel_sum(prior, prior) - 2 * kernel_sum(z, prior)
     objective = Objective(vae.beta, vae.mmd_weight, vae.likelihood, vae.kernel, vae.kl_warmup)
-    parts = objective(network, torch.tensor(x, dtype=torch.float32), torch.Generator().manual_seed(3), 0.0)
+    parts = objective(
+        network, torch.tensor(x, dtype=torch.float32), torch.Generator().manual_seed(3), 0.0
+    )
     assert parts["sse"].item() == pytest.approx(squared, rel=1e-4)
     assert parts["kl"].item() == pytest.approx(kl, rel=1e-4)
     expected = squared + vae.beta * kl
@@ -77,14 +95,25 @@ def test_the_authors_loss_is_what_its_formula_says(preset, variant):
 def test_layers_begin_and_move_as_keras_has_it():
     network = Network(200, (100,), 20, "chow2022", generator=torch.Generator().manual_seed(0))
     mean, spread = network.heads[0].weight.chunk(2)  # one layer, two heads
-    for weight in (network.encoder[0].weight, mean, spread, network.decoder[0].weight, network.decoder[2].weight):
+    for weight in (
+        network.encoder[0].weight,
+        mean,
+        spread,
+        network.decoder[0].weight,
+        network.decoder[2].weight,
+    ):
         bound = np.sqrt(6 / sum(weight.shape))  # Glorot's
         assert 0.97 * bound < weight.abs().max().item() <= bound
-    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias") and not name.startswith("heads.1"))
+    assert not any(
+        p.any()
+        for name, p in network.named_parameters()
+        if name.endswith("bias") and not name.startswith("heads.1")
+    )
     norm, x = network.heads[1], torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
     network.train().encode(x)
     before = network.heads[0](network.encoder(x)).detach()
-    assert norm.running_mean.numpy() == pytest.approx(0.01 * before.mean(0).numpy(), abs=1e-6)  # momentum .99 in Keras' words
+    # momentum .99 in Keras' words
+    assert norm.running_mean.numpy() == pytest.approx(0.01 * before.mean(0).numpy(), abs=1e-6)
     assert norm.running_var.numpy() == pytest.approx(0.99 + 0.01 * before.var(0).numpy(), rel=1e-5)
 
 
@@ -112,13 +141,23 @@ def test_adam_moves_as_its_formula_says():
 def test_of_epochs_that_are_equally_good_the_first_is_kept():
     module = torch.nn.Linear(2, 1, bias=False)
     one, two = (Standing(module, None, None, None) for _ in range(2))
-    for losses, weight in (([3.0, 1.0], 1.0), ([2.0, 1.0], 2.0), ([2.0, 0.5], 3.0), ([4.0, 0.5], 4.0)):
+    for losses, weight in (
+        ([3.0, 1.0], 1.0),
+        ([2.0, 1.0], 2.0),
+        ([2.0, 0.5], 3.0),
+        ([4.0, 0.5], 4.0),
+    ):
         torch.nn.init.constant_(module.weight, weight)
         one.history.append({"valid_loss": losses[0]})
         one.keep_if_best("valid_loss")
     assert (one.best_epoch, one.best["weight"].tolist()) == (2, [[2.0, 2.0]])
     module.weight = torch.nn.Parameter(torch.zeros(2, 1))  # of two models
-    for losses, weight in (([3.0, 1.0], 1.0), ([2.0, 1.0], 2.0), ([2.0, 0.5], 3.0), ([4.0, 0.5], 4.0)):
+    for losses, weight in (
+        ([3.0, 1.0], 1.0),
+        ([2.0, 1.0], 2.0),
+        ([2.0, 0.5], 3.0),
+        ([4.0, 0.5], 4.0),
+    ):
         torch.nn.init.constant_(module.weight, weight)
         two.history.append({"valid_loss": losses})
         two.keep_if_best("valid_loss")
@@ -127,36 +166,61 @@ def test_of_epochs_that_are_equally_good_the_first_is_kept():
 
 def test_shuffled_heads_or_a_forgotten_rectifier_would_show():
     "The two checks above can fail: leaving out either part of a head changes the loss."
-    x, seeded = torch.randn(23, 17, generator=torch.Generator().manual_seed(0)), lambda: torch.Generator().manual_seed(3)
+    x = torch.randn(23, 17, generator=torch.Generator().manual_seed(0))
+    seeded = lambda: torch.Generator().manual_seed(3)
     losses = {}
     for heads in ("linear", "leaky", "chow2022"):
         network = Network(17, (12,), 5, heads, generator=seeded()).train()
-        losses[heads] = Objective(1.0, 0.0, "squared_error", "chow2022")(network, x, seeded())["kl"].item()
+        losses[heads] = Objective(1.0, 0.0, "squared_error", "chow2022")(network, x, seeded())[
+            "kl"
+        ].item()
     assert len({round(v, 3) for v in losses.values()}) == 3
 
 
-@parametrize_with_checks([VAE(n_latent=2, hidden_layer_sizes=(8,), epochs=2), make_vae("mmd", "chow2022", code="mean", n_latent=2, hidden_layer_sizes=(8,), epochs=2)])
+@parametrize_with_checks(
+    [
+        VAE(n_latent=2, hidden_layer_sizes=(8,), epochs=2),
+        make_vae("mmd", "chow2022", code="mean", n_latent=2, hidden_layer_sizes=(8,), epochs=2),
+    ]
+)
 def test_check_estimator(estimator, check):
     check(estimator)
 
 
 def test_sampled_codes_are_declared():
-    "A draw depends on a profile's place in the table, which scikit-learn's checks would hold against a model that hides it."
-    assert make_vae("beta", "chow2022").__sklearn_tags__().non_deterministic and not make_vae("beta").__sklearn_tags__().non_deterministic
+    """A draw depends on a profile's place in the table, which scikit-learn's checks would hold
+    against a model that hides it.
+    """
+    assert (
+        make_vae("beta", "chow2022").__sklearn_tags__().non_deterministic
+        and not make_vae("beta").__sklearn_tags__().non_deterministic
+    )
 
 
 @pytest.mark.slow
 def test_in_a_pipeline_and_a_search():
     r = np.random.default_rng(0)
-    x = pd.DataFrame(r.standard_normal((90, 2)) @ r.standard_normal((2, 12)) + 0.1 * r.standard_normal((90, 12))).add_prefix("Cells_Texture_")
-    steps = Pipeline([("scale", StandardScaler()), ("vae", VAE(n_latent=2, hidden_layer_sizes=(16,), steps=150, random_state=0))]).set_output(transform="pandas")
+    x = pd.DataFrame(
+        r.standard_normal((90, 2)) @ r.standard_normal((2, 12)) + 0.1 * r.standard_normal((90, 12))
+    ).add_prefix("Cells_Texture_")
+    steps = Pipeline(
+        [
+            ("scale", StandardScaler()),
+            ("vae", VAE(n_latent=2, hidden_layer_sizes=(16,), steps=150, random_state=0)),
+        ]
+    ).set_output(transform="pandas")
     z = steps.fit(x).transform(x)
-    assert list(z) == list(steps[-1].get_feature_names_out()) == ["vae0", "vae1"] and z.index.equals(x.index)
+    assert list(z) == list(steps[-1].get_feature_names_out()) == [
+        "vae0",
+        "vae1",
+    ] and z.index.equals(x.index)
 
     def minus_error(model, x, y=None):
         return -np.mean((model.inverse_transform(model.transform(x)) - x.to_numpy()) ** 2)
 
-    search = GridSearchCV(steps, {"vae__n_latent": [1, 2], "vae__beta": [1.0, 1e3]}, scoring=minus_error, cv=3).fit(x)
+    search = GridSearchCV(
+        steps, {"vae__n_latent": [1, 2], "vae__beta": [1.0, 1e3]}, scoring=minus_error, cv=3
+    ).fit(x)
     assert search.best_params_ == {"vae__n_latent": 2, "vae__beta": 1.0}
     with pytest.raises(TypeError):
         VAE().fit(x, sample_weight=np.ones(90))
@@ -167,41 +231,86 @@ def test_two_devices_are_one_where_there_is_only_a_processor():
     small = dict(n_latent=2, hidden_layer_sizes=(8,), epochs=2, random_state=0)
     there = torch.cuda.is_available() or torch.backends.mps.is_available()
     if not there:
-        assert VAE(device="auto", **small).fit(x).transform(x).tobytes() == VAE(device="cpu", **small).fit(x).transform(x).tobytes()
+        assert (
+            VAE(device="auto", **small).fit(x).transform(x).tobytes()
+            == VAE(device="cpu", **small).fit(x).transform(x).tobytes()
+        )
         with pytest.raises(ValueError, match="no device 'cuda' here: PyTorch finds none"):
             VAE(device="cuda", **small).fit(x)
     else:
-        assert VAE(device="auto", **small).fit(x).transform(x) == pytest.approx(VAE(device="cpu", **small).fit(x).transform(x), abs=0.05)
+        assert VAE(device="auto", **small).fit(x).transform(x) == pytest.approx(
+            VAE(device="cpu", **small).fit(x).transform(x), abs=0.05
+        )
 
 
 def test_trainable_passes_on_what_is_done():
     network = Network(4, (3,), 2, generator=torch.Generator().manual_seed(0))
     module = _Trainable(network, Objective(2.0, 0.0, "squared_error", "gaussian", kl_warmup=0.5))
-    loss = [module.loss_parts(torch.ones(5, 4), torch.Generator().manual_seed(1), done) for done in (0.0, 0.25, 1.0)]
-    assert [((p["loss"] - p["sse"]) / p["kl"]).item() for p in loss] == pytest.approx([0, 1, 2], abs=1e-4)
+    loss = [
+        module.loss_parts(torch.ones(5, 4), torch.Generator().manual_seed(1), done)
+        for done in (0.0, 0.25, 1.0)
+    ]
+    assert [((p["loss"] - p["sse"]) / p["kl"]).item() for p in loss] == pytest.approx(
+        [0, 1, 2], abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("settings", [{}, dict(likelihood="gaussian"), dict(likelihood="squared_error"), dict(beta=0.0, mmd_weight=10.0), dict(beta=4.0), dict(encoder="point")],
-                         ids=["shared", "gaussian", "squared error", "mmd", "beta", "point"])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(likelihood="gaussian"),
+        dict(likelihood="squared_error"),
+        dict(beta=0.0, mmd_weight=10.0),
+        dict(beta=4.0),
+        dict(encoder="point"),
+    ],
+    ids=["shared", "gaussian", "squared error", "mmd", "beta", "point"],
+)
 def test_the_mode_explains_a_profile_best(settings):
-    "Beside scipy's own search, from the same guess, for what the decoder, the learned variances and the price of the code say."
+    """Beside scipy's own search, from the same guess, for what the decoder, the learned variances
+    and the price of the code say.
+    """
     rng = np.random.default_rng(3)
-    x = (np.tanh(rng.normal(size=(400, 2)) @ rng.normal(0, 1.5, (2, 12))) + 0.2 * rng.standard_normal((400, 12))).astype("float32")
-    vae = VAE(n_latent=3, hidden_layer_sizes=(24,), steps=400, random_state=0, **settings).fit(x[:300], X_valid=x[300:])
+    x = (
+        np.tanh(rng.normal(size=(400, 2)) @ rng.normal(0, 1.5, (2, 12)))
+        + 0.2 * rng.standard_normal((400, 12))
+    ).astype("float32")
+    vae = VAE(n_latent=3, hidden_layer_sizes=(24,), steps=400, random_state=0, **settings).fit(
+        x[:300], X_valid=x[300:]
+    )
     guess, found = posterior(vae, x[300:])[0].numpy(), vae.transform(x[300:])
-    precision = 2.0 if vae.likelihood == "squared_error" else np.exp(-vae.network_.feature_logvar.detach().numpy().astype(float))
+    precision = (
+        2.0
+        if vae.likelihood == "squared_error"
+        else np.exp(-vae.network_.feature_logvar.detach().numpy().astype(float))
+    )
     price = vae.beta if vae.encoder == "gaussian" else 0.0
 
     layers = [layer for layer in vae.network_.decoder if isinstance(layer, torch.nn.Linear)]
-    layers = [(layer.weight.detach().numpy().astype(float), layer.bias.detach().numpy().astype(float)) for layer in layers]
+    layers = [
+        (layer.weight.detach().numpy().astype(float), layer.bias.detach().numpy().astype(float))
+        for layer in layers
+    ]
 
     def cost(z, own):
         hidden = leaky(layers[0][0] @ z + layers[0][1])
-        return float((precision * (own - layers[1][0] @ hidden - layers[1][1]) ** 2).sum() + price * np.square(z).sum())
+        return float(
+            (precision * (own - layers[1][0] @ hidden - layers[1][1]) ** 2).sum()
+            + price * np.square(z).sum()
+        )
 
     best, mine, first = [], [], []
     for own, start, code in zip(x[300:340].astype(float), guess.astype(float), found.astype(float)):
-        best.append(minimize(cost, start, args=(own,), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6, "maxiter": 2000}).fun)
+        best.append(
+            minimize(
+                cost,
+                start,
+                args=(own,),
+                method="Nelder-Mead",
+                options={"xatol": 1e-4, "fatol": 1e-6, "maxiter": 2000},
+            ).fun
+        )
         mine.append(cost(code, own))
         first.append(cost(start, own))
     best, mine, first = map(np.array, (best, mine, first))
@@ -210,7 +319,11 @@ def test_the_mode_explains_a_profile_best(settings):
     assert np.median(mine / best) < 1.01
 
 
-@pytest.mark.parametrize("settings", [{}, dict(beta=0.0), dict(encoder="point"), dict(likelihood="gaussian", beta=0.0)], ids=["priced", "free", "point", "by feature"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, dict(beta=0.0), dict(encoder="point"), dict(likelihood="gaussian", beta=0.0)],
+    ids=["priced", "free", "point", "by feature"],
+)
 def test_a_decoder_that_says_nothing_leaves_codes_finite(settings):
     x = np.random.default_rng(0).standard_normal((150, 6)).astype("float32")
     vae = VAE(n_latent=2, hidden_layer_sizes=(8,), steps=10, random_state=0, **settings).fit(x)
@@ -235,12 +348,20 @@ def test_a_code_does_not_depend_on_its_company():
 @pytest.mark.parametrize("name", ["ae", "pca-mlp"])
 def test_rivals_have_a_part_taken_away(name, tmp_path):
     rng = np.random.default_rng(0)
-    x = (np.tanh(rng.normal(size=(500, 2)) @ rng.normal(0, 2, (2, 15))) + 0.1 * rng.standard_normal((500, 15))).astype("float32")
-    model = make_vae(name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0).fit(x[:400], X_valid=x[400:])
+    x = (
+        np.tanh(rng.normal(size=(500, 2)) @ rng.normal(0, 2, (2, 15)))
+        + 0.1 * rng.standard_normal((500, 15))
+    ).astype("float32")
+    model = make_vae(name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0).fit(
+        x[:400], X_valid=x[400:]
+    )
     assert (model.history_.train_kl == 0).all() and (model.latent_units_.kl == 0).all()
-    pca, left = PCA(2).fit(x[:400]), lambda m: float(np.square(x[400:] - m.inverse_transform(m.transform(x[400:]))).mean())
+    pca = PCA(2).fit(x[:400])
+    left = lambda m: float(np.square(x[400:] - m.inverse_transform(m.transform(x[400:]))).mean())
     assert left(model) < left(pca)
-    other = make_vae(name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0, beta=50.0).fit(x[:400], X_valid=x[400:])
+    other = make_vae(
+        name, n_latent=2, hidden_layer_sizes=(32,), steps=600, random_state=0, beta=50.0
+    ).fit(x[:400], X_valid=x[400:])
     assert np.array_equal(other.transform(x), model.transform(x))  # no code costs anything
     save_model(model, tmp_path)
     assert load_model(tmp_path).transform(x).tobytes() == model.transform(x).tobytes()

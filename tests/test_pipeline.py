@@ -1,4 +1,6 @@
-"""Whole runs: the demo as a user starts it, the same bytes whatever the jobs, and the rate of false alarms where nothing is true."""
+"""Whole runs: the demo as a user starts it, the same bytes whatever the jobs, and the rate of false
+alarms where nothing is true.
+"""
 
 import hashlib
 import json
@@ -29,23 +31,43 @@ from cpvae.run.preset import RunConfig, make_model, prepare_profiles
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
-BASELINES = {"global_mean", "global_mean_scaled", "control", "a", "b", "stronger", "mean_ab", "additive_input", "mechanism_blind"}
+BASELINES = {
+    "global_mean",
+    "global_mean_scaled",
+    "control",
+    "a",
+    "b",
+    "stronger",
+    "mean_ab",
+    "additive_input",
+    "mechanism_blind",
+}
 
 
 def cpvae(*arguments, cwd=None, **more):
     "The command as installed, in a process of its own."
-    return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
+    return subprocess.run(
+        [Path(sys.executable).parent / "cpvae", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **more,
+    )
 
 
 def fingerprint(run):
     "Hash of every table and weight of a run."
     files = sorted(p for d in ("tables", "models") for p in (run / d).rglob("*") if p.is_file())
-    return {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
 
 
 def make_demo(folder):
     "A finished demo, as a user starts it."
-    whole = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # with UMAP itself
+    # with UMAP itself
+    whole = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = cpvae("demo", "--out", "results/demo", "--jobs", 1, cwd=folder, env=whole)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "report: results/demo/report.html\n"
@@ -60,50 +82,98 @@ def demo(once):
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_whole_run_that_finds_the_truth(demo):
-    assert {p.name for p in demo.iterdir()} == {"report.html", "run.json", "latents.h5ad", "models", "tables", "figures"}
+    assert {p.name for p in demo.iterdir()} == {
+        "report.html",
+        "run.json",
+        "latents.h5ad",
+        "models",
+        "tables",
+        "figures",
+    }
     assert {p.name for p in (demo / "models").iterdir()} == set(MODELS)
     assert [p.name for p in demo.parent.iterdir()] == ["demo"]  # nothing temporary beside it
-    reconstruction, lsa = (pd.read_csv(demo / "tables" / f"{t}.csv") for t in ("reconstruction", "lsa"))
-    assert list(reconstruction) == ["model", "split", "shuffled", "n", "mse", "fvu", "emd_mean", "emd_p05", "emd_p95"]
+    reconstruction, lsa = (
+        pd.read_csv(demo / "tables" / f"{t}.csv") for t in ("reconstruction", "lsa")
+    )
+    assert list(reconstruction) == [
+        "model",
+        "split",
+        "shuffled",
+        "n",
+        "mse",
+        "fvu",
+        "emd_mean",
+        "emd_p05",
+        "emd_p95",
+    ]
     assert set(reconstruction.model) == {*MODELS, "mean"}
     assert list(lsa) == list(COLUMNS) and set(lsa.model) == {*MODELS, *BASELINES}
     traversal = pd.read_csv(demo / "tables" / "traversal.csv")
-    assert list(traversal) == ["model", "latent", "feature", "compartment", "channel", "contribution"] and set(traversal.model) == {*MODELS}
-    assert traversal.contribution.notna().all() and not traversal.duplicated(["model", "latent", "feature"]).any()
+    assert list(traversal) == [
+        "model",
+        "latent",
+        "feature",
+        "compartment",
+        "channel",
+        "contribution",
+    ] and set(traversal.model) == {*MODELS}
+    assert (
+        traversal.contribution.notna().all()
+        and not traversal.duplicated(["model", "latent", "feature"]).any()
+    )
 
     # and it finds the truth that was simulated
     lsa = lsa.set_index("model")
     found = (lsa.q < 0.05).groupby("model").mean()
     assert max(found["beta"], found["mmd"]) >= 0.8
-    held_out = pd.read_csv(demo / "tables" / "reconstruction.csv").query("split == 'test'").set_index(["model", "shuffled"]).fvu
+    held_out = (
+        pd.read_csv(demo / "tables" / "reconstruction.csv")
+        .query("split == 'test'")
+        .set_index(["model", "shuffled"])
+        .fvu
+    )
     assert all(held_out[m, False] < held_out["pca", False] for m in ("vanilla", "beta", "mmd"))
     assert all(held_out[m, True] > 0.9 for m in MODELS)
     means = lsa.groupby("model")[["l2", "delta_pearson", "mismatch_r"]].mean()
     for vae in ("vanilla", "beta", "mmd"):  # the state adds up where features do not
         assert means.l2[vae] < means.l2["pca"] < means.l2["additive_input"]
-        assert means.mismatch_r[vae] > means.mismatch_r["pca"] > means.mismatch_r["mechanism_blind"] + 0.5
+        assert (
+            means.mismatch_r[vae]
+            > means.mismatch_r["pca"]
+            > means.mismatch_r["mechanism_blind"] + 0.5
+        )
 
 
 @pytest.mark.slow
 def test_jobs_change_no_byte(tmp_path, no_figures):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
     small = dict(n_permutations=100, vae=dict(steps=60, hidden_layer_sizes=(32,)))
-    one, two = (run_pipeline(world, tmp_path / str(jobs), RunConfig(seed=3, **small), jobs=jobs) for jobs in (1, 2))
+    one, two = (
+        run_pipeline(world, tmp_path / str(jobs), RunConfig(seed=3, **small), jobs=jobs)
+        for jobs in (1, 2)
+    )
     assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 15
     assert (one / "latents.h5ad").read_bytes() == (two / "latents.h5ad").read_bytes()
     other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, **small), jobs=1)
-    changed = {name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]}
+    changed = {
+        name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]
+    }
     assert changed >= {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_false_alarms_where_nothing_is_true(seed):
-    world = simulate_profiles(effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1)
+    world = simulate_profiles(
+        effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1
+    )
     config = RunConfig(seed=seed, vae=dict(steps=150, hidden_layer_sizes=(64,)))
     profiles = prepare_profiles(world, config)
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
-    models = {m: fit_one(make_model(m, profiles, config), x[split == "train"], x[split == "valid"]) for m in ("beta", "pca")}
+    models = {
+        m: fit_one(make_model(m, profiles, config), x[split == "train"], x[split == "valid"])
+        for m in ("beta", "pca")
+    }
     lsa, _ = lsa_table(models, profiles, n_permutations=500, seed=seed)
     tested = lsa[lsa.p.notna()].groupby("model")
     assert set(tested.size()) == {250} and set(tested.groups) == {"beta", "pca", "additive_input"}
@@ -120,7 +190,8 @@ from cpvae.cli.commands import main
 try:
     main()
 finally:
-    print(*sorted({"torch", "anndata", "umap", "sklearn", "matplotlib", "pandas"} & set(sys.modules)))
+    heavy = {"torch", "anndata", "umap", "sklearn", "matplotlib", "pandas"}
+    print(*sorted(heavy & set(sys.modules)))
 """
 
 
@@ -137,14 +208,29 @@ def test_a_refusal_is_one_line_loads_nothing_heavy_and_leaves_nothing(name, text
     if text is not None:
         (tmp_path / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run([sys.executable, "-c", AND_WHAT_IT_LOADED, "run", name, "--out", "results/x"], cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", AND_WHAT_IT_LOADED, "run", name, "--out", "results/x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert says in done.stderr and name in done.stderr and "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    assert done.stdout.split() == ["pandas"] * (text is not None)  # it is quick because it loads nothing that takes seconds
+    # it is quick because it loads nothing that takes seconds
+    assert done.stdout.split() == ["pandas"] * (text is not None)
 
 
-@pytest.mark.parametrize(("options", "says"), [(["--jobs", "0"], "1 or more"), (["--seed", "-1"], "--seed"), (["--models", "gan"], "gan"), (["--models", ","], "unknown model ','")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--jobs", "0"], "1 or more"),
+        (["--seed", "-1"], "--seed"),
+        (["--models", "gan"], "gan"),
+        (["--models", ","], "unknown model ','"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(options, says, tmp_path):
     done = cpvae("run", "simulated", "--out", "x", *options, cwd=tmp_path)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
@@ -166,7 +252,11 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
     def unlink(path, missing_ok=False):
         if path.suffix == ".lock":
             refused.append(path)
-            raise PermissionError(13, "The process cannot access the file because it is being used by another process", str(path))
+            raise PermissionError(
+                13,
+                "The process cannot access the file because it is being used by another process",
+                str(path),
+            )
         plain(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
@@ -181,14 +271,32 @@ def test_a_lock_that_may_not_be_removed_while_it_is_held_ends_no_run(tmp_path, m
 @pytest.mark.slow
 def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
     pair = pd.read_csv(demo / "tables" / "lsa.csv").iloc[0]
-    done = cli("predict", demo, "--a", pair.a, "--b", pair.b, "--model", "beta", "--top", 5, "--out", tmp_path / "near.csv")
+    done = cli(
+        "predict",
+        demo,
+        "--a",
+        pair.a,
+        "--b",
+        pair.b,
+        "--model",
+        "beta",
+        "--top",
+        5,
+        "--out",
+        tmp_path / "near.csv",
+    )
     assert done.exit_code == 0, done.stderr
     near = pd.read_csv(tmp_path / "near.csv")
     assert len(near) == 104 and near.cosine.is_monotonic_decreasing
     assert near.moa[0] == pair.pair  # the truth is nearest
     for heading in ("Nearest compounds", "Features that move most", "By compartment and channel"):
         assert heading in done.stdout
-    top = done.stdout.split("Nearest compounds")[1].split("Features that move")[0].strip().splitlines()[2:]
+    top = (
+        done.stdout.split("Nearest compounds")[1]
+        .split("Features that move")[0]
+        .strip()
+        .splitlines()[2:]
+    )
     assert len(top) == 5 and near.compound[0] in top[0] and (near.low <= near.high).all()
     wrong = cli("predict", demo, "--a", "simulated mechanism 1", "--b", pair.b)
     assert wrong.exit_code == 2 and "Did you mean" in wrong.stderr
@@ -197,29 +305,55 @@ def test_predict_lists_compounds_that_share_the_mechanisms(demo, tmp_path):
 @pytest.mark.slow
 def test_screen_lists_candidates(demo, tmp_path):
     done = cli("screen", demo, "--top", 3, "--out", tmp_path / "all.csv")
-    assert done.exit_code == 0 and done.stderr.startswith("comparing 104 compounds with "), done.stderr
+    assert done.exit_code == 0 and done.stderr.startswith("comparing 104 compounds with "), (
+        done.stderr
+    )
     found = pd.read_csv(tmp_path / "all.csv")
-    assert found.compound.nunique() == 104 and found[found.known].q.isna().all() and found[~found.known].q.between(0, 1).all()
+    assert (
+        found.compound.nunique() == 104
+        and found[found.known].q.isna().all()
+        and found[~found.known].q.between(0, 1).all()
+    )
     assert len(done.stdout.splitlines()) == 6 and "candidates" in done.stdout.splitlines()[0]
 
 
 def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_figures):
-    "Neither it nor its compounds train or validate, and models and scaling do not change if its profiles do."
+    """Neither it nor its compounds train or validate, and models and scaling do not change if its
+    profiles do.
+    """
     world = simulate_profiles(seed=7, n_mechanisms=6, n_pairs=4, n_features=60, n_maps=2)
     pair = next(m for m in world.obs.moa.unique() if "|" in m)
     a, b = pair.split("|")
     changed = world.copy()
-    changed.X[(world.obs.moa == pair).to_numpy()] += 3 * np.random.default_rng(0).normal(size=(int((world.obs.moa == pair).sum()), 60)).astype("float32")
-    small = dict(models=("vanilla", "pca"), n_permutations=200, vae=dict(steps=30, hidden_layer_sizes=(16,)), leave_out=(f"{b}|{a}",))
-    one, two = (run_pipeline(w, tmp_path / name, RunConfig(**small), jobs=1) for w, name in ((world, "one"), (changed, "two")))
+    changed.X[(world.obs.moa == pair).to_numpy()] += 3 * np.random.default_rng(0).normal(
+        size=(int((world.obs.moa == pair).sum()), 60)
+    ).astype("float32")
+    small = dict(
+        models=("vanilla", "pca"),
+        n_permutations=200,
+        vae=dict(steps=30, hidden_layer_sizes=(16,)),
+        leave_out=(f"{b}|{a}",),
+    )
+    one, two = (
+        run_pipeline(w, tmp_path / name, RunConfig(**small), jobs=1)
+        for w, name in ((world, "one"), (changed, "two"))
+    )
     for name in ("vanilla", "pca"):
-        assert (one / "models" / name / "weights.safetensors").read_bytes() == (two / "models" / name / "weights.safetensors").read_bytes()
+        assert (one / "models" / name / "weights.safetensors").read_bytes() == (
+            two / "models" / name / "weights.safetensors"
+        ).read_bytes()
     obs = read_h5ad(one / "latents.h5ad").obs
-    assert set(obs.split[obs.moa == pair]) == {"test"} and not set(obs.moa[(obs.split == "test") & ~obs.is_control]) - {pair}
+    assert set(obs.split[obs.moa == pair]) == {"test"} and not set(
+        obs.moa[(obs.split == "test") & ~obs.is_control]
+    ) - {pair}
     lsa = pd.read_csv(one / "tables" / "lsa.csv").drop_duplicates("pair").set_index("pair")
     assert not lsa.in_sample[pair] and lsa.in_sample.drop(pair).all()
     strict = prepare_profiles(world, RunConfig(**small | dict(strict=True)))
-    assert set(strict.obs.moa[(strict.obs.split == "test") & ~strict.obs.is_control]) >= {a, b, pair}
+    assert set(strict.obs.moa[(strict.obs.split == "test") & ~strict.obs.is_control]) >= {
+        a,
+        b,
+        pair,
+    }
     for wrong in ("mechanism 1", "a|a"):
         with pytest.raises(CpvaeError):
             prepare_profiles(world, RunConfig(leave_out=(wrong,)))
@@ -227,22 +361,34 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_
 
 def test_the_papers_preset_runs_to_a_report(tmp_path, no_figures):
     world = simulate_profiles(seed=6, n_mechanisms=6, n_pairs=3, n_features=60, n_maps=2)
-    run = run_pipeline(world, tmp_path / "run", RunConfig(preset="chow2022", n_permutations=200, vae=dict(epochs=5)), jobs=1)
+    run = run_pipeline(
+        world,
+        tmp_path / "run",
+        RunConfig(preset="chow2022", n_permutations=200, vae=dict(epochs=5)),
+        jobs=1,
+    )
     config = json.loads((run / "models" / "mmd" / "config.json").read_text())["params"]
     assert (config["heads"], config["mmd_weight"], config["code"]) == ("chow2022", 1000.0, "sample")
     assert set(pd.read_csv(run / "tables" / "lsa.csv").model) == {*MODELS, *BASELINES}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real profiles: set CPVAE_DATA (looked in {DATA.name}/)")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no real profiles: set CPVAE_DATA (looked in {DATA.name}/)"
+)
 def test_real_morphology_is_rebuilt_better_than_by_pca():
-    profiles = prepare_profiles(read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"), config := RunConfig(vae=dict(steps=600)))
+    profiles = prepare_profiles(
+        read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"),
+        config := RunConfig(vae=dict(steps=600)),
+    )
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     train, test = x[split == "train"], x[split == "test"]
     fvu = {}
     for name in ("beta", "pca"):
         model = fit_one(make_model(name, profiles, config), train, x[split == "valid"])
-        fvu[name] = ((test - model.inverse_transform(model.transform(test))) ** 2).sum() / ((test - train.mean(0)) ** 2).sum()
+        fvu[name] = ((test - model.inverse_transform(model.transform(test))) ** 2).sum() / (
+            (test - train.mean(0)) ** 2
+        ).sum()
     assert fvu["beta"] < 0.8 * fvu["pca"] < 0.25
 
 
@@ -250,7 +396,20 @@ def test_real_morphology_is_rebuilt_better_than_by_pca():
 def test_a_killed_run_leaves_the_earlier_one(demo, tmp_path):
     earlier = tmp_path / "run"
     shutil.copytree(demo, earlier)
-    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", "demo", "--out", earlier, "--jobs", "1", "--seed", "5"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [
+            Path(sys.executable).parent / "cpvae",
+            "demo",
+            "--out",
+            earlier,
+            "--jobs",
+            "1",
+            "--seed",
+            "5",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for(lambda: list(tmp_path.glob(".run.part/checkpoints/*.safetensors")), process)
     process.kill()
     process.wait()
@@ -271,20 +430,40 @@ def write_small_world(path):
     world = simulate_profiles(seed=3, n_mechanisms=8, n_pairs=3, n_features=60, n_maps=3)
     del world.uns["truth"]
     write_profiles(world, path)
-    path.with_name("settings.json").write_text('{"models": {"vanilla": {"steps": 600, "hidden_layer_sizes": [64]}}}')
+    path.with_name("settings.json").write_text(
+        '{"models": {"vanilla": {"steps": 600, "hidden_layer_sizes": [64]}}}'
+    )
 
 
-SMALL = ["run", "small.h5ad", "--models", "vanilla,pca", "--params", "settings.json", "--permutations", 100]
+SMALL = [
+    "run",
+    "small.h5ad",
+    "--models",
+    "vanilla,pca",
+    "--params",
+    "settings.json",
+    "--permutations",
+    100,
+]
 SMALL_RUN = [*SMALL, "--jobs", 2, "--quiet", "--out"]
 
 
 def stopped(stop, folder, main_only=False):
-    "Start a run, stop it when a checkpoint is there; its exit status, what it said, and which of its workers live on."
+    """Start a run, stop it when a checkpoint is there; its exit status, what it said, and which of
+    its workers live on.
+    """
     if sys.platform == "win32":
         pytest.skip("no such signals")
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test started in the background ignores it, and so would its children
+    # a test started in the background ignores it, and so would its children
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(folder / "stderr.txt", "w", encoding="utf-8") as stderr:
-        process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, SMALL_RUN), "cut"], cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "cpvae", *map(str, SMALL_RUN), "cut"],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
     signal.signal(signal.SIGINT, handler)
     wait_for(lambda: list(folder.glob(".cut.part/checkpoints/[!.]*")), process)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -310,19 +489,32 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, no_figu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop, main_only", [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["ctrl-c", "kill"])
-def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(stop, main_only, tmp_path, no_figures):
+@pytest.mark.parametrize(
+    "stop, main_only", [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["ctrl-c", "kill"]
+)
+def test_an_interrupted_run_takes_its_workers_along_and_says_how_to_go_on(
+    stop, main_only, tmp_path, no_figures
+):
     "Ctrl-C goes to every process in the terminal, `kill` and `timeout` to the main one alone."
     write_small_world(tmp_path / "small.h5ad")
-    assert stopped(stop, tmp_path, main_only) == (128 + stop, "cpvae: interrupted; the same command with --resume goes on where it stopped", [])
-    assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == [".cut.part"]  # no lock is left
+    assert stopped(stop, tmp_path, main_only) == (
+        128 + stop,
+        "cpvae: interrupted; the same command with --resume goes on where it stopped",
+        [],
+    )
+    # no lock is left
+    assert sorted(p.name for p in tmp_path.iterdir() if "cut" in p.name) == [".cut.part"]
 
 
 @pytest.mark.slow
 def test_two_runs_cannot_write_to_one_place(tmp_path, no_figures, monkeypatch):
     write_small_world(tmp_path / "small.h5ad")
     command = [*SMALL, "--out", "run", "--jobs", 1]
-    process = subprocess.Popen([Path(sys.executable).parent / "cpvae", *map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "cpvae", *map(str, command)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
     wait_for(lambda: (tmp_path / ".run.part").exists(), process)
     monkeypatch.chdir(tmp_path)
     second = cli(*command)

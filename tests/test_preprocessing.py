@@ -1,7 +1,10 @@
-"""Splits that must not leak, scales and selections that must not see the test rows, averages that must not lose a group."""
+"""Splits that must not leak, scales and selections that must not see the test rows, averages that
+must not lose a group.
+"""
 
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -27,9 +30,12 @@ def make(n_compounds=12, n_plates=3, n_controls=4, n_features=5, seed=0, **obs):
     rows = [
         dict(plate=f"p{p}", compound=c, dose=d, moa=m)
         for p in range(n_plates)
-        for c, d, m in [("DMSO", np.nan, "")] * n_controls + [(f"c{k}", 1.0 + k % 3, MOAS[k % 4]) for k in range(n_compounds)]
+        for c, d, m in [("DMSO", np.nan, "")] * n_controls
+        + [(f"c{k}", 1.0 + k % 3, MOAS[k % 4]) for k in range(n_compounds)]
     ]
-    table = pd.DataFrame(rows, columns=["plate", "compound", "dose", "moa"]).assign(time=np.nan, cell="", well="")
+    table = pd.DataFrame(rows, columns=["plate", "compound", "dose", "moa"]).assign(
+        time=np.nan, cell="", well=""
+    )
     table = table.assign(is_control=table["compound"] == "DMSO", **obs).rename(index=str)
     X = np.random.default_rng(seed).normal(size=(len(table), n_features)).astype(np.float32)
     var = pd.DataFrame(index=[f"Cells_Intensity_F{j}_DNA" for j in range(n_features)])
@@ -53,9 +59,20 @@ def treated(profiles):
 def random_profiles(seed):
     "Compounds with random mechanisms, doses, plates and gaps, in random order."
     rng = np.random.default_rng(seed)
-    profiles = make(int(rng.integers(5, 60)), int(rng.integers(1, 5)), int(rng.integers(0, 9)), seed=seed)
+    profiles = make(
+        int(rng.integers(5, 60)), int(rng.integers(1, 5)), int(rng.integers(0, 9)), seed=seed
+    )
     names = np.unique(treated(profiles)["compound"])
-    moa = dict(zip(names, rng.choice(["A", "B", "A|B", "C", "C|D", "E", ""], len(names), p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.1])))
+    moa = dict(
+        zip(
+            names,
+            rng.choice(
+                ["A", "B", "A|B", "C", "C|D", "E", ""],
+                len(names),
+                p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.1],
+            ),
+        )
+    )
     profiles.obs["moa"] = profiles.obs["compound"].map(moa).fillna("")
     keep = rng.random(profiles.n_obs) < rng.uniform(0.6, 1)
     keep[[int(np.flatnonzero(profiles.obs["compound"] == name)[0]) for name in names]] = True
@@ -72,7 +89,10 @@ def test_split_by_compound(seed, valid, test):
     profiles = split_profiles(profiles, valid=valid, test=test, seed=seed)
     part = treated(profiles).groupby("compound")["split"].agg(["nunique", "first"])
     assert part["nunique"].max() == 1
-    sizes = {name: max(1, round(share * n)) if share else 0 for name, share in (("test", test), ("valid", valid))}
+    sizes = {
+        name: max(1, round(share * n)) if share else 0
+        for name, share in (("test", test), ("valid", valid))
+    }
     counts = part["first"].value_counts()
     assert {name: counts.get(name, 0) for name in sizes} == sizes
     for _, compounds in moa.groupby(moa):
@@ -91,8 +111,16 @@ def test_every_compound_has_the_same_chance():
     moa = dict(zip([f"c{k}" for k in range(20)], ["A"] * 9 + ["B"] * 6 + list("CDEFG")))
     profiles = make(20, 1, 0)
     profiles.obs["moa"] = profiles.obs["compound"].map(moa)
-    tested = sum((split_profiles(profiles, seed=seed).obs["split"] == "test").to_numpy() for seed in range(800)) / 800
-    assert tested.min() > 0.14 and tested.max() < 0.26, "four in twenty, whether the mechanism is common or rare"
+    tested = (
+        sum(
+            (split_profiles(profiles, seed=seed).obs["split"] == "test").to_numpy()
+            for seed in range(800)
+        )
+        / 800
+    )
+    assert tested.min() > 0.14 and tested.max() < 0.26, (
+        "four in twenty, whether the mechanism is common or rare"
+    )
 
 
 def test_the_seed_matters():
@@ -120,16 +148,21 @@ def test_controls_are_dealt_in_proportion():
     np.testing.assert_allclose(mean[["train", "valid", "test"]], [0.7, 0.1, 0.2], atol=0.02)
 
 
-@pytest.mark.parametrize("way", [dict(), dict(by="rows"), dict(by="plate"), dict(by="pair", pair=("A", "B"))])
+@pytest.mark.parametrize(
+    "way", [dict(), dict(by="rows"), dict(by="plate"), dict(by="pair", pair=("A", "B"))]
+)
 @pytest.mark.parametrize("seed", range(10))
 def test_unnamed_rows_are_trained_on_only(way, seed):
     profiles = make(n_plates=6)
-    profiles.obs.loc[profiles.obs["compound"].isin(["DMSO", "c3"]), "compound"] = ""  # a control without a name is still a control
+    # a control without a name is still a control
+    profiles.obs.loc[profiles.obs["compound"].isin(["DMSO", "c3"]), "compound"] = ""
     profiles = split_profiles(profiles, seed=seed, **way)
     unnamed = profiles.obs["compound"] == ""
     assert set(profiles.obs.loc[unnamed & ~profiles.obs["is_control"], "split"]) == {"train"}
     assert set(profiles.obs.loc[~unnamed, "split"]) >= {"train", "test"}
-    assert len(set(profiles.obs.loc[profiles.obs["is_control"], "split"])) > 1, "unnamed controls are dealt"
+    assert len(set(profiles.obs.loc[profiles.obs["is_control"], "split"])) > 1, (
+        "unnamed controls are dealt"
+    )
 
 
 def test_named_rows_are_split_as_if_the_unnamed_were_not_there():
@@ -161,10 +194,21 @@ def test_split_by_rows_with_tiny_strata(seed, valid, test):
         assert abs((plate["split"] == "test").mean() - test) < 0.05
 
 
-@pytest.mark.parametrize("kind, column", [("cell_painting", "Metadata_Plate_Map_Name"), ("cell_painting", "plate"), ("genes", "cell"), ("genes", None)])
+@pytest.mark.parametrize(
+    "kind, column",
+    [
+        ("cell_painting", "Metadata_Plate_Map_Name"),
+        ("cell_painting", "plate"),
+        ("genes", "cell"),
+        ("genes", None),
+    ],
+)
 def test_split_by_rows_is_scikit_learns(kind, column):
     rng = np.random.default_rng(0)
-    columns = {"plate": rng.integers(4, size=200).astype(str), "cell": rng.integers(3, size=200).astype(str)}
+    columns = {
+        "plate": rng.integers(4, size=200).astype(str),
+        "cell": rng.integers(3, size=200).astype(str),
+    }
     columns["Metadata_Plate_Map_Name"] = rng.integers(5, size=200).astype(str)
     if column == "plate":
         del columns["Metadata_Plate_Map_Name"]
@@ -173,7 +217,9 @@ def test_split_by_rows_is_scikit_learns(kind, column):
     profiles = split_profiles(rows_of(columns, kind), by="rows", valid=0.1, test=0.1, seed=9876)
     rows, strata = np.arange(200), pd.Series(columns[column]) if column else None
     train, held = train_test_split(rows, test_size=0.2, random_state=9876, stratify=strata)
-    valid, test = train_test_split(held, test_size=0.5, random_state=9876, stratify=strata.iloc[held] if column else None)
+    valid, test = train_test_split(
+        held, test_size=0.5, random_state=9876, stratify=strata.iloc[held] if column else None
+    )
     if column:
         for part, theirs in (("train", train), ("valid", valid), ("test", test)):
             assert set(np.flatnonzero(profiles.obs["split"] == part)) == set(theirs)
@@ -182,13 +228,23 @@ def test_split_by_rows_is_scikit_learns(kind, column):
 
 @pytest.mark.parametrize("n, train", [(10_368, 8_294), (50_303, 40_242), (118_050, 94_440)])
 def test_the_papers_sizes(n, train):
-    for strata in (np.repeat("p", n), np.random.default_rng(n).integers(100, size=n).astype(str), np.r_[np.repeat("p", n - 3), [*"abc"]]):
-        split = split_profiles(rows_of({"plate": strata}), by="rows", valid=0.1, test=0.1, seed=9876).obs["split"]
-        assert (split == "train").sum() == train and abs((split == "test").sum() - (split == "valid").sum()) <= 1
+    for strata in (
+        np.repeat("p", n),
+        np.random.default_rng(n).integers(100, size=n).astype(str),
+        np.r_[np.repeat("p", n - 3), [*"abc"]],
+    ):
+        split = split_profiles(
+            rows_of({"plate": strata}), by="rows", valid=0.1, test=0.1, seed=9876
+        ).obs["split"]
+        assert (split == "train").sum() == train and abs(
+            (split == "test").sum() - (split == "valid").sum()
+        ) <= 1
 
 
 def test_row_counts_do_not_suffer_from_binary_fractions():
-    split = split_profiles(rows_of({"plate": ["p"] * 10}), by="rows", valid=0.1, test=0.2).obs["split"]
+    split = split_profiles(rows_of({"plate": ["p"] * 10}), by="rows", valid=0.1, test=0.2).obs[
+        "split"
+    ]
     assert (split == "train").sum() == 7, ".1 + .2 is a hair above .3"
 
 
@@ -205,7 +261,13 @@ def test_split_by_plate(seed):
     pd.testing.assert_series_equal(again.obs["split"][::-1], profiles.obs["split"])
 
 
-@pytest.mark.parametrize("n, says", [(1, "1 treated row has no plate; split by compound"), (5, "5 treated rows have no plate; split by compound")])
+@pytest.mark.parametrize(
+    "n, says",
+    [
+        (1, "1 treated row has no plate; split by compound"),
+        (5, "5 treated rows have no plate; split by compound"),
+    ],
+)
 def test_treatments_of_no_plate_are_not_split_by_plate(n, says):
     profiles = make(5, 10, 3)
     profiles.obs.loc[treated(profiles).index[:n], "plate"] = ""
@@ -248,7 +310,12 @@ def test_split_by_pair(seed, strict):
 )
 def test_pairs_that_cannot_be_left_out(pair, says):
     profiles = make(20)
-    names = {"A": "mTOR inhibitor", "B": "PI3K inhibitor", "A|B": "PI3K inhibitor|mTOR inhibitor", "": "proteasome inhibitor"}
+    names = {
+        "A": "mTOR inhibitor",
+        "B": "PI3K inhibitor",
+        "A|B": "PI3K inhibitor|mTOR inhibitor",
+        "": "proteasome inhibitor",
+    }
     profiles.obs["moa"] = profiles.obs["moa"].map(names)
     for strict in (False, True):
         with pytest.raises(CpvaeError, match=says) as refusal:
@@ -265,7 +332,15 @@ def test_a_term_within_another_is_not_that_term():
     assert "test" not in set(profiles.obs.loc[other, "split"])
 
 
-@pytest.mark.parametrize("ask", [dict(valid=0.5, test=0.5), dict(valid=-0.1), dict(valid=0, test=0), dict(by="rows", valid=1.0)])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        dict(valid=0.5, test=0.5),
+        dict(valid=-0.1),
+        dict(valid=0, test=0),
+        dict(by="rows", valid=1.0),
+    ],
+)
 def test_impossible_splits(ask):
     with pytest.raises(CpvaeError):
         split_profiles(make(), **ask)
@@ -306,7 +381,9 @@ def copies(rows):
     "Rows of (profile, compound, mechanism, is control)."
     values, compound, moa, control = zip(*rows, strict=True)
     obs = pd.DataFrame({"compound": compound, "moa": moa, "is_control": control}).rename(index=str)
-    return AnnData(np.repeat(np.array(values, np.float32)[:, None], 3, axis=1), obs=obs, uns={"cpvae": about()})
+    return AnnData(
+        np.repeat(np.array(values, np.float32)[:, None], 3, axis=1), obs=obs, uns={"cpvae": about()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,17 +398,42 @@ def copies(rows):
     ],
 )
 def test_copies_share_their_mechanism(moas, kept, says):
-    profiles = copies([(1, f"c{k}", moa, False) for k, moa in enumerate(moas)] + [(2, "other", "C", False)])
+    profiles = copies(
+        [(1, f"c{k}", moa, False) for k, moa in enumerate(moas)] + [(2, "other", "C", False)]
+    )
     once = drop_copies(profiles)
     assert once.obs[["compound", "moa"]].values.tolist() == [["c0", kept], ["other", "C"]]
-    assert once.uns["cpvae"]["notes"][-1].endswith(says) and profiles.obs["moa"].tolist() == [*moas, "C"]
+    assert once.uns["cpvae"]["notes"][-1].endswith(says) and profiles.obs["moa"].tolist() == [
+        *moas,
+        "C",
+    ]
 
 
 def test_a_compound_keeps_one_mechanism_through_its_copies():
-    rows = [(1, "x", "", False), (1, "y", "A", False), (2, "x", "", False), (3, "z", "B", False), (4, "z", "B", False), (4, "w", "C", False)]
-    rows += [(5, "DMSO", "", True), (5, "v", "A", False), (6, "DMSO", "", True), (7, "", "", False), (7, "u", "A", False), (8, "y", "A", False)]
+    rows = [
+        (1, "x", "", False),
+        (1, "y", "A", False),
+        (2, "x", "", False),
+        (3, "z", "B", False),
+        (4, "z", "B", False),
+        (4, "w", "C", False),
+    ]
+    rows += [
+        (5, "DMSO", "", True),
+        (5, "v", "A", False),
+        (6, "DMSO", "", True),
+        (7, "", "", False),
+        (7, "u", "A", False),
+        (8, "y", "A", False),
+    ]
     once = drop_copies(copies(rows)).obs
-    assert once["moa"].groupby(once["compound"]).unique().map(list).to_dict() == {"x": ["A"], "z": [""], "DMSO": [""], "": [""], "y": ["A"]}
+    assert once["moa"].groupby(once["compound"]).unique().map(list).to_dict() == {
+        "x": ["A"],
+        "z": [""],
+        "DMSO": [""],
+        "": [""],
+        "y": ["A"],
+    }
 
 
 # --- scale
@@ -359,33 +461,48 @@ def test_scaling_in_blocks_is_the_formula(block, method, fit_on, monkeypatch):
     profiles = split_profiles(make(n_features=9))
     profiles.X[:] = profiles.X * np.geomspace(1e-3, 1e3, 9) + 50
     profiles.X[:, 4] = 0.1
-    fit = profiles.X[(profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)].astype(float)
-    center, scale = (np.median(fit, 0), fit.std(0)) if method == "median_sd" else (fit.min(0), np.ptp(fit, 0))
+    fit = profiles.X[
+        (profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)
+    ].astype(float)
+    center, scale = (
+        (np.median(fit, 0), fit.std(0)) if method == "median_sd" else (fit.min(0), np.ptp(fit, 0))
+    )
     scale[4] = 1
     expected = (profiles.X - center) / scale
     profiles = scale_profiles(profiles, method, clip=2, fit_on=fit_on)
-    np.testing.assert_allclose(profiles.layers["scaled"], np.clip(expected, -2, 2) if method == "median_sd" else expected, atol=1e-5)
+    np.testing.assert_allclose(
+        profiles.layers["scaled"],
+        np.clip(expected, -2, 2) if method == "median_sd" else expected,
+        atol=1e-5,
+    )
     np.testing.assert_allclose(profiles.var["center"], center, rtol=1e-12)
     np.testing.assert_allclose(profiles.var["scale"], scale, rtol=1e-9)
     assert profiles.layers["scaled"].dtype == np.float32
-    np.testing.assert_array_equal(scale_values(profiles.X[3], profiles), profiles.layers["scaled"][3])
+    np.testing.assert_array_equal(
+        scale_values(profiles.X[3], profiles), profiles.layers["scaled"][3]
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is told in other units, or not at all")
 def test_scaling_keeps_no_float64_copy_of_the_table():
-    code = (
-        "import resource, numpy as np, pandas as pd\n"
-        "from anndata import AnnData\n"
-        "from cpvae.preparation import scale\n"
-        "scale._BLOCK //= 8  # and a table smaller by as much\n"
-        "X = np.random.default_rng(0).standard_normal((50_000, 200), np.float32)\n"
-        "p = AnnData(X, obs=pd.DataFrame({'split': ['train'] * 37_500 + ['test'] * 12_500}, index=np.arange(50_000).astype(str)), uns={'cpvae': {}})\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "scale.scale_profiles(p)\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / X.nbytes)"
-    )
+    code = textwrap.dedent("""
+        import resource, numpy as np, pandas as pd
+        from anndata import AnnData
+        from cpvae.preparation import scale
+        scale._BLOCK //= 8  # and a table smaller by as much
+        X = np.random.default_rng(0).standard_normal((50_000, 200), np.float32)
+        split = ["train"] * 37_500 + ["test"] * 12_500
+        obs = pd.DataFrame({"split": split}, index=np.arange(50_000).astype(str))
+        p = AnnData(X, obs=obs, uns={"cpvae": {}})
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = peak()
+        scale.scale_profiles(p)
+        print((peak() - before) / X.nbytes)
+    """)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(out.stdout) < 3.2, "the result is 1; a float64 copy of the table would add 2, and its temporaries 4 more"
+    assert float(out.stdout) < 3.2, (
+        "the result is 1; a float64 copy of the table would add 2, and its temporaries 4 more"
+    )
 
 
 def test_a_feature_constant_in_training_keeps_its_unit():
@@ -409,10 +526,22 @@ def test_limit_and_no_limit():
 
 def test_control_state_weighs_plates_equally():
     profiles = scale_profiles(make(), fit_on="all")
-    profiles = profiles[~((profiles.obs["plate"] == "p1") & (np.arange(profiles.n_obs) % 16 < 3))].copy()
+    profiles = profiles[
+        ~((profiles.obs["plate"] == "p1") & (np.arange(profiles.n_obs) % 16 < 3))
+    ].copy()
     control = profiles.obs["is_control"].to_numpy()
-    assert profiles.obs.loc[control, "plate"].value_counts().to_dict() == {"p0": 4, "p1": 1, "p2": 4}
-    by_hand = np.mean([profiles.layers["scaled"][control & (profiles.obs["plate"] == p)].mean(0) for p in ("p0", "p1", "p2")], axis=0)
+    assert profiles.obs.loc[control, "plate"].value_counts().to_dict() == {
+        "p0": 4,
+        "p1": 1,
+        "p2": 4,
+    }
+    by_hand = np.mean(
+        [
+            profiles.layers["scaled"][control & (profiles.obs["plate"] == p)].mean(0)
+            for p in ("p0", "p1", "p2")
+        ],
+        axis=0,
+    )
     np.testing.assert_allclose(control_profile(profiles), by_hand, atol=1e-6)
 
 
@@ -425,21 +554,29 @@ def test_selection_uses_no_test_row():
     profiles.X[held, 3] = 1e6
     assert select_features(profiles, ("drop_outliers",)).n_vars == 8
     kept = select_features(profiles, ("drop_outliers",), fit_on="all")
-    assert kept.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F3_DNA"] and profiles.uns["cpvae"]["dropped_features"] == []
+    assert (
+        kept.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F3_DNA"]
+        and profiles.uns["cpvae"]["dropped_features"] == []
+    )
     np.testing.assert_array_equal(kept.X, np.delete(profiles.X, 3, axis=1))
 
 
 def test_presets_name_what_the_authors_meant():
-    """`variance_threshold` of 2021 is today's `frequency_threshold`; its `unique_cut` drops a feature of few values,
-    however large their variance, and `drop_outliers` cuts at 15."""
+    """`variance_threshold` of 2021 is today's `frequency_threshold`; its `unique_cut` drops a
+    feature of few values, however large their variance, and `drop_outliers` cuts at 15."""
     profiles = split_profiles(make(40, 10, 4, n_features=4))
-    profiles.X[:, 1] = np.round(profiles.X[:, 1] * 2)  # a dozen values in 440 rows: below .1 of the rows, above .01
+    # a dozen values in 440 rows: below .1 of the rows, above .01
+    profiles.X[:, 1] = np.round(profiles.X[:, 1] * 2)
     profiles.X[7, 2] = 20
     assert profiles.X[:, 1].std() > 1
-    theirs, ours = (select_features(profiles, **SELECTION[name]) for name in ("chow2022", "recommended"))
+    theirs, ours = (
+        select_features(profiles, **SELECTION[name]) for name in ("chow2022", "recommended")
+    )
     assert list(theirs.var_names) == ["Cells_Intensity_F0_DNA", "Cells_Intensity_F3_DNA"]
     assert ours.n_vars == 4
-    assert "frequency_threshold dropped 1 (Cells_Intensity_F1_DNA)" in theirs.uns["cpvae"]["notes"][-1]
+    assert (
+        "frequency_threshold dropped 1 (Cells_Intensity_F1_DNA)" in theirs.uns["cpvae"]["notes"][-1]
+    )
 
 
 def test_selection_carries_everything_along():
@@ -448,7 +585,9 @@ def test_selection_carries_everything_along():
     profiles.X[0, 2] = 1e6
     kept = select_features(profiles, ("drop_outliers",), fit_on="all")
     assert kept.uns["cpvae"]["dropped_features"] == ["Cells_constant", "Cells_Intensity_F2_DNA"]
-    np.testing.assert_array_equal(kept.layers["scaled"], np.delete(profiles.layers["scaled"], 2, axis=1))
+    np.testing.assert_array_equal(
+        kept.layers["scaled"], np.delete(profiles.layers["scaled"], 2, axis=1)
+    )
     assert kept.obs.equals(profiles.obs) and profiles.n_vars == 6
 
 
@@ -483,7 +622,12 @@ def test_mad_by_hand(on):
     for name in np.unique(plate):
         fit = before[(plate == name) & (control if on == "controls" else True)].astype(float)
         mad = np.median(np.abs(fit - np.median(fit, 0)), 0)
-        np.testing.assert_allclose(normal.X[plate == name], (before[plate == name] - np.median(fit, 0)) / (1.4826 * mad), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            normal.X[plate == name],
+            (before[plate == name] - np.median(fit, 0)) / (1.4826 * mad),
+            rtol=1e-4,
+            atol=1e-5,
+        )
     np.testing.assert_array_equal(profiles.X, before)
     assert normal.X.dtype == np.float32 and normal.obs.equals(profiles.obs)
 
@@ -494,32 +638,46 @@ def test_a_spread_of_zero_drops_the_feature_and_says_so():
     profiles.X[np.flatnonzero(wells)[:3], 2] = 4.0  # three of five wells share the value
     normal = normalize_profiles(profiles)
     assert normal.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F2_DNA"]
-    assert "Cells_Intensity_F2_DNA" in normal.uns["cpvae"]["notes"][-1] and np.isfinite(normal.X).all()
+    assert (
+        "Cells_Intensity_F2_DNA" in normal.uns["cpvae"]["notes"][-1] and np.isfinite(normal.X).all()
+    )
     assert "dropped for a spread of 0 on some plate: 1 feature" in normal.uns["cpvae"]["notes"][-1]
     assert normalize_profiles(profiles, "standardize").n_vars == 5
-    assert "scaled" not in normal.layers and "scale" not in normal.var, "an old scaling no longer holds"
+    assert "scaled" not in normal.layers and "scale" not in normal.var, (
+        "an old scaling no longer holds"
+    )
 
 
-@pytest.mark.parametrize("method, enough", [("mad_robustize", 5), ("robustize", 5), ("standardize", 9), ("spherize", 9)])
+@pytest.mark.parametrize(
+    "method, enough", [("mad_robustize", 5), ("robustize", 5), ("standardize", 9), ("spherize", 9)]
+)
 @pytest.mark.parametrize("on", ["controls", "all"])
 def test_no_method_leaves_a_feature_in_its_raw_unit(method, enough, on):
-    """Nine reference wells; `enough` of them sharing a value leave the method no spread on that plate."""
+    """Nine reference wells; `enough` of them sharing a value leave the method no spread on that
+    plate.
+    """
     for shared, kept in ((enough, 4), (enough - 1, 5)):
         profiles = make(3, 3, 9 if on == "controls" else 6)
         profiles.X[:, 2] = profiles.X[:, 2] * 1e4 + 5e5
-        rows = (profiles.obs["plate"] == "p1") & (profiles.obs["is_control"] if on == "controls" else True)
+        rows = (profiles.obs["plate"] == "p1") & (
+            profiles.obs["is_control"] if on == "controls" else True
+        )
         rows = np.flatnonzero(rows)
         rows = rows[np.argsort(profiles.X[rows, 2])]
         middle = (len(rows) - shared) // 2
         profiles.X[rows[middle : middle + shared], 2] = np.median(profiles.X[rows, 2])
         normal = normalize_profiles(profiles, method, on=on)
-        assert normal.n_vars == kept and normal.uns["cpvae"]["dropped_features"] == ["Cells_Intensity_F2_DNA"] * (5 - kept)
+        assert normal.n_vars == kept and normal.uns["cpvae"]["dropped_features"] == [
+            "Cells_Intensity_F2_DNA"
+        ] * (5 - kept)
         np.testing.assert_array_equal(profiles[:, normal.var_names].X.shape, normal.X.shape)
 
 
 def test_nothing_left_to_normalise():
     profiles = make(n_controls=6)
-    profiles.X[profiles.obs["is_control"].to_numpy() & (profiles.obs["plate"] == "p2").to_numpy()] = 1
+    profiles.X[
+        profiles.obs["is_control"].to_numpy() & (profiles.obs["plate"] == "p2").to_numpy()
+    ] = 1
     for method in ("mad_robustize", "standardize", "robustize", "spherize"):
         with pytest.raises(CpvaeError, match="every feature has spread 0"):
             normalize_profiles(profiles, method)
@@ -532,7 +690,9 @@ def test_spherize_needs_more_rows_than_features(on, rows):
         if fits:
             assert np.isfinite(normalize_profiles(profiles, "spherize", on=on).X).all()
             continue
-        with pytest.raises(CpvaeError, match=f"rows than features: {rows} and {n_features}; use by='table', or mad"):
+        with pytest.raises(
+            CpvaeError, match=f"rows than features: {rows} and {n_features}; use by='table', or mad"
+        ):
             normalize_profiles(profiles, "spherize", on=on)
         assert normalize_profiles(profiles, "spherize", by="table", on=on).n_vars == n_features
     with pytest.raises(CpvaeError, match="15 and 15; use mad_robustize"):
@@ -555,23 +715,37 @@ def by_hand(wells):
     "MODZ as the paper's tables define it, from SciPy's correlations."
     if len(wells) == 1:
         return wells[0]
-    weight = np.array([np.mean([max(spearmanr(a, b).statistic, 0) for j, b in enumerate(wells) if j != i]) for i, a in enumerate(wells)])
+    weight = np.array(
+        [
+            np.mean([max(spearmanr(a, b).statistic, 0) for j, b in enumerate(wells) if j != i])
+            for i, a in enumerate(wells)
+        ]
+    )
     weight = np.maximum(weight, 0.01)
     return weight / weight.sum() @ wells
 
 
-@pytest.mark.parametrize("operation, expected", [("modz", by_hand), ("median", lambda w: np.median(w, 0)), ("mean", lambda w: np.mean(w, 0))])
+@pytest.mark.parametrize(
+    "operation, expected",
+    [("modz", by_hand), ("median", lambda w: np.median(w, 0)), ("mean", lambda w: np.mean(w, 0))],
+)
 def test_consensus_of_every_group(operation, expected):
     profiles = make(8, 4, 3, n_features=30)
-    profiles.X[~profiles.obs["is_control"]] += np.tile(np.random.default_rng(1).normal(size=(8, 30)), (4, 1)).astype(np.float32)
+    profiles.X[~profiles.obs["is_control"]] += np.tile(
+        np.random.default_rng(1).normal(size=(8, 30)), (4, 1)
+    ).astype(np.float32)
     profiles.X[profiles.obs["plate"] == "p3"] *= -1  # a plate that disagrees gets hardly any weight
     shuffled = profiles[np.random.default_rng(0).permutation(profiles.n_obs)].copy()
     level5 = consensus_profiles(shuffled, operation)
     assert level5.shape == (8 + 4, 30)
     for (_, row), x in zip(level5.obs.iterrows(), level5.X, strict=True):
-        mine = (shuffled.obs["compound"] == row["compound"]) & (~shuffled.obs["is_control"] | (shuffled.obs["plate"] == row["plate"]))
+        mine = (shuffled.obs["compound"] == row["compound"]) & (
+            ~shuffled.obs["is_control"] | (shuffled.obs["plate"] == row["plate"])
+        )
         assert row["n_profiles"] == mine.sum()
-        np.testing.assert_allclose(x, expected(shuffled.X[mine.to_numpy()].astype(float)), atol=2e-3)
+        np.testing.assert_allclose(
+            x, expected(shuffled.X[mine.to_numpy()].astype(float)), atol=2e-3
+        )
 
 
 def test_what_makes_a_treatment():
@@ -582,7 +756,8 @@ def test_what_makes_a_treatment():
             ("a", 1.25, 24.0, "U2OS", "p0", False),
             ("a", 0.62, 48.0, "U2OS", "p0", False),
             ("a", 0.62, 24.0, "A549", "p0", False),
-            ("a", np.nan, 24.0, "U2OS", "p0", False),  # a dose nobody wrote down is a group, not a loss
+            # a dose nobody wrote down is a group, not a loss
+            ("a", np.nan, 24.0, "U2OS", "p0", False),
             ("a", np.nan, np.nan, "U2OS", "p0", False),
             ("b", 0.62, 24.0, "U2OS", "p0", False),
             ("", 0.62, 24.0, "U2OS", "p0", False),
@@ -591,17 +766,31 @@ def test_what_makes_a_treatment():
             ("DMSO", np.nan, 24.0, "U2OS", "p1", True),
         ],
         columns=["compound", "dose", "time", "cell", "plate", "is_control"],
-    ).assign(moa="", well="w", Metadata_batch="x", Metadata_site=np.arange(12) % 2, Metadata_none=None)
+    ).assign(
+        moa="", well="w", Metadata_batch="x", Metadata_site=np.arange(12) % 2, Metadata_none=None
+    )
     X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
-    profiles = AnnData(X, obs=rows.rename(index=str), var=pd.DataFrame(index=[f"G{i}" for i in range(6)]), uns={"cpvae": about("genes")})
+    profiles = AnnData(
+        X,
+        obs=rows.rename(index=str),
+        var=pd.DataFrame(index=[f"G{i}" for i in range(6)]),
+        uns={"cpvae": about("genes")},
+    )
     for operation in ("median", "modz"):
         level5 = consensus_profiles(profiles, operation)
         assert sorted(level5.obs["n_profiles"]) == [1] * 7 + [2, 2]
         assert level5.obs["is_control"].dtype == bool and level5.obs["is_control"].sum() == 2
         two = level5.obs[(level5.obs["n_profiles"] == 2) & ~level5.obs["is_control"]].iloc[0]
         assert (two["compound"], two["dose"], two["plate"], two["well"]) == ("a", 0.62, "", "w")
-        assert "Metadata_site" not in level5.obs and "Metadata_batch" in level5.obs and "Metadata_none" in level5.obs
-        assert "left out without a compound name: 1 row" in level5.uns["cpvae"]["notes"][-1] and profiles.uns["cpvae"]["notes"] == []
+        assert (
+            "Metadata_site" not in level5.obs
+            and "Metadata_batch" in level5.obs
+            and "Metadata_none" in level5.obs
+        )
+        assert (
+            "left out without a compound name: 1 row" in level5.uns["cpvae"]["notes"][-1]
+            and profiles.uns["cpvae"]["notes"] == []
+        )
     unknown = level5.obs.index[level5.obs["dose"].isna() & level5.obs["time"].isna()]
     np.testing.assert_allclose(level5[unknown].X[0], X[6])
 
@@ -611,7 +800,10 @@ def test_doses_are_levelled_within_a_compound():
     profiles = make(2, 2, 0)
     profiles.obs["compound"], profiles.obs["dose"] = ["b", "a", "a", "b"], [0.595, 0.62, 0.63, 0.62]
     level5 = consensus_profiles(profiles, "mean").obs
-    assert level5[["compound", "dose", "n_profiles"]].values.tolist() == [["a", 0.62, 2], ["b", 0.595, 2]]
+    assert level5[["compound", "dose", "n_profiles"]].values.tolist() == [
+        ["a", 0.62, 2],
+        ["b", 0.595, 2],
+    ]
     profiles.obs["compound"] = ["b", "a", "a", "c"]
     assert consensus_profiles(profiles, "mean").obs["n_profiles"].tolist() == [2, 1, 1]
 
@@ -620,16 +812,19 @@ def test_doses_are_levelled_within_a_compound():
 
 
 def test_pycytominer_is_imported_late_and_leaves_pandas_alone():
-    code = (
-        "import sys, numpy as np, pandas as pd\nfrom cpvae.preparation import clean, normalise, scale, select, split\n"
-        "assert not {'pycytominer', 'sklearn', 'anndata', 'torch'} & set(sys.modules)\n"
-        "from anndata import AnnData\n"
-        "a = AnnData(np.eye(4, dtype=np.float32), uns={'cpvae': dict(kind='cell_painting', notes=[], dropped_features=[])})\n"
-        "select.select_features(a, ('drop_outliers',), fit_on='all')\n"
-        "print('pycytominer' in sys.modules, pd.options.mode.copy_on_write)"
-    )
+    code = textwrap.dedent("""
+        import sys, numpy as np, pandas as pd
+        from cpvae.preparation import clean, normalise, scale, select, split
+        assert not {"pycytominer", "sklearn", "anndata", "torch"} & set(sys.modules)
+        from anndata import AnnData
+        about = dict(kind="cell_painting", notes=[], dropped_features=[])
+        a = AnnData(np.eye(4, dtype=np.float32), uns={"cpvae": about})
+        select.select_features(a, ("drop_outliers",), fit_on="all")
+        print("pycytominer" in sys.modules, pd.options.mode.copy_on_write)
+    """)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["True", str(pd.__version__ >= "3")]  # pandas 3 knows no other mode
+    # pandas 3 knows no other mode
+    assert out.stdout.split() == ["True", str(pd.__version__ >= "3")]
 
 
 def test_steps_work_under_copy_on_write():

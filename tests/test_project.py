@@ -1,4 +1,6 @@
-"""What must hold for the project as a whole: versions agree, notebooks keep to the rules, imports stay light and one-way."""
+"""What must hold for the project as a whole: versions agree, notebooks keep to the rules, imports
+stay light and one-way.
+"""
 
 import ast
 import base64
@@ -17,7 +19,8 @@ from project import ROOT, modules, notebooks, room, settings
 
 CFG = settings()
 NBS = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, as_version=4) for p in notebooks()}
-DOCUMENTED = re.compile(r"\s+\*{0,2}\w+(: [^#]+| = [^#]+)  # |\) -> [^#]+:  # ")  # a parameter, field or return with its comment
+# a parameter, field or return with its comment
+DOCUMENTED = re.compile(r"\s+\*{0,2}\w+(: [^#]+| = [^#]+)  # |\) -> [^#]+:  # ")
 
 
 def code(name):
@@ -27,24 +30,39 @@ def code(name):
 
 def directives(source):
     "The nbdev directives at the head of a cell: name to arguments."
-    return {m[1]: m[2].split() for m in re.finditer(r"^#\|\s*(\w+)[ \t]*(.*)$", source, re.MULTILINE)}
+    return {
+        m[1]: m[2].split() for m in re.finditer(r"^#\|\s*(\w+)[ \t]*(.*)$", source, re.MULTILINE)
+    }
 
 
-HOMES = {name: [d["default_exp"][0] for s in code(name) if "default_exp" in (d := directives(s))] for name in NBS}
+HOMES = {
+    name: [d["default_exp"][0] for s in code(name) if "default_exp" in (d := directives(s))]
+    for name in NBS
+}
 ORDER = [home for name in NBS for home in HOMES[name]]
 each_notebook = pytest.mark.parametrize("name", NBS)
-each_module = pytest.mark.parametrize("path", [p for p in modules() if p.name != "_modidx.py"], ids=room)
+each_module = pytest.mark.parametrize(
+    "path", [p for p in modules() if p.name != "_modidx.py"], ids=room
+)
 
 
 def python(script, *arguments):
     "Run a script in a fresh interpreter, in the project's folder."
-    return subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_one_version_everywhere():
     import cpvae
 
-    changes = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = re.findall(
+        r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert CFG["version"] == cpvae.__version__ == changes[0] and "version" not in citation
     assert importlib.metadata.version("cpvae") == CFG["version"]
@@ -57,12 +75,18 @@ def test_the_paper_is_cited():
 
 
 def test_every_notebook_has_a_module_of_its_own():
-    exporting = [name for name in NBS if any({"export", "exports", "exporti"} & directives(s).keys() for s in code(name))]
+    exporting = [
+        name
+        for name in NBS
+        if any({"export", "exports", "exporti"} & directives(s).keys() for s in code(name))
+    ]
     assert exporting, "no notebook exports anything"
     assert all(len(HOMES[name]) == 1 for name in exporting), HOMES
     twice = [m for m, n in Counter(ORDER).items() if n > 1]
     assert not twice, f"two notebooks export to {twice}"
-    assert set(ORDER) == {room(p).removeprefix("cpvae.") for p in modules() if p.name != "_modidx.py"}
+    assert set(ORDER) == {
+        room(p).removeprefix("cpvae.") for p in modules() if p.name != "_modidx.py"
+    }
 
 
 def test_no_two_pages_have_one_name():
@@ -74,7 +98,9 @@ def test_no_two_pages_have_one_name():
 def test_no_notebook_escapes_the_tests(name):
     head = "\n".join(c.source for c in NBS[name].cells if c.cell_type in ("raw", "markdown"))
     assert not re.search(r"^-?\s*skip_exec\s*:\s*true", head, re.MULTILINE | re.IGNORECASE)
-    assert not any("eval" in directives(s) for s in code(name)), "guard a cell with `if` and print why, instead of eval: false"
+    assert not any("eval" in directives(s) for s in code(name)), (
+        "guard a cell with `if` and print why, instead of eval: false"
+    )
 
 
 @each_notebook
@@ -82,12 +108,21 @@ def test_notebook_sizes(name):
     assert (ROOT / "nbs" / name).stat().st_size < 600_000
     for source in code(name):
         if {"export", "exports"} & directives(source).keys():
-            lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|") and not DOCUMENTED.match(line)]
-            assert len(lines) <= 40, f"{len(lines)} lines in one exported cell, documented parameters not counted: {lines[0]}"
+            lines = [
+                line
+                for line in source.splitlines()
+                if line.strip() and not line.startswith("#|") and not DOCUMENTED.match(line)
+            ]
+            assert len(lines) <= 40, (
+                f"{len(lines)} lines in one exported cell, documented parameters not counted:"
+                f" {lines[0]}"
+            )
     for cell in NBS[name].cells:
         for output in cell.get("outputs", []):
             if image := output.get("data", {}).get("image/png"):
-                assert len(base64.b64decode(image)) < 120_000, "a figure of 120 kB or more (is it retina?)"
+                assert len(base64.b64decode(image)) < 120_000, (
+                    "a figure of 120 kB or more (is it retina?)"
+                )
 
 
 @each_notebook
@@ -96,37 +131,60 @@ def test_outputs_are_clean(name):
         for output in cell.get("outputs", []):
             assert output.output_type != "error"
             text = output.get("text", "")
-            assert "Warning:" not in text and not re.search(r"\d+%\|", text), f"a warning or a progress bar: {text[:200]}"
+            assert "Warning:" not in text and not re.search(r"\d+%\|", text), (
+                f"a warning or a progress bar: {text[:200]}"
+            )
 
 
 @each_notebook
 def test_workers_do_not_outlive_their_notebook(name):
     "Else the process that runs notebooks as tests waits five minutes for idle ones."
-    used = [i for i, source in enumerate(code(name)) if re.search(r"jobs=(-1|[2-9])|jobs in ", source)]
-    ended = [i for i, source in enumerate(code(name)) if "get_reusable_executor().shutdown()" in source]
+    used = [
+        i for i, source in enumerate(code(name)) if re.search(r"jobs=(-1|[2-9])|jobs in ", source)
+    ]
+    ended = [
+        i for i, source in enumerate(code(name)) if "get_reusable_executor().shutdown()" in source
+    ]
     assert not used or max(ended, default=-1) >= max(used)
 
 
 @each_module
 def test_no_development_tool_at_run_time(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    names |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names = {
+        (n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
+    }
+    names |= {
+        a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names
+    }
     assert not names & {"nbdev", "fastcore", "execnb", "IPython", "pytest"}
 
 
 def test_each_floor_has_an_error_of_its_own():
     from cpvae import errors
 
-    ours = {name for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, errors.CpvaeError)}
+    ours = {
+        name
+        for name, thing in vars(errors).items()
+        if isinstance(thing, type) and issubclass(thing, errors.CpvaeError)
+    }
     raised = defaultdict(set)
     for path in (p for p in modules() if p.name != "_modidx.py"):
         floor = room(path).split(".")[1]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and getattr(node.exc.func, "id", "") in ours:
+            if (
+                isinstance(node, ast.Raise)
+                and isinstance(node.exc, ast.Call)
+                and getattr(node.exc.func, "id", "") in ours
+            ):
                 raised[floor].add(node.exc.func.id)
     assert all(len(names) == 1 for names in raised.values()), raised
-    own = Counter(name for floor, names in raised.items() for name in names if floor not in ("errors", "paper"))
+    own = Counter(
+        name
+        for floor, names in raised.items()
+        for name in names
+        if floor not in ("errors", "paper")
+    )
     assert set(own.values()) == {1} and set(own) == ours - {"CpvaeError"}, own
 
 
@@ -134,18 +192,31 @@ def test_each_floor_has_an_error_of_its_own():
 def test_what_begins_with_an_underscore_stays_on_its_floor(path):
     own = room(path).split(".")[1:]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("cpvae")):
+        if isinstance(node, ast.ImportFrom) and (
+            node.level or (node.module or "").startswith("cpvae")
+        ):
             above = own[: len(own) - node.level] if node.level else []
             home = [*above, *(node.module or "").removeprefix("cpvae").strip(".").split(".")]
-            hidden = [alias.name for alias in node.names if alias.name.startswith("_") and alias.name != "__version__"]
+            hidden = [
+                alias.name
+                for alias in node.names
+                if alias.name.startswith("_") and alias.name != "__version__"
+            ]
             assert not hidden or home[0] == own[0], (home, hidden)
 
 
 @each_module
 def test_nothing_is_pickled(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-    imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    imported = {
+        a.name.split(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Import, ast.ImportFrom))
+        for a in n.names
+    }
+    imported |= {
+        (n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
+    }
     called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
     assert not imported & {"pickle", "cloudpickle", "dill"}
     assert not called & {"torch.save", "torch.load", "joblib.dump", "joblib.load", "pd.read_pickle"}
@@ -154,7 +225,8 @@ def test_nothing_is_pickled(path):
 
 @pytest.mark.parametrize("module", ["cpvae", "cpvae.profiles.read", "cpvae.cli.commands"])
 def test_light_imports(module):
-    done = python(f"import sys, {module}\nprint(*{{'torch', 'anndata', 'sklearn', 'umap', 'matplotlib'}} & set(sys.modules))")
+    heavy = {"torch", "anndata", "sklearn", "umap", "matplotlib"}
+    done = python(f"import sys, {module}\nprint(*{heavy} & set(sys.modules))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [], f"{module} imports what takes seconds"
 
@@ -191,17 +263,22 @@ def installed(requirement, seen):
     seen[key] = dist.version
     for line in dist.requires or []:
         child = Requirement(line)
-        if child.marker is None or any(child.marker.evaluate({"extra": e}) for e in requirement.extras or {""}):
+        if child.marker is None or any(
+            child.marker.evaluate({"extra": e}) for e in requirement.extras or {""}
+        ):
             installed(child, seen)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="constraints.txt is resolved on Linux")
 def test_constraints_pin_all_that_is_used():
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
     pins = {canonicalize_name(k): v for k, v in pins.items()}
     seen = {}
     for line in (CFG["requirements"] + " " + CFG["dev_requirements"]).split():
         installed(Requirement(line), seen)
     used = {name: version.split("+")[0] for (name, _), version in seen.items()}
-    gpu = {n for n in used if n.startswith(("nvidia-", "cuda-")) or n == "triton"}  # torch pins these itself, where it wants them
+    # torch pins these itself, where it wants them
+    gpu = {n for n in used if n.startswith(("nvidia-", "cuda-")) or n == "triton"}
     assert {n: v for n, v in used.items() if n not in gpu and pins.get(n) != v} == {}

@@ -1,7 +1,9 @@
-"""What cannot be used is refused: exit code 2, one line that names the file and says what to do, and nothing written.
+"""What cannot be used is refused: exit code 2, one line that names the file and says what to do,
+and nothing written.
 
-Each case below makes its bad input in an empty folder and gives the command; `says` are words that the line must hold.
-Good input of every format goes through the same command first, so that a refusal is due to what was spoilt.
+Each case below makes its bad input in an empty folder and gives the command; `says` are words that
+the line must hold. Good input of every format goes through the same command first, so that a
+refusal is due to what was spoilt.
 """
 
 import bz2
@@ -28,7 +30,8 @@ from cpvae.profiles.pairs import describe_profiles
 from cpvae.profiles.read import read_profiles
 from cpvae.datasets import DATASETS
 
-CASES = {}  # name -> (function of a folder that gives the command's arguments, words of the message)
+# name -> (function of a folder that gives the command's arguments, words of the message)
+CASES = {}
 
 
 def bad(*says):
@@ -40,12 +43,33 @@ def good(n_doses=3):
     "A small table of profiles with nothing wrong: 8 compounds at 3 doses, 6 controls, on 2 plates."
     rng, n = np.random.default_rng(1), 6 + 8 * n_doses
     compound = ["DMSO"] * 6 + [f"cpd{i}" for i in range(8) for _ in range(n_doses)]
-    moa = [""] * 6 + [m for m in ("a", "a", "b", "b", "a|b", "a|b", "c", "") for _ in range(n_doses)]
+    moa = [""] * 6 + [
+        m for m in ("a", "a", "b", "b", "a|b", "a|b", "c", "") for _ in range(n_doses)
+    ]
     dose = [0.0] * 6 + [0.1, 1.0, 10.0] * 8
-    table = pd.DataFrame({"Metadata_compound": compound, "Metadata_dose_uM": dose[:n], "Metadata_Plate": [f"P{i % 2}" for i in range(n)]})
-    table = table.assign(Metadata_Well=[f"{chr(65 + i // 12)}{i % 12 + 1:02d}" for i in range(n)], Metadata_moa=moa)
-    features = [f"{c}_{f}" for c in ("Cells", "Nuclei") for f in ("AreaShape_Area", "Intensity_MeanIntensity_DNA", "Texture_Contrast_ER_5_0", "Granularity_1_RNA")]
-    return pd.concat([table, pd.DataFrame(rng.standard_normal((n, 8)).round(4), columns=features)], axis=1)
+    table = pd.DataFrame(
+        {
+            "Metadata_compound": compound,
+            "Metadata_dose_uM": dose[:n],
+            "Metadata_Plate": [f"P{i % 2}" for i in range(n)],
+        }
+    )
+    table = table.assign(
+        Metadata_Well=[f"{chr(65 + i // 12)}{i % 12 + 1:02d}" for i in range(n)], Metadata_moa=moa
+    )
+    features = [
+        f"{c}_{f}"
+        for c in ("Cells", "Nuclei")
+        for f in (
+            "AreaShape_Area",
+            "Intensity_MeanIntensity_DNA",
+            "Texture_Contrast_ER_5_0",
+            "Granularity_1_RNA",
+        )
+    ]
+    return pd.concat(
+        [table, pd.DataFrame(rng.standard_normal((n, 8)).round(4), columns=features)], axis=1
+    )
 
 
 AREA = "Cells_AreaShape_Area"
@@ -74,7 +98,9 @@ def adata(table=None, **changes):
     table = good() if table is None else table
     x = table.filter(regex="^(Cells|Nuclei)_")
     obs = table.drop(columns=x.columns).set_axis(table.index.astype(str))
-    return AnnData(**{"X": x.to_numpy(np.float32), "obs": obs, "var": pd.DataFrame(index=x.columns)} | changes)
+    return AnnData(
+        **{"X": x.to_numpy(np.float32), "obs": obs, "var": pd.DataFrame(index=x.columns)} | changes
+    )
 
 
 def h5ad(folder, data, name="bad.h5ad"):
@@ -88,8 +114,16 @@ def gct(folder, change=lambda text: text, name="bad.gct"):
     "The good table as GCT 1.3: features as rows."
     table = good()
     x = table.filter(regex="^(Cells|Nuclei)_")
-    about = {"pert_iname": table.Metadata_compound, "pert_dose": table.Metadata_dose_uM, "pert_dose_unit": ["um"] * len(table)}
-    rows = ["#1.3", f"{x.shape[1]}\t{len(x)}\t1\t{len(about)}", "\t".join(["id", "description", *(f"s{i}" for i in range(len(x)))])]
+    about = {
+        "pert_iname": table.Metadata_compound,
+        "pert_dose": table.Metadata_dose_uM,
+        "pert_dose_unit": ["um"] * len(table),
+    }
+    rows = [
+        "#1.3",
+        f"{x.shape[1]}\t{len(x)}\t1\t{len(about)}",
+        "\t".join(["id", "description", *(f"s{i}" for i in range(len(x)))]),
+    ]
     rows += ["\t".join([name, "na", *map(str, column)]) for name, column in about.items()]
     rows += ["\t".join([name, "what", *map(str, x[name])]) for name in x]
     return text(folder, change("\n".join(rows) + "\n"), name)
@@ -104,13 +138,39 @@ def gctx(folder, name="bad.gctx", signatures=None):
     ids = [f"sig{i}" for i in range(len(x))]
     with h5py.File(folder / name, "w") as file:
         file.attrs["version"] = "GCTX1.0"
-        file["0/DATA/0/matrix"], file["0/META/COL/id"], file["0/META/ROW/id"] = x, np.array(ids, "S"), np.array([str(780 + i) for i in range(8)], "S")
+        file["0/DATA/0/matrix"] = x
+        file["0/META/COL/id"] = np.array(ids, "S")
+        file["0/META/ROW/id"] = np.array([str(780 + i) for i in range(8)], "S")
     dose = [f"{d} um" for d in table.Metadata_dose_uM]
-    info = pd.DataFrame({"sig_id": signatures or ids, "pert_iname": table.Metadata_compound, "pert_type": "trt_cp", "pert_idose": dose, "pert_itime": "24 h", "cell_id": "A549"})
+    info = pd.DataFrame(
+        {
+            "sig_id": signatures or ids,
+            "pert_iname": table.Metadata_compound,
+            "pert_type": "trt_cp",
+            "pert_idose": dose,
+            "pert_itime": "24 h",
+            "cell_id": "A549",
+        }
+    )
     info.to_csv(folder / "sig_info.txt", sep="\t", index=False)
-    genes = pd.DataFrame({"pr_gene_id": range(780, 788), "pr_gene_symbol": ["DDR1", "RFC2", "HSPA6", "PAX8", "GUCA1A", "UBA7", "THRA", "PTPN21"], "pr_is_lm": [1] * 6 + [0] * 2})
+    genes = pd.DataFrame(
+        {
+            "pr_gene_id": range(780, 788),
+            "pr_gene_symbol": ["DDR1", "RFC2", "HSPA6", "PAX8", "GUCA1A", "UBA7", "THRA", "PTPN21"],
+            "pr_is_lm": [1] * 6 + [0] * 2,
+        }
+    )
     genes.to_csv(folder / "gene_info.txt", sep="\t", index=False)
-    return ["run", name, "--profile-info", "sig_info.txt", "--feature-info", "gene_info.txt", "--control", "DMSO"]
+    return [
+        "run",
+        name,
+        "--profile-info",
+        "sig_info.txt",
+        "--feature-info",
+        "gene_info.txt",
+        "--control",
+        "DMSO",
+    ]
 
 
 def truncated(folder, name, share=0.5):
@@ -122,26 +182,42 @@ def truncated(folder, name, share=0.5):
 def shell(*arguments, cwd, **options):
     "Run the command in a process of its own."
     options = {"capture_output": True, "text": True, "timeout": 120} | options
-    return subprocess.run([Path(sys.executable).parent / "cpvae", *map(str, arguments)], cwd=cwd, check=False, **options)
+    return subprocess.run(
+        [Path(sys.executable).parent / "cpvae", *map(str, arguments)],
+        cwd=cwd,
+        check=False,
+        **options,
+    )
 
 
 def refused(done, *says):
     "One line on stderr, exit code 2, and the words that must be there."
     code = getattr(done, "returncode", getattr(done, "exit_code", None))
     assert "Traceback" not in done.stderr, done.stderr
-    assert (code, done.stdout) == (2, ""), (code, done.stdout, done.stderr, getattr(done, "exception", None))
+    assert (code, done.stdout) == (2, ""), (
+        code,
+        done.stdout,
+        done.stderr,
+        getattr(done, "exception", None),
+    )
     assert done.stderr.startswith("cpvae: ") and len(done.stderr.splitlines()) == 1, done.stderr
-    assert len(re.sub(r"\S*/\S+", "PLACE", done.stderr)) < 400, done.stderr  # a path or an address is as long as it is
+    # a path or an address is as long as it is
+    assert len(re.sub(r"\S*/\S+", "PLACE", done.stderr)) < 400, done.stderr
     for word in says:
         assert word.casefold() in done.stderr.casefold(), f"{word!r} is not in: {done.stderr}"
 
 
 def contents(folder):
     "Every file below a folder, with its bytes."
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+    return {
+        p.relative_to(folder).as_posix(): (
+            hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None
+        )
+        for p in sorted(folder.rglob("*"))
+    }
 
 
-# ---- good input, so that each refusal below is due to what was spoilt -------------------------------------------------
+# ---- good input, so that each refusal below is due to what was spoilt ----------------------------
 
 
 def all_formats(folder):
@@ -170,14 +246,24 @@ def test_good_input_of_every_format_is_read(tmp_path, monkeypatch):
     for command in all_formats(tmp_path):
         done = cli("info", *command[1:])
         assert done.exit_code == 0, (command, done.stderr, done.exception)
-        facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line[:1] != " " and len(line.split()) == 2)
+        facts = dict(
+            line.split(maxsplit=1)
+            for line in done.stdout.splitlines()
+            if line[:1] != " " and len(line.split()) == 2
+        )
         assert facts["profiles"] == "30" and facts["compounds"] == "8", (command, done.stdout)
         assert facts["features"] == ("6" if "a.gctx" in command else "8"), (command, done.stdout)
 
 
 def test_names_in_any_script_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"cpd0": "α-amanitin", "cpd1": "ドキソルビシン", "cpd2": "1,1'-azo, \"quoted\"", "cpd3": "café ☕", "cpd4": "N\u0303 combined"}
+    names = {
+        "cpd0": "α-amanitin",
+        "cpd1": "ドキソルビシン",
+        "cpd2": '1,1\'-azo, "quoted"',
+        "cpd3": "café ☕",
+        "cpd4": "N\u0303 combined",
+    }
     table = good().replace({"Metadata_compound": names})
     table.Metadata_moa = table.Metadata_moa.replace({"a": "β-Hemmer", "a|b": "β-Hemmer|b"})
     csv(tmp_path, table, "größe 表.csv")
@@ -190,12 +276,18 @@ def test_names_in_any_script_work(tmp_path, monkeypatch):
 
 def lines_of(change):
     "The good table as text, its lines changed one by one."
-    return lambda folder: text(folder, "".join(change(i, line) for i, line in enumerate(good_csv().splitlines())), "odd.csv")
+    return lambda folder: text(
+        folder,
+        "".join(change(i, line) for i, line in enumerate(good_csv().splitlines())),
+        "odd.csv",
+    )
 
 
 def parquet(change):
     "The good table as parquet, changed."
-    return lambda folder: change(good()).to_parquet(folder / "odd.parquet") or ["run", "odd.parquet"]
+    return lambda folder: (
+        change(good()).to_parquet(folder / "odd.parquet") or ["run", "odd.parquet"]
+    )
 
 
 def numbers(change):
@@ -206,13 +298,19 @@ def numbers(change):
 def categories(folder):
     data = adata()
     for name in ("Metadata_compound", "Metadata_moa", "Metadata_Plate"):
-        data.obs[name] = data.obs[name].replace("", None).astype("category").cat.add_categories(["unused"])
+        data.obs[name] = (
+            data.obs[name].replace("", None).astype("category").cat.add_categories(["unused"])
+        )
     return h5ad(folder, data, "odd.h5ad")
 
 
 def extras(folder):
     data = adata()
-    data.layers["complex"], data.obsm["X_pca"], data.uns["colours"] = data.X.astype(np.complex64), data.X[:, :2], {"a": [1, 2]}
+    data.layers["complex"], data.obsm["X_pca"], data.uns["colours"] = (
+        data.X.astype(np.complex64),
+        data.X[:, :2],
+        {"a": [1, 2]},
+    )
     data.raw, data.obs_names = data.copy(), ["same"] * len(data)
     return h5ad(folder, data, "odd.h5ad")
 
@@ -229,30 +327,74 @@ ODD = {
     "carriage returns": lines_of(lambda i, line: line + "\r"),
     "no newline at the end": lambda folder: text(folder, good_csv().rstrip(), "odd.csv"),
     "everything quoted": lambda folder: csv(folder, name="odd.csv", quoting=1),
-    "spaces in the header": lambda folder: csv(folder, good().rename(columns=lambda name: f" {name} "), "odd.csv"),
-    "spaces in cells": lambda folder: csv(folder, good().assign(Metadata_compound=[f" {c}" if i % 2 else f"{c} " for i, c in enumerate(good().Metadata_compound)]), "odd.csv"),
-    "newline in a cell": lambda folder: csv(folder, good().replace({"Metadata_compound": {"cpd1": "c\npd1"}}), "odd.csv"),
+    "spaces in the header": lambda folder: csv(
+        folder, good().rename(columns=lambda name: f" {name} "), "odd.csv"
+    ),
+    "spaces in cells": lambda folder: csv(
+        folder,
+        good().assign(
+            Metadata_compound=[
+                f" {c}" if i % 2 else f"{c} " for i, c in enumerate(good().Metadata_compound)
+            ]
+        ),
+        "odd.csv",
+    ),
+    "newline in a cell": lambda folder: csv(
+        folder, good().replace({"Metadata_compound": {"cpd1": "c\npd1"}}), "odd.csv"
+    ),
     "saved row index": lambda folder: good().to_csv(folder / "odd.csv") or ["run", "odd.csv"],
     "suffix in capitals": lambda folder: csv(folder, name="ODD.CSV"),
-    "gzip in two members": lambda folder: text(folder, b"".join(gzip.compress(good_csv().encode()[part]) for part in (slice(700), slice(700, None))), "odd.csv.gz"),
-    "doses with their unit": lambda folder: csv(folder, good().assign(Metadata_dose_uM=[f"{d:g} µM" for d in good().Metadata_dose_uM]), "odd.csv"),
-    "doses in nM": lambda folder: csv(folder, good().assign(Metadata_conc_nM=good().Metadata_dose_uM * 1000).drop(columns="Metadata_dose_uM"), "odd.csv"),
-    "dmso in small letters": lambda folder: csv(folder, good().replace({"Metadata_compound": {"DMSO": "dmso"}}), "odd.csv"),
-    "parquet with metadata in its index": parquet(lambda table: table.set_index(["Metadata_compound", "Metadata_Plate"])),
+    "gzip in two members": lambda folder: text(
+        folder,
+        b"".join(
+            gzip.compress(good_csv().encode()[part]) for part in (slice(700), slice(700, None))
+        ),
+        "odd.csv.gz",
+    ),
+    "doses with their unit": lambda folder: csv(
+        folder,
+        good().assign(Metadata_dose_uM=[f"{d:g} µM" for d in good().Metadata_dose_uM]),
+        "odd.csv",
+    ),
+    "doses in nM": lambda folder: csv(
+        folder,
+        good()
+        .assign(Metadata_conc_nM=good().Metadata_dose_uM * 1000)
+        .drop(columns="Metadata_dose_uM"),
+        "odd.csv",
+    ),
+    "dmso in small letters": lambda folder: csv(
+        folder, good().replace({"Metadata_compound": {"DMSO": "dmso"}}), "odd.csv"
+    ),
+    "parquet with metadata in its index": parquet(
+        lambda table: table.set_index(["Metadata_compound", "Metadata_Plate"])
+    ),
     "parquet of numbers as text": parquet(numbers(lambda column: column.map(str))),
     "parquet of half precision": parquet(numbers(lambda column: column.astype("float16"))),
     "parquet of nullable types": parquet(lambda table: table.convert_dtypes()),
-    "parquet of categories": parquet(lambda table: table.astype({name: "category" for name in table.columns[:5]})),
+    "parquet of categories": parquet(
+        lambda table: table.astype({name: "category" for name in table.columns[:5]})
+    ),
     "h5ad of categories, some unused": categories,
     "h5ad with layers, raw and repeated row names": extras,
     "h5ad of sparse columns": sparse,
-    "comments above the header": lambda folder: text(folder, "# by a script, today\n" + good_csv(), "odd.csv"),
+    "comments above the header": lambda folder: text(
+        folder, "# by a script, today\n" + good_csv(), "odd.csv"
+    ),
     "the first line of Excel": lambda folder: text(folder, "sep=,\n" + good_csv(), "odd.csv"),
     "a comma at the end of each line": lines_of(lambda i, line: f"{line},\n"),
-    "blank rows of a spreadsheet": lambda folder: text(folder, good_csv() + ("," * 12 + "\n") * 5, "odd.csv"),
-    "prefix in small letters": lambda folder: csv(folder, good().rename(columns=lambda name: name.replace("Metadata_", "metadata_")), "odd.csv"),
-    "gct with carriage returns": lambda folder: gct(folder, lambda t: t.replace("\n", "\r\n"), "odd.gct"),
-}  # fmt: skip
+    "blank rows of a spreadsheet": lambda folder: text(
+        folder, good_csv() + ("," * 12 + "\n") * 5, "odd.csv"
+    ),
+    "prefix in small letters": lambda folder: csv(
+        folder,
+        good().rename(columns=lambda name: name.replace("Metadata_", "metadata_")),
+        "odd.csv",
+    ),
+    "gct with carriage returns": lambda folder: gct(
+        folder, lambda t: t.replace("\n", "\r\n"), "odd.gct"
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -260,13 +402,18 @@ def test_odd_but_good_files_are_read_alike(name, tmp_path):
     _, *paths = ODD[name](tmp_path)
     facts = describe_profiles(read_profiles(tmp_path / paths[0]))
     values = read_profiles(tmp_path / paths[0]).to_df()
-    assert (facts["profiles"], facts["compounds"], facts["control rows"], facts["exact copies"]) == (30, 8, 6, 0)
+    assert (
+        facts["profiles"],
+        facts["compounds"],
+        facts["control rows"],
+        facts["exact copies"],
+    ) == (30, 8, 6, 0)
     assert facts["dose levels (µM)"] == pytest.approx([0.1, 1, 10])
     assert facts["evaluable pairs"] == ([] if "gct" in name else ["a|b"])
     np.testing.assert_allclose(values, good().iloc[:, 5:], atol=2e-3 if "half" in name else 1e-6)
 
 
-# ---- files that are cut short, damaged, or not what they are called --------------------------------------------------
+# ---- files that are cut short, damaged, or not what they are called ------------------------------
 
 
 @bad("bad.csv.gz", "again")
@@ -367,7 +514,10 @@ def excel_workbook_called_csv(folder):
     return workbook(folder, "bad.csv")
 
 
-LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d\nsize 69381403\n"
+LFS = (
+    "version https://git-lfs.github.com/spec/v1\noid"
+    " sha256:8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d\nsize 69381403\n"
+)
 
 
 @bad("bad.csv.gz", "git lfs")
@@ -390,7 +540,10 @@ def lfs_pointer_as_gctx(folder):
     return text(folder, LFS, "bad.gctx")
 
 
-PAGE = "<!DOCTYPE html>\n<html><head><title>404: Not Found</title></head><body>no, such, page</body></html>\n"
+PAGE = (
+    "<!DOCTYPE html>\n<html><head><title>404: Not Found</title></head><body>no, such,"
+    " page</body></html>\n"
+)
 
 
 @bad("bad.csv", "web page")
@@ -436,7 +589,7 @@ def random_bytes(folder):
     return text(folder, np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes())
 
 
-# ---- tables of the wrong shape ----------------------------------------------------------------------------------------
+# ---- tables of the wrong shape -------------------------------------------------------------------
 
 
 @bad("bad.csv", "empty")
@@ -554,7 +707,12 @@ def a_cell_of_ten_thousand_characters(folder):
 
 @bad("bad.csv")
 def a_name_of_ten_thousand_characters(folder):
-    return csv(folder, good().rename(columns={AREA: "Cells_" + "x" * 10_000}).assign(**{"Cells_" + "x" * 10_000: "y"}))
+    return csv(
+        folder,
+        good()
+        .rename(columns={AREA: "Cells_" + "x" * 10_000})
+        .assign(**{"Cells_" + "x" * 10_000: "y"}),
+    )
 
 
 @bad("bad.csv", AREA, "row 4", "--drop-na")
@@ -618,7 +776,10 @@ def no_controls(folder):
 
 @bad("bad.csv")
 def rows_longer_than_the_header(folder):
-    return text(folder, "\n".join(line + ",9" if i else line for i, line in enumerate(good_csv().splitlines())))
+    return text(
+        folder,
+        "\n".join(line + ",9" if i else line for i, line in enumerate(good_csv().splitlines())),
+    )
 
 
 @bad("bad.csv")
@@ -633,7 +794,7 @@ def lists_in_cells(folder):
     return ["run", "bad.parquet"]
 
 
-# ---- AnnData, GCT and GCTX ----------------------------------------------------------------------------------------------
+# ---- AnnData, GCT and GCTX -----------------------------------------------------------------------
 
 
 @bad("bad.h5ad", "--drop-na")
@@ -720,7 +881,9 @@ def empty_gene_info(folder):
 def gene_info_of_other_genes(folder):
     command = gctx(folder)
     table = pd.read_csv(folder / "gene_info.txt", sep="\t")
-    table.assign(pr_gene_id=table.pr_gene_id + 1_000_000).to_csv(folder / "gene_info.txt", sep="\t", index=False)
+    table.assign(pr_gene_id=table.pr_gene_id + 1_000_000).to_csv(
+        folder / "gene_info.txt", sep="\t", index=False
+    )
     return command
 
 
@@ -745,7 +908,7 @@ def gctx_whose_ids_do_not_fit(folder):
     return command
 
 
-# ---- folders, several files, places ---------------------------------------------------------------------------------------
+# ---- folders, several files, places --------------------------------------------------------------
 
 
 @bad("nowhere.csv", "no such file")
@@ -792,7 +955,13 @@ def empty_folder(folder):
 def folder_whose_files_share_no_feature(folder):
     (folder / "plates").mkdir()
     csv(folder, name="plates/p0.csv")
-    csv(folder, good().rename(columns=lambda c: c.replace("Cells_", "Cytoplasm_").replace("Nuclei_", "Image_")), "plates/p1.csv")
+    csv(
+        folder,
+        good().rename(
+            columns=lambda c: c.replace("Cells_", "Cytoplasm_").replace("Nuclei_", "Image_")
+        ),
+        "plates/p1.csv",
+    )
     return ["run", "plates"]
 
 
@@ -800,7 +969,11 @@ def folder_whose_files_share_no_feature(folder):
 def folder_with_a_bad_file(folder):
     (folder / "plates").mkdir()
     csv(folder, name="plates/p0.csv")
-    csv(folder, good().astype({AREA: object}).replace({AREA: {good()[AREA][0]: "?"}}), "plates/p1.csv")
+    csv(
+        folder,
+        good().astype({AREA: object}).replace({AREA: {good()[AREA][0]: "?"}}),
+        "plates/p1.csv",
+    )
     return ["run", "plates"]
 
 
@@ -836,7 +1009,7 @@ def results_below_a_file(folder):
     return [*csv(folder, name="good.csv"), "--out", "out.txt/run"]
 
 
-# ---- options ----------------------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
 
 
 @bad("gan", "vanilla")
@@ -871,11 +1044,16 @@ def unknown_dataset_to_fetch(folder):
 
 def option(name, value, *says):
     "A bad value of an option of a good table."
-    CASES[f"wrong_{name.strip('-').replace('-', '_')}"] = (lambda folder: [*csv(folder, name="good.csv"), name, value], says)
+    CASES[f"wrong_{name.strip('-').replace('-', '_')}"] = (
+        lambda folder: [*csv(folder, name="good.csv"), name, value],
+        says,
+    )
 
 
 for column in ("compound", "dose", "time", "cell", "plate", "moa"):
-    option(f"--{column}-column", "Metadata_nowhere", "good.csv", "Metadata_nowhere", "Metadata_Plate")
+    option(
+        f"--{column}-column", "Metadata_nowhere", "good.csv", "Metadata_nowhere", "Metadata_Plate"
+    )
 option("--control", "vehicle", "good.csv", "vehicle", "cpd0")
 option("--dose-unit", "mg/ml", "mg/ml", "uM")
 
@@ -902,25 +1080,35 @@ def time_in_words(folder):
 
 @bad("bad.csv", "furlong")
 def unknown_unit_in_the_table(folder):
-    table = good().rename(columns={"Metadata_dose_uM": "Metadata_pert_dose"}).assign(Metadata_pert_dose_unit="furlong")
+    table = (
+        good()
+        .rename(columns={"Metadata_dose_uM": "Metadata_pert_dose"})
+        .assign(Metadata_pert_dose_unit="furlong")
+    )
     return csv(folder, table)
 
 
 @bad("moa.tsv", "compound")
 def mechanisms_without_a_key(folder):
-    pd.DataFrame({"drug colour": ["red"], "moa": ["a"]}).to_csv(folder / "moa.tsv", sep="\t", index=False)
+    pd.DataFrame({"drug colour": ["red"], "moa": ["a"]}).to_csv(
+        folder / "moa.tsv", sep="\t", index=False
+    )
     return [*csv(folder, name="good.csv"), "--moa", "moa.tsv"]
 
 
 @bad("moa.tsv", "moa")
 def mechanisms_without_mechanisms(folder):
-    pd.DataFrame({"pert_iname": ["cpd0"], "target": ["EGFR"]}).to_csv(folder / "moa.tsv", sep="\t", index=False)
+    pd.DataFrame({"pert_iname": ["cpd0"], "target": ["EGFR"]}).to_csv(
+        folder / "moa.tsv", sep="\t", index=False
+    )
     return [*csv(folder, name="good.csv"), "--moa", "moa.tsv"]
 
 
 @bad("moa.tsv")
 def mechanisms_of_other_compounds(folder):
-    pd.DataFrame({"pert_iname": ["aspirin", "water"], "moa": ["a", "b"]}).to_csv(folder / "moa.tsv", sep="\t", index=False)
+    pd.DataFrame({"pert_iname": ["aspirin", "water"], "moa": ["a", "b"]}).to_csv(
+        folder / "moa.tsv", sep="\t", index=False
+    )
     return [*csv(folder, name="good.csv"), "--moa", "moa.tsv"]
 
 
@@ -941,7 +1129,7 @@ def predict_from_a_folder_that_is_no_run(folder):
     return ["predict", "thesis", "--a", "a", "--b", "b"]
 
 
-# ---- the promises -------------------------------------------------------------------------------------------------------------
+# ---- the promises --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -979,14 +1167,21 @@ def test_a_refusal_is_quick_because_nothing_heavy_is_imported(name, tmp_path):
     make, says = CASES[name]
     command = make(tmp_path)
     before = contents(tmp_path)
-    done = subprocess.run([sys.executable, "-c", AND_WHAT_IT_LOADED, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", AND_WHAT_IT_LOADED, *map(str, command)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.stdout == "\n", done.stdout
     done.stdout = ""
     refused(done, *says)
     assert contents(tmp_path) == before
 
 
-# ---- no permission, a full disk, which only a process of its own can show; a wrong download ------------------------------------
+# ---- no permission, a full disk, which only a process of its own can show; a wrong download ------
 
 
 def without_privilege():
@@ -1003,7 +1198,9 @@ def obeys_permissions(folder):
     (folder / "secret").touch(mode=0)
     options = {"preexec_fn": without_privilege} if os.geteuid() == 0 else {}
     try:
-        probe = subprocess.run(["cat", folder / "secret"], capture_output=True, check=False, **options)
+        probe = subprocess.run(
+            ["cat", folder / "secret"], capture_output=True, check=False, **options
+        )
     except (OSError, subprocess.SubprocessError):
         pytest.skip("this process cannot give up its privileges")
     (folder / "secret").unlink()
@@ -1036,7 +1233,20 @@ def test_results_where_nothing_may_be_written(tmp_path):
     options = obeys_permissions(tmp_path)
     (tmp_path / "results").mkdir(mode=0o500)
     csv(tmp_path, name="good.csv")
-    done = shell("run", "good.csv", "--out", "results/run", "--models", "pca", "--permutations", 100, "--jobs", 1, cwd=tmp_path, **options)
+    done = shell(
+        "run",
+        "good.csv",
+        "--out",
+        "results/run",
+        "--models",
+        "pca",
+        "--permutations",
+        100,
+        "--jobs",
+        1,
+        cwd=tmp_path,
+        **options,
+    )
     refused(done, "results", "permi")  # before the fits: stdout tells of nothing
     assert contents(tmp_path).keys() == {"good.csv", "results"}
 
@@ -1055,13 +1265,26 @@ def small_disk(limit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", [2_000, 60_000])  # bytes: the first table, and AnnData written by HDF5
+# bytes: the first table, and AnnData written by HDF5
+@pytest.mark.parametrize("limit", [2_000, 60_000])
 def test_a_disk_that_fills_up_while_a_run_is_written(limit, tmp_path, no_figures):
     csv(tmp_path, name="good.csv")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "keep.txt").write_text("precious")
     before = contents(tmp_path)
-    command = ["run", "good.csv", "--out", "results/run", "--models", "pca", "--permutations", 100, "--jobs", 1, "--quiet"]
+    command = [
+        "run",
+        "good.csv",
+        "--out",
+        "results/run",
+        "--models",
+        "pca",
+        "--permutations",
+        100,
+        "--jobs",
+        1,
+        "--quiet",
+    ]
     refused(shell(*command, cwd=tmp_path, **small_disk(limit)), "too large")
     assert contents(tmp_path) == before
 
@@ -1124,12 +1347,28 @@ def test_a_download_that_is_not_there(tmp_path, served, monkeypatch):
 
 
 def test_a_server_that_does_not_answer(tmp_path):
-    done = shell("fetch", "moa-map", "--base-url", "http://127.0.0.1:9", cwd=tmp_path, env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")})
+    done = shell(
+        "fetch",
+        "moa-map",
+        "--base-url",
+        "http://127.0.0.1:9",
+        cwd=tmp_path,
+        env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")},
+    )
     refused(done, "127.0.0.1")
     assert not files_in(tmp_path / "cache")
 
 
 def test_a_disk_that_fills_up_while_a_download_is_written(tmp_path, served):
-    done = shell("fetch", "moa-map", "--base-url", served(bytes(DATASETS["moa-map"].files["moa_table"].size)), "--quiet", cwd=tmp_path, env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")}, **small_disk(50_000))
+    done = shell(
+        "fetch",
+        "moa-map",
+        "--base-url",
+        served(bytes(DATASETS["moa-map"].files["moa_table"].size)),
+        "--quiet",
+        cwd=tmp_path,
+        env={**os.environ, "CPVAE_CACHE": str(tmp_path / "cache")},
+        **small_disk(50_000),
+    )
     refused(done, "large")
     assert not [p for p in files_in(tmp_path / "cache") if p.suffix == ".tsv"]

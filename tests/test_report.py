@@ -58,7 +58,14 @@ def test_page_is_whole_and_self_contained(tmp_path, works, n_pairs):
     folder = save(tmp_path / "run", *example_run(works, n_pairs))
     text = write_report(folder).read_text(encoding="utf-8")
     page = Page(text)
-    assert page.fetched == [] and not page.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    assert page.fetched == [] and not page.tags & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+    }
     assert "@import" not in text and "url(" not in text
     assert page.targets and page.targets <= page.ids
     assert str(tmp_path) not in text
@@ -90,9 +97,21 @@ def test_opposite_runs_read_as_opposites(tmp_path):
     for works in (True, False):
         run, tables = read_run(save(tmp_path / str(works), *example_run(works)))
         told[works] = " ".join(findings(run, tables["reconstruction"], tables["lsa"]))
-    for only_good in ("Every VAE reconstructs unseen profiles better than PCA", "as it should be", "beats all 8 trivial baselines", "Knowing the two mechanisms helps", "closer in 20 of 20"):
+    for only_good in (
+        "Every VAE reconstructs unseen profiles better than PCA",
+        "as it should be",
+        "beats all 8 trivial baselines",
+        "Knowing the two mechanisms helps",
+        "closer in 20 of 20",
+    ):
         assert only_good in told[True] and only_good not in told[False], only_good
-    for only_bad in ("PCA reconstructs unseen profiles better than every VAE", "is not clean for", "beats none of the 8", "For no model do both", "no pair of any model stands out"):
+    for only_bad in (
+        "PCA reconstructs unseen profiles better than every VAE",
+        "is not clean for",
+        "beats none of the 8",
+        "For no model do both",
+        "no pair of any model stands out",
+    ):
         assert only_bad in told[False] and only_bad not in told[True], only_bad
     for both in ("in-sample", "mechanism-blind", "exchangeable"):
         assert both in told[True] and both in told[False]
@@ -101,7 +120,9 @@ def test_opposite_runs_read_as_opposites(tmp_path):
 def test_warning_comes_before_the_arithmetic():
     run, tables = example_run(n_pairs=5)
     leads = [p.split(".")[0] for p in findings(run, tables["reconstruction"], tables["lsa"])]
-    assert [k for k, p in enumerate(leads) if p.startswith("Only 5 pairs")][0] < [k for k, p in enumerate(leads) if p.startswith("By mean")][0]
+    assert [k for k, p in enumerate(leads) if p.startswith("Only 5 pairs")][0] < [
+        k for k, p in enumerate(leads) if p.startswith("By mean")
+    ][0]
 
 
 def test_refusals_name_the_file(tmp_path):
@@ -115,5 +136,13 @@ def test_refusals_name_the_file(tmp_path):
 
 
 def test_report_needs_no_model():
-    code = "import sys, cpvae.run.report; print([m for m in ('torch', 'umap', 'numba', 'matplotlib.pyplot') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, cpvae.run.report; print([m for m in ('torch', 'umap', 'numba',"
+        " 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

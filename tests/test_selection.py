@@ -1,4 +1,4 @@
-"""Choosing settings: cases by hand, truths to recover, and searches that several processes share."""
+"""Choosing settings: cases by hand, truths to recover, searches that several processes share."""
 
 import os
 import subprocess
@@ -26,10 +26,14 @@ SMALL = dict(hidden_layer_sizes=(16,), n_latent=4, steps=60)
 
 
 def draw(n, seed, noise=0.3):
-    "Profiles made by a known decoder from a unit normal prior in three dimensions, with known noise."
+    """Profiles made by a known decoder from a unit normal prior in three dimensions, with known
+    noise.
+    """
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     hidden, out = world.standard_normal((3, 12)), world.standard_normal((12, 30)) / 2
-    return (np.tanh(rng.standard_normal((n, 3)) @ hidden) @ out + noise * rng.standard_normal((n, 30))).astype("float32")
+    return (
+        np.tanh(rng.standard_normal((n, 3)) @ hidden) @ out + noise * rng.standard_normal((n, 30))
+    ).astype("float32")
 
 
 X, VALID = draw(500, 1), draw(200, 2)
@@ -38,7 +42,12 @@ X, VALID = draw(500, 1), draw(200, 2)
 class Fake:
     "A model that makes up what it is told to, and rebuilds every profile a given distance off."
 
-    beta, mmd_weight, likelihood, monitor, n_features_in_, seed_ = 0.5, 20.0, "squared_error", "sse", 2, 0
+    beta = 0.5
+    mmd_weight = 20.0
+    likelihood = "squared_error"
+    monitor = "sse"
+    n_features_in_ = 2
+    seed_ = 0
 
     def __init__(self, simulated=None, history=None):
         self.simulated, self.history_ = simulated, history
@@ -54,10 +63,15 @@ class Fake:
         return z + [1.0, 2.0]
 
 
-HISTORY = pd.DataFrame({
-    "valid_loss": [9.0, 7.0, 8.0], "valid_reconstruction": [4.0, 3.0, 2.0], "valid_sse": [4.0, 3.0, 5.0],
-    "valid_kl": [2.0, 4.0, 6.0], "valid_mmd": [0.1, 0.2, 0.05],
-})
+HISTORY = pd.DataFrame(
+    {
+        "valid_loss": [9.0, 7.0, 8.0],
+        "valid_reconstruction": [4.0, 3.0, 2.0],
+        "valid_sse": [4.0, 3.0, 5.0],
+        "valid_kl": [2.0, 4.0, 6.0],
+        "valid_mmd": [0.1, 0.2, 0.05],
+    }
+)
 
 
 def test_held_out_scores_by_hand():
@@ -65,9 +79,14 @@ def test_held_out_scores_by_hand():
     x, valid = np.array([[0.0, 0.0], [2.0, 4.0]]), np.array([[1.0, 2.0], [1.0, 4.0], [5.0, 2.0]])
     scores = held_out_scores(fake, x, valid)
     assert scores["sse"] == pytest.approx(1 + 4)
-    assert scores["fvu"] == pytest.approx(15 / (0 + 4 + 16))  # against the mean of the training profiles, (1, 2)
-    assert (scores["kl"], scores["latent_mmd"], scores["active"]) == (4.0, 0.2, 2)  # of the epoch with the smallest SSE, the second
-    assert scores["kl_share"] == pytest.approx(3 / (2 + 3 + 1)) and scores["mmd_share"] == pytest.approx(1 / 6)  # of the last epoch
+    # against the mean of the training profiles, (1, 2)
+    assert scores["fvu"] == pytest.approx(15 / (0 + 4 + 16))
+    # of the epoch with the smallest SSE, the second
+    assert (scores["kl"], scores["latent_mmd"], scores["active"]) == (4.0, 0.2, 2)
+    # of the last epoch
+    assert scores["kl_share"] == pytest.approx(3 / (2 + 3 + 1)) and scores[
+        "mmd_share"
+    ] == pytest.approx(1 / 6)
     assert scores["unsteadiness"] == pytest.approx(np.std([9, 7, 8]) / 8)
 
 
@@ -83,36 +102,60 @@ def test_elbo_of_a_squared_error_is_that_of_the_best_gaussian():
     fake, error = Fake(history=HISTORY), np.sqrt(3.0 / 2)  # an SSE of 3 in two features
     density = lambda sd: 2 * norm.logpdf(error, scale=sd)
     assert elbo(fake) == pytest.approx(density(error) - 4)
-    assert density(error) > max(density(0.99 * error), density(1.01 * error))  # no other variance does better
+    # no other variance does better
+    assert density(error) > max(density(0.99 * error), density(1.01 * error))
     fake.likelihood = "shared"
-    assert elbo(fake) == pytest.approx(-3 - 4)  # the decoder's own density, and the whole divergence whatever beta
+    # the decoder's own density, and the whole divergence whatever beta
+    assert elbo(fake) == pytest.approx(-3 - 4)
 
 
 def test_shares_need_a_positive_loss():
     negative = HISTORY.assign(valid_reconstruction=-5.0, valid_loss=-1.0)
-    assert np.isnan(list(loss_shares(negative, 0.5, 20.0).values())).all() and np.isnan(unsteadiness(negative))
-    assert loss_shares(HISTORY.assign(valid_mmd=-0.1), 0.5, 0.0) == {"kl_share": 0.6, "mmd_share": 0.0}  # what is not paid is not charged
+    assert np.isnan(list(loss_shares(negative, 0.5, 20.0).values())).all() and np.isnan(
+        unsteadiness(negative)
+    )
+    # what is not paid is not charged
+    assert loss_shares(HISTORY.assign(valid_mmd=-0.1), 0.5, 0.0) == {
+        "kl_share": 0.6,
+        "mmd_share": 0.0,
+    }
 
 
 def test_hausdorff_by_hand():
     x = np.array([[0.0], [1.0], [2.0], [100.0]])
     scores = hausdorff_scores(x, np.array([[0.5], [7.0], [1.5], [98.0]]))
-    assert scores == {"hausdorff": 5.0, "hausdorff_to_data": 5.0, "hausdorff_to_simulated": 2.0, "farthest": 3, "hausdorff_without": 96.0}
+    assert scores == {
+        "hausdorff": 5.0,
+        "hausdorff_to_data": 5.0,
+        "hausdorff_to_simulated": 2.0,
+        "farthest": 3,
+        "hausdorff_without": 96.0,
+    }
     scores = hausdorff_scores(x, np.array([[0.5], [4.0], [1.5], [0.5]]))
-    assert scores == {"hausdorff": 96.0, "hausdorff_to_data": 2.0, "hausdorff_to_simulated": 96.0, "farthest": 3, "hausdorff_without": 2.0}
+    assert scores == {
+        "hausdorff": 96.0,
+        "hausdorff_to_data": 2.0,
+        "hausdorff_to_simulated": 96.0,
+        "farthest": 3,
+        "hausdorff_without": 2.0,
+    }
 
 
 def test_simulated_profiles_meet_the_right_real_ones():
     rng = np.random.default_rng(0)
     x, valid = rng.standard_normal((40, 3)), rng.standard_normal((12, 3)) + 50
     scores = simulation_scores(Fake(simulated=np.concatenate([valid, x])), x, valid)
-    assert (scores["precision"], scores["recall"], scores["coverage"]) == (1, 1, 1)  # the first twelve are the validation profiles
-    assert scores["average_hausdorff"] == 0 and scores["hausdorff"] > 50  # some of the forty are far from the training profiles
+    # the first twelve are the validation profiles
+    assert (scores["precision"], scores["recall"], scores["coverage"]) == (1, 1, 1)
+    # some of the forty are far from the training profiles
+    assert scores["average_hausdorff"] == 0 and scores["hausdorff"] > 50
 
 
 def curve(**columns):
     "A curve of two weights and two seeds."
-    return pd.DataFrame({"weight": [1.0, 1.0, 2.0, 2.0], "seed": [0, 1, 0, 1], "diverged": False} | columns)
+    return pd.DataFrame(
+        {"weight": [1.0, 1.0, 2.0, 2.0], "seed": [0, 1, 0, 1], "diverged": False} | columns
+    )
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -124,9 +167,19 @@ def test_every_criterion_has_its_direction(criterion):
 
 
 def test_a_choice_is_made_on_the_mean_and_says_how_sure_it_is():
-    table = choices(curve(coverage=[0.1, 0.9, 0.4, 0.4], density=[0.9, 0.8, 1.05, 1.3], fvu=[0.5, 0.5, 0.5, 0.5]))
-    assert table.loc["coverage", ["weight", "agree", "lowest", "highest"]].tolist() == [1.0, 0.5, 1.0, 2.0]
-    assert table.loc["density", "weight"] == 1.0  # .9 and .8 are nearer to 1, on average, than 1.05 and 1.3
+    table = choices(
+        curve(
+            coverage=[0.1, 0.9, 0.4, 0.4], density=[0.9, 0.8, 1.05, 1.3], fvu=[0.5, 0.5, 0.5, 0.5]
+        )
+    )
+    assert table.loc["coverage", ["weight", "agree", "lowest", "highest"]].tolist() == [
+        1.0,
+        0.5,
+        1.0,
+        2.0,
+    ]
+    # .9 and .8 are nearer to 1, on average, than 1.05 and 1.3
+    assert table.loc["density", "weight"] == 1.0
     assert table.loc["fvu", ["weight", "agree"]].tolist() == [1.0, 1.0]  # of equals, the smallest
     assert list(table.index) == ["density", "coverage", "fvu"]
 
@@ -142,10 +195,18 @@ def test_a_weight_that_diverged_is_not_chosen():
 
 @pytest.mark.slow
 def test_the_curve_finds_the_truth():
-    found = weight_curve(X, VALID, [0.1, 1, 10, 1000], preset="recommended", **SMALL | dict(steps=300, learning_rate=1e-2), seeds=[0, 1])
+    found = weight_curve(
+        X,
+        VALID,
+        [0.1, 1, 10, 1000],
+        preset="recommended",
+        **SMALL | dict(steps=300, learning_rate=1e-2),
+        seeds=[0, 1],
+    )
     means = found.groupby("weight").mean()
     assert choose_weight(found, "elbo") == 1.0 and choices(found).loc["elbo", "agree"] == 1.0
-    assert means.active[1000.0] == 0 and means.kl[1000.0] < 0.01 and means.fvu[1000.0] > 0.95  # all units collapsed
+    # all units collapsed
+    assert means.active[1000.0] == 0 and means.kl[1000.0] < 0.01 and means.fvu[1000.0] > 0.95
     assert means.kl.is_monotonic_decreasing and choose_weight(found, "fvu") == 0.1
 
 
@@ -155,10 +216,20 @@ def test_a_curve_does_not_depend_on_jobs_and_survives_divergence():
     ask = dict(preset="recommended", seeds=[0, 1], **SMALL)
     one, two = (weight_curve(X, VALID, [1, 10], "mmd_weight", jobs=jobs, **ask) for jobs in (1, 2))
     pd.testing.assert_frame_equal(one, two, check_exact=True)
-    assert len(one) == 4 and not one.diverged.any() and not one[one.seed == 0].equals(one[one.seed == 1])
+    assert (
+        len(one) == 4
+        and not one.diverged.any()
+        and not one[one.seed == 0].equals(one[one.seed == 1])
+    )
     assert weight_curve(wild, VALID, [1], **ask).diverged.all()
-    mixed = weight_curve(X, VALID, [1, 3e38], "mmd_weight", **ask)  # those that are trained together do not fall together
-    assert (mixed.diverged == (mixed.weight > 1)).all() and mixed.elbo.notna().tolist() == [True, True, False, False]
+    # those that are trained together do not fall together
+    mixed = weight_curve(X, VALID, [1, 3e38], "mmd_weight", **ask)
+    assert (mixed.diverged == (mixed.weight > 1)).all() and mixed.elbo.notna().tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_curves_refuse_what_they_cannot_score():
@@ -176,7 +247,9 @@ def test_the_papers_sweep_holds_what_the_paper_held():
     from cpvae.tune.curves import weighted_vae
 
     params = weighted_vae("beta", 0.06, "chow2022-cp4").get_params()
-    assert [params[k] for k in ("beta", "n_latent", "learning_rate", "batch_size", "epochs", "heads")] == [0.06, 50, 1e-3, 128, 50, "chow2022"]
+    assert [
+        params[k] for k in ("beta", "n_latent", "learning_rate", "batch_size", "epochs", "heads")
+    ] == [0.06, 50, 1e-3, 128, 50, "chow2022"]
     params = weighted_vae("mmd_weight", 10.0, "recommended", n_latent=3).get_params()
     assert [params[k] for k in ("beta", "mmd_weight", "n_latent")] == [0.0, 10.0, 3]
 
@@ -194,7 +267,9 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path):
     pd.testing.assert_frame_equal(trials_table(parts), whole, check_exact=True)
     assert whole.number.tolist() == list(range(14)) and set(whole.state) == {"complete", "stopped"}
     assert whole.learning_rate.nunique() == 14  # one seed, no two draws alike
-    assert not trials_table(tune(X, VALID, trials=2, seed=1, **ask)).learning_rate.equals(whole.learning_rate[:2])
+    assert not trials_table(tune(X, VALID, trials=2, seed=1, **ask)).learning_rate.equals(
+        whole.learning_rate[:2]
+    )
     two = [trials_table(tune(X, VALID, trials=4, jobs=2, **ask)) for _ in range(2)]
     pd.testing.assert_frame_equal(*two, check_exact=True)  # two at a time are repeatable too
 
@@ -203,7 +278,8 @@ WORKER = textwrap.dedent("""
     import sys, numpy as np
     from cpvae.tune.search import tune
     with np.load(sys.argv[1]) as data:
-        tune(data["x"], data["valid"], storage=sys.argv[2], trials=8, steps=20, hidden_layer_sizes=(16,))
+        small = dict(trials=8, steps=20, hidden_layer_sizes=(16,))
+        tune(data["x"], data["valid"], storage=sys.argv[2], **small)
 """)
 
 
@@ -211,14 +287,27 @@ WORKER = textwrap.dedent("""
 def test_two_processes_share_one_search(tmp_path):
     np.savez(tmp_path / "data.npz", x=X, valid=VALID)
     path = tmp_path / "search.journal"
-    command = [sys.executable, "-W", "error::UserWarning:optuna", "-c", WORKER, str(tmp_path / "data.npz"), str(path)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(2)]
+    command = [
+        sys.executable,
+        "-W",
+        "error::UserWarning:optuna",
+        "-c",
+        WORKER,
+        str(tmp_path / "data.npz"),
+        str(path),
+    ]
+    processes = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        for _ in range(2)
+    ]
     said = [p.communicate(timeout=300)[1].decode() for p in processes]
     assert [p.returncode for p in processes] == [0, 0] and said == ["", ""], said
-    table = trials_table(tune(X, VALID, storage=path, trials=1, steps=20, hidden_layer_sizes=(16,)))  # and a third joins
+    # and a third joins
+    table = trials_table(tune(X, VALID, storage=path, trials=1, steps=20, hidden_layer_sizes=(16,)))
     assert table.number.tolist() == list(range(17)) and set(table.state) == {"complete", "stopped"}
     complete = table[table.state == "complete"]
-    assert table.learning_rate.nunique() == 17 and complete.value.nunique() == len(complete)  # same seed, no trial twice
+    # same seed, no trial twice
+    assert table.learning_rate.nunique() == 17 and complete.value.nunique() == len(complete)
 
 
 def test_a_foreign_search_is_refused(tmp_path):
@@ -226,7 +315,11 @@ def test_a_foreign_search_is_refused(tmp_path):
     ask = dict(storage=path, trials=1, steps=20, hidden_layer_sizes=(16,))
     tune(X, VALID, **ask)
     held = path.read_bytes()
-    for change, said in [(dict(variant="beta"), "variant was vanilla, is beta"), (dict(preset="chow2022"), "preset was recommended"), (dict(steps=21), "'steps': '20'")]:
+    for change, said in [
+        (dict(variant="beta"), "variant was vanilla, is beta"),
+        (dict(preset="chow2022"), "preset was recommended"),
+        (dict(steps=21), "'steps': '20'"),
+    ]:
         with pytest.raises(ValueError, match=said):
             tune(X, VALID, **ask | change)
     for data in ((X[1:], VALID), (X, VALID + 1e-3)):
@@ -251,7 +344,11 @@ def test_a_trial_that_diverges_counts_as_the_worst():
     wild[0, 0] = 3e38
     study = tune(wild, VALID, trials=2, steps=20)
     table = trials_table(study)
-    assert (table.state == "diverged").all() and table.value.isna().all() and table.diverged.str.contains("smaller learning rate").all()
+    assert (
+        (table.state == "diverged").all()
+        and table.value.isna().all()
+        and table.diverged.str.contains("smaller learning rate").all()
+    )
 
 
 def test_the_bounds_are_medians_of_complete_trials():
@@ -263,11 +360,16 @@ def test_the_bounds_are_medians_of_complete_trials():
     tell(study, study.ask(), None, (), {"diverged": "inf"})
     assert stopping_bounds(study) == [5, 3, 2.5] and stopping_bounds(study, least=6) == []
     assert trials_table(study).state.tolist() == ["complete"] * 5 + ["stopped", "diverged"]
-    assert trials_table(study).value.tolist()[:5] == [0, 1, 2, 3, 4] and trials_table(study).value[5:].isna().all()
+    assert (
+        trials_table(study).value.tolist()[:5] == [0, 1, 2, 3, 4]
+        and trials_table(study).value[5:].isna().all()
+    )
 
 
 def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
-    vae = make_vae("vanilla", hidden_layer_sizes=(16,), epochs=9, schedule="constant", random_state=0)
+    vae = make_vae(
+        "vanilla", hidden_layer_sizes=(16,), epochs=9, schedule="constant", random_state=0
+    )
     history = clone(vae).fit(X, X_valid=VALID).history_
     value, rungs, scores = trial_value(vae, X, VALID, False)
     at = [history.valid_loss[history.valid_sse[:epochs].idxmin()] for epochs in (3, 5, 7, 9)]
@@ -275,11 +377,16 @@ def test_a_trial_is_stopped_where_it_is_worse_than_allowed():
     assert trial_value(vae, X, VALID, False, at)[0] == value  # as good as the bound is good enough
     for rung, epoch in enumerate((3, 5, 7)):
         bounds = [at[i] - 1e-3 * (i == rung) for i in range(3)]
-        assert trial_value(vae, X, VALID, False, bounds) == (None, at[: rung + 1], {"stopped": f"after epoch {epoch} of 9"})
+        assert trial_value(vae, X, VALID, False, bounds) == (
+            None,
+            at[: rung + 1],
+            {"stopped": f"after epoch {epoch} of 9"},
+        )
     of_bound = trial_value(vae, X, VALID, True)
     assert of_bound[0] == -of_bound[2]["elbo"] and len(of_bound[1]) == 3
     assert trial_value(clone(vae).set_params(epochs=1), X, VALID, False, [-1e9])[1] == []
-    falling = clone(vae).set_params(schedule="onecycle")  # until late in the cycle a trial says little of its end
+    # until late in the cycle a trial says little of its end
+    falling = clone(vae).set_params(schedule="onecycle")
     assert trial_value(falling, X, VALID, False, [-1e9])[2] == {"stopped": "after epoch 7 of 9"}
 
 
@@ -296,18 +403,46 @@ def test_an_interrupt_leaves_no_trial_behind(monkeypatch):
 
 def test_spaces():
     paper = space_of("chow2022-l1000", "beta")
-    assert paper["n_latent"].low == 5 and paper["n_latent"].high == 150 and paper["n_latent"].step == 5
-    assert paper["batch_size"].low == 32 and paper["batch_size"].high == 512 and paper["batch_size"].step == 32
+    assert (
+        paper["n_latent"].low == 5 and paper["n_latent"].high == 150 and paper["n_latent"].step == 5
+    )
+    assert (
+        paper["batch_size"].low == 32
+        and paper["batch_size"].high == 512
+        and paper["batch_size"].step == 32
+    )
     assert paper["learning_rate"].choices == (1e-2, 1e-3, 1e-4, 1e-5) and "beta" not in paper
-    assert "beta" in space_of("recommended", "beta") and "beta" not in space_of("recommended", "vanilla")
-    assert {"width", "depth", "n_latent"}.isdisjoint(space_of("recommended", "beta", {"hidden_layer_sizes": (3,), "n_latent": 2}))
-    assert vae_settings({"width": 256, "depth": 2, "n_latent": 5}) == {"n_latent": 5, "hidden_layer_sizes": (256, 128)}
+    assert "beta" in space_of("recommended", "beta") and "beta" not in space_of(
+        "recommended", "vanilla"
+    )
+    assert {"width", "depth", "n_latent"}.isdisjoint(
+        space_of("recommended", "beta", {"hidden_layer_sizes": (3,), "n_latent": 2})
+    )
+    assert vae_settings({"width": 256, "depth": 2, "n_latent": 5}) == {
+        "n_latent": 5,
+        "hidden_layer_sizes": (256, 128),
+    }
 
 
 def test_the_value_is_the_loss_where_weights_are_fixed_and_the_bound_where_they_are_not():
-    for variant, preset in (("vanilla", "recommended"), ("beta", "recommended"), ("mmd", "recommended")):
-        table = trials_table(tune(X, VALID, variant=variant, preset=preset, trials=2, steps=40, hidden_layer_sizes=(16,)))
-        assert np.allclose(table.value, -table.elbo, rtol=1e-5) == (variant != "mmd")  # at β = 1 the loss is the bound
+    for variant, preset in (
+        ("vanilla", "recommended"),
+        ("beta", "recommended"),
+        ("mmd", "recommended"),
+    ):
+        table = trials_table(
+            tune(
+                X,
+                VALID,
+                variant=variant,
+                preset=preset,
+                trials=2,
+                steps=40,
+                hidden_layer_sizes=(16,),
+            )
+        )
+        # at β = 1 the loss is the bound
+        assert np.allclose(table.value, -table.elbo, rtol=1e-5) == (variant != "mmd")
     table = trials_table(tune(X, VALID, variant="beta", preset="chow2022", trials=2, epochs=3))
     assert not np.allclose(table.value, -table.elbo) and {"heads", "batch_size"} <= {*table}
 
@@ -319,12 +454,18 @@ def test_importance_knows_what_mattered_and_the_figure_has_a_line_a_trial():
         study.set_user_attr("about", {})
         for _ in range(30):
             trial = study.ask()
-            matters, idle = trial.suggest_float("matters", 0, 1), trial.suggest_float("idle", 1e-4, 1, log=True)
+            matters = trial.suggest_float("matters", 0, 1)
+            idle = trial.suggest_float("idle", 1e-4, 1, log=True)
             trial.suggest_categorical("kind", ("a", "b"))
             study.tell(trial, (matters - 0.3) ** 2 + 1e-4 * idle)
         assert importances(study).idxmax() == "matters" and importances(study)["matters"] > 0.8
         fig = parallel_coordinates(trials_table(study), ["matters", "idle", "kind"])
     lines = [line for line in fig.axes[0].lines if len(line.get_ydata()) == 4]
     assert len(lines) == 30 and lines[-1].get_color() == "#D55E00"
-    best, low, high = study.best_params["idle"], min(t.params["idle"] for t in study.trials), max(t.params["idle"] for t in study.trials)
-    assert lines[-1].get_ydata()[1] == pytest.approx(np.log(best / low) / np.log(high / low)) and lines[-1].get_ydata()[3] == 1
+    best = study.best_params["idle"]
+    low = min(t.params["idle"] for t in study.trials)
+    high = max(t.params["idle"] for t in study.trials)
+    assert (
+        lines[-1].get_ydata()[1] == pytest.approx(np.log(best / low) / np.log(high / low))
+        and lines[-1].get_ydata()[3] == 1
+    )

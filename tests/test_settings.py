@@ -1,6 +1,6 @@
-"""Every parameter of a model, every setting of a run, every word a function takes and every option of a command: tried with a wrong
-type, a value out of range and a near miss. What is tried follows from the code, so that a parameter or an option without wrong values
-to try fails here."""
+"""Every parameter of a model, every setting of a run, every word a function takes and every option
+of a command: tried with a wrong type, a value out of range and a near miss. What is tried follows
+from the code, so that a parameter or an option without wrong values to try fails here."""
 
 import dataclasses
 import importlib
@@ -50,7 +50,12 @@ X = np.random.default_rng(0).standard_normal((60, 6)).astype("float32")
 
 def near_misses(words):
     "Each word without its last letter, in capitals, and with a letter twice."
-    return [spelt for word in words for spelt in (word[:-1], word.upper(), word[0] + word) if spelt not in words]
+    return [
+        spelt
+        for word in words
+        for spelt in (word[:-1], word.upper(), word[0] + word)
+        if spelt not in words
+    ]
 
 
 def wrong_values(kinds):
@@ -59,7 +64,9 @@ def wrong_values(kinds):
     found += [] if None in kinds or "random_state" in kinds else [None]
     for kind in kinds:
         if isinstance(kind, Interval):
-            found += ["3", [3], float("nan"), float("inf")] + ([2.5] if kind.type is Integral else [])
+            found += ["3", [3], float("nan"), float("inf")] + (
+                [2.5] if kind.type is Integral else []
+            )
             found += [kind.left - 1] + ([kind.left] if kind.closed in ("right", "neither") else [])
             found += [] if kind.right is None else [kind.right + 1]
         elif isinstance(kind, StrOptions):
@@ -76,7 +83,9 @@ def wrong_values(kinds):
             found += [3, "", ["cpu"]]
         else:
             assert kind is None, f"no wrong values are known for {kind}"
-    return [value for value in found if not (isinstance(value, tuple) and value == () and dict in kinds)]
+    return [
+        value for value in found if not (isinstance(value, tuple) and value == () and dict in kinds)
+    ]
 
 
 def right_values(kinds):
@@ -84,7 +93,11 @@ def right_values(kinds):
     for kind in kinds:
         if isinstance(kind, Interval):
             inside = kind.left if kind.closed in ("left", "both") else 1e-9
-            yield from ([int(inside), np.int64(max(inside, 3))] if kind.type is Integral else [inside, int(max(inside, 1)), np.float32(1)])
+            yield from (
+                [int(inside), np.int64(max(inside, 3))]
+                if kind.type is Integral
+                else [inside, int(max(inside, 1)), np.float32(1)]
+            )
         elif isinstance(kind, StrOptions):
             yield from kind.options
         elif kind is None:
@@ -115,7 +128,11 @@ def test_no_vae_is_trained_with_a_wrong_parameter(name):
         assert not hasattr(vae, "network_") and not hasattr(vae, "n_features_in_")
         with pytest.raises(CpvaeError, match=name):
             make_vae("mmd", **{name: value})
-        for own in ({name: value}, {"beta": {name: value}}) if not isinstance(value, dict) else [{"beta": {name: value}}]:
+        for own in (
+            ({name: value}, {"beta": {name: value}})
+            if not isinstance(value, dict)
+            else [{"beta": {name: value}}]
+        ):
             with pytest.raises(CpvaeError):
                 RunConfig(vae=own)
     for value in right_values(VAE_KINDS[name]):
@@ -125,21 +142,39 @@ def test_no_vae_is_trained_with_a_wrong_parameter(name):
 def test_the_constraints_are_those_of_the_fields():
     assert list(VAE_KINDS) == [f.name for f in dataclasses.fields(VAESettings)]
     assert list(_SETTINGS) == [f.name for f in dataclasses.fields(RunConfig)]
-    for kinds, hints in ((VAE_KINDS, typing.get_type_hints(VAESettings)), (_SETTINGS, typing.get_type_hints(RunConfig))):
+    for kinds, hints in (
+        (VAE_KINDS, typing.get_type_hints(VAESettings)),
+        (_SETTINGS, typing.get_type_hints(RunConfig)),
+    ):
         for name, allowed in kinds.items():
-            words = next((set(kind.options) for kind in allowed if isinstance(kind, StrOptions)), None)
-            literal = next((h for h in (hints[name], *typing.get_args(hints[name])) if typing.get_origin(h) is typing.Literal), None)
+            words = next(
+                (set(kind.options) for kind in allowed if isinstance(kind, StrOptions)), None
+            )
+            literal = next(
+                (
+                    h
+                    for h in (hints[name], *typing.get_args(hints[name]))
+                    if typing.get_origin(h) is typing.Literal
+                ),
+                None,
+            )
             assert words == (literal and set(typing.get_args(literal))), name
             numbers = {kind.type for kind in allowed if isinstance(kind, Interval)}
-            assert not numbers or numbers == {Integral if int in (hints[name], *typing.get_args(hints[name])) else Real}, name
+            assert not numbers or numbers == {
+                Integral if int in (hints[name], *typing.get_args(hints[name])) else Real
+            }, name
 
 
 def test_a_near_miss_is_told_what_was_meant():
     for name, kinds in VAE_KINDS.items():
-        for word in next((sorted(kind.options) for kind in kinds if isinstance(kind, StrOptions)), ()):
+        for word in next(
+            (sorted(kind.options) for kind in kinds if isinstance(kind, StrOptions)), ()
+        ):
             with pytest.raises(SettingError, match=f"did you mean '{word}'"):
                 VAE(**{name: word.upper()}).fit(X)
-    with pytest.raises(CpvaeError, match="unknown parameter of VAE 'n_laten'; did you mean 'n_latent'"):
+    with pytest.raises(
+        CpvaeError, match="unknown parameter of VAE 'n_laten'; did you mean 'n_latent'"
+    ):
         make_vae("vanilla", n_laten=3)
     for wrong, meant in (("mdm", "mmd"), ("Beta", "beta")):
         with pytest.raises(CpvaeError, match=f"unknown variant '{wrong}'; did you mean '{meant}'"):
@@ -151,7 +186,8 @@ def test_a_near_miss_is_told_what_was_meant():
 def test_parameters_that_contradict_each_other():
     with pytest.raises(SettingError, match="batch_size=2"):
         VAE(heads="chow2022", batch_size=2).fit(X[:5])
-    VAE(heads="chow2022", batch_size=3, hidden_layer_sizes=(4,), epochs=1, n_latent=2).fit(X[:5])  # no batch of one profile
+    # no batch of one profile
+    VAE(heads="chow2022", batch_size=3, hidden_layer_sizes=(4,), epochs=1, n_latent=2).fit(X[:5])
     with pytest.raises(SettingError, match="patience=3"):
         VAE(patience=3, monitor="none").fit(X, X_valid=X)
     with pytest.raises(SettingError, match="patience=3 .* no validation profiles"):
@@ -165,7 +201,13 @@ MORE_OF_RUN = {
     "models": [("gan",), ("vanila",), (3,), (["pca"],)],
     "leave_out": [("a",), ("a|",), ("a|a",), ("a|b|c",), (3,), ("a/b",)],
     "strict": [True],  # without a pair
-    "vae": [{"n_laten": 3}, {"beta": {"bet": 1.0}}, {"gan": {"beta": 1.0}}, {"beta": {"beta": "1"}}, {"n_latent": np.int64(3)}],
+    "vae": [
+        {"n_laten": 3},
+        {"beta": {"bet": 1.0}},
+        {"gan": {"beta": 1.0}},
+        {"beta": {"beta": "1"}},
+        {"n_latent": np.int64(3)},
+    ],
     "device": ["gpu", "cuad", 3],
 }
 
@@ -173,7 +215,9 @@ MORE_OF_RUN = {
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(RunConfig)])
 def test_no_run_has_a_wrong_setting(name):
     lists = [()] if name == "leave_out" else []  # nothing left out is the default
-    for value in [v for v in wrong_values(_SETTINGS[name]) if v not in lists] + MORE_OF_RUN.get(name, []):
+    for value in [v for v in wrong_values(_SETTINGS[name]) if v not in lists] + MORE_OF_RUN.get(
+        name, []
+    ):
         with pytest.raises(CpvaeError) as caught:
             RunConfig(**{name: value})
         one_line(caught.value)
@@ -182,13 +226,22 @@ def test_no_run_has_a_wrong_setting(name):
 
 
 def test_settings_of_one_variant_are_its_own():
-    config = RunConfig(models=("vanilla", "beta", "pca"), vae=dict(steps=30, beta=dict(beta=3.0, n_latent=5)), seed=4)
+    config = RunConfig(
+        models=("vanilla", "beta", "pca"),
+        vae=dict(steps=30, beta=dict(beta=3.0, n_latent=5)),
+        seed=4,
+    )
     profiles = prepare_profiles(cpvae_simulated(), config)
     vanilla, beta, pca = (make_model(name, profiles, config) for name in config.models)
     assert (vanilla.beta, vanilla.n_latent, vanilla.steps) == (1.0, 10, 30)
     assert (beta.beta, beta.n_latent, beta.steps, beta.random_state) == (3.0, 5, 30, 4)
     assert pca.n_components == 10  # as many as the largest has units
-    assert make_model("pca", profiles, RunConfig(models=("beta", "pca"), vae=dict(beta=dict(n_latent=5)))).n_components == 5
+    assert (
+        make_model(
+            "pca", profiles, RunConfig(models=("beta", "pca"), vae=dict(beta=dict(n_latent=5)))
+        ).n_components
+        == 5
+    )
     with pytest.raises(CpvaeError, match="unknown VAE of this run 'mmd'; there are vanilla, beta"):
         RunConfig(models=("vanilla", "beta"), vae=dict(mmd=dict(steps=3)))
     with pytest.raises(CpvaeError, match="n_latent is said twice"):
@@ -207,7 +260,11 @@ def cpvae_simulated():
 def public():
     "Every public class and function, by module."
     for module in pkgutil.walk_packages(cpvae.__path__, "cpvae."):
-        if module.ispkg or module.name.rpartition(".")[2].startswith("_") or module.name.startswith("cpvae.cli."):
+        if (
+            module.ispkg
+            or module.name.rpartition(".")[2].startswith("_")
+            or module.name.startswith("cpvae.cli.")
+        ):
             continue
         home = importlib.import_module(module.name)
         for name in home.__all__:
@@ -222,19 +279,35 @@ def words_of(thing):
         return  # a constructor keeps what it is given; `fit` says what cannot be used
     hints = typing.get_type_hints(thing.__init__ if inspect.isclass(thing) else thing)
     for name in inspect.signature(thing).parameters:
-        hint = next((h for h in (hints.get(name), *typing.get_args(hints.get(name))) if typing.get_origin(h) is typing.Literal), None)
+        hint = next(
+            (
+                h
+                for h in (hints.get(name), *typing.get_args(hints.get(name)))
+                if typing.get_origin(h) is typing.Literal
+            ),
+            None,
+        )
         if hint and all(isinstance(word, str) for word in typing.get_args(hint)):
             yield name, typing.get_args(hint)
 
 
-TAKERS = {f"{where} {name}": (thing, name, words) for where, thing in public() for name, words in words_of(thing) if where != "pipeline.RunConfig"}
+TAKERS = {
+    f"{where} {name}": (thing, name, words)
+    for where, thing in public()
+    for name, words in words_of(thing)
+    if where != "pipeline.RunConfig"
+}
 
 
 @pytest.mark.parametrize("where", TAKERS)
 def test_a_function_refuses_a_near_miss_before_anything_else(where):
     thing, name, words = TAKERS[where]
     others = {n: allowed[0] for n, allowed in dict(words_of(thing)).items()}
-    needed = {n: None for n, p in inspect.signature(thing).parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    needed = {
+        n: None
+        for n, p in inspect.signature(thing).parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+    }
     for word in near_misses(words)[:6]:
         with pytest.raises(CpvaeError, match="unknown") as caught:
             thing(**needed | others | {name: word})
@@ -246,7 +319,14 @@ def test_a_function_refuses_a_near_miss_before_anything_else(where):
 
 
 def test_there_are_words_to_try():
-    assert len(TAKERS) >= 25 and {f"cpvae.{name}" for name in ("model.losses.bandwidth kernel", "lsa.nulls.null_strata null", "lsa.states.Protocol dose")} <= set(TAKERS)
+    assert len(TAKERS) >= 25 and {
+        f"cpvae.{name}"
+        for name in (
+            "model.losses.bandwidth kernel",
+            "lsa.nulls.null_strata null",
+            "lsa.states.Protocol dose",
+        )
+    } <= set(TAKERS)
 
 
 # ---- options of commands
@@ -272,52 +352,127 @@ def options():
         for parameter in inspect.signature(command.callback).parameters.values():
             kind, *about = typing.get_args(parameter.annotation) or [None]
             if about and isinstance(about[0], typer.models.OptionInfo):
-                kind = next((k for k in (kind, *typing.get_args(kind)) if k in (bool, int, float, str, Path, list[Path], list[str])), kind)
+                kind = next(
+                    (
+                        k
+                        for k in (kind, *typing.get_args(kind))
+                        if k in (bool, int, float, str, Path, list[Path], list[str])
+                    ),
+                    kind,
+                )
                 declared = [word for word in about[0].param_decls or () if word.startswith("--")]
-                yield Option(command.name or command.callback.__name__, (declared or [f"--{parameter.name.replace('_', '-')}"])[0], kind, about[0], parameter.default)
+                yield Option(
+                    command.name or command.callback.__name__,
+                    (declared or [f"--{parameter.name.replace('_', '-')}"])[0],
+                    kind,
+                    about[0],
+                    parameter.default,
+                )
 
 
 OPTIONS = list(options())
 HERE = {  # a command that is right, on a table and a run that are there
-    "run": ["run", "good.csv", "--out", "results/run"], "info": ["info", "good.csv"], "demo": ["demo", "--out", "results/run"],
-    "select-beta": ["select-beta", "good.csv"], "tune": ["tune", "good.csv"], "fetch": ["fetch", "moa-map"],
-    "predict": ["predict", "RUN", "--a", "a", "--b", "b"], "screen": ["screen", "RUN"], "transform": ["transform", "RUN", "good.csv"],
-}  # fmt: skip
+    "run": ["run", "good.csv", "--out", "results/run"],
+    "info": ["info", "good.csv"],
+    "demo": ["demo", "--out", "results/run"],
+    "select-beta": ["select-beta", "good.csv"],
+    "tune": ["tune", "good.csv"],
+    "fetch": ["fetch", "moa-map"],
+    "predict": ["predict", "RUN", "--a", "a", "--b", "b"],
+    "screen": ["screen", "RUN"],
+    "transform": ["transform", "RUN", "good.csv"],
+}
 
 COLUMN = [("Metadata_nowhere", "Metadata_nowhere"), ("Metadata_compuond", "Metadata_compuond")]
 MISSING = [("nowhere.tsv", "no such file")]
 WORDS = {  # option that takes text: wrong values, and what the line says besides the option's name
-    "--preset": [("3", "recommended"), ("recomended", "did you mean 'recommended'"), ("Chow2022", "did you mean 'chow2022'")],
+    "--preset": [
+        ("3", "recommended"),
+        ("recomended", "did you mean 'recommended'"),
+        ("Chow2022", "did you mean 'chow2022'"),
+    ],
     "--normalize": [("3", "mad_robustize"), ("standardise", "did you mean 'standardize'")],
     "--consensus": [("3", "median"), ("modzz", "did you mean 'modz'")],
     "--group-by": [("3", "moa"), ("targets", "did you mean 'target'")],
     "--weight": [("3", "lambda"), ("bta", "did you mean 'beta'")],
     "--variant": [("3", "vanilla"), ("vanila", "did you mean 'vanilla'")],
-    "--models": [("3", "vanilla"), ("pca,vanila", "did you mean 'vanilla'"), ("", "vanilla"), (",", "vanilla")],
+    "--models": [
+        ("3", "vanilla"),
+        ("pca,vanila", "did you mean 'vanilla'"),
+        ("", "vanilla"),
+        (",", "vanilla"),
+    ],
     "--device": [("3", "cpu"), ("cuad", "cuda")],
-    "--grid": [("many", "0.1,1,10"), ("-1,2", "0.1,1,10"), ("1;2", "0.1,1,10"), ("1,nan", "0.1,1,10"), ("1,inf", "0.1,1,10")],
+    "--grid": [
+        ("many", "0.1,1,10"),
+        ("-1,2", "0.1,1,10"),
+        ("1;2", "0.1,1,10"),
+        ("1,nan", "0.1,1,10"),
+        ("1,inf", "0.1,1,10"),
+    ],
     "--leave-out": [("a", "A|B"), ("a|", "A|B"), ("a|a", "A|B"), ("a|b|c", "A|B")],
     "--base-url": [("mirror", "https://"), ("htps://mirror.org", "https://")],
     "--dose-unit": [("mg/ml", "uM"), ("pM", "nM"), ("3", "uM")],
-    "--moa": MISSING, "--profile-info": MISSING, "--feature-info": MISSING,
-    "--params": [*MISSING, ("good.csv", "holds no settings"), ("typo.json", "did you mean 'n_latent'"), ("value.json", "[0.0, inf)"), ("other.json", "chow2022")],
+    "--moa": MISSING,
+    "--profile-info": MISSING,
+    "--feature-info": MISSING,
+    "--params": [
+        *MISSING,
+        ("good.csv", "holds no settings"),
+        ("typo.json", "did you mean 'n_latent'"),
+        ("value.json", "[0.0, inf)"),
+        ("other.json", "chow2022"),
+    ],
     "run --out": [("taken.txt", "not a run"), ("thesis", "not a run"), ("demo", "cpvae demo")],
     "demo --out": [("taken.txt", "not a run"), ("thesis", "not a run"), ("run", "cpvae run")],
-    "select-beta --out": [("taken.txt", ".csv"), ("taken.csv", "is there already"), ("trials.csv", "is there already"), ("beside.csv", "beside.png"), ("odd.csv", "odd.json")],
-    "tune --storage": [("taken.csv", ".csv"), ("taken.txt", "is there already"), ("taken.log", "is there already"), ("curve.log", "curve.csv")],
-    "predict --out": [("taken.csv", "is there already"), ("trials.csv", "is there already"), ("thesis", "is there already")],
-    "predict --state": [("taken.csv", "is there already"), ("taken.txt", ".csv"), ("state.xlsx", ".csv")],
-    "transform --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("taken.txt", ".csv")],
-    "screen --out": [("taken.csv", "is there already"), ("curve.csv", "is there already"), ("thesis", "is there already")],
-}  # fmt: skip
-READ = {  # options whose value only the table, or the run, can tell: refused once that is read, and before anything is fitted
+    "select-beta --out": [
+        ("taken.txt", ".csv"),
+        ("taken.csv", "is there already"),
+        ("trials.csv", "is there already"),
+        ("beside.csv", "beside.png"),
+        ("odd.csv", "odd.json"),
+    ],
+    "tune --storage": [
+        ("taken.csv", ".csv"),
+        ("taken.txt", "is there already"),
+        ("taken.log", "is there already"),
+        ("curve.log", "curve.csv"),
+    ],
+    "predict --out": [
+        ("taken.csv", "is there already"),
+        ("trials.csv", "is there already"),
+        ("thesis", "is there already"),
+    ],
+    "predict --state": [
+        ("taken.csv", "is there already"),
+        ("taken.txt", ".csv"),
+        ("state.xlsx", ".csv"),
+    ],
+    "transform --out": [
+        ("taken.csv", "is there already"),
+        ("curve.csv", "is there already"),
+        ("taken.txt", ".csv"),
+    ],
+    "screen --out": [
+        ("taken.csv", "is there already"),
+        ("curve.csv", "is there already"),
+        ("thesis", "is there already"),
+    ],
+}
+# options whose value only the table, or the run, can tell: refused once that is read, and before
+# anything is fitted
+READ = {
     **{f"--{name}-column": COLUMN for name in ("compound", "dose", "time", "cell", "plate", "moa")},
-    "--control": [("dmso2", "no row says"), ("Metadata_compound=dmso2", "no row says")], "--moa-separator": [("~", "no mechanism holds"), ("and", "no mechanism holds")],
-    "--features": [("emb_*", "no feature is left"), ("Metadata_*", "no feature is left")], "--not-features": [("*", "no feature is left")],
-    "--layer": [("counts", "is no AnnData")], "--obsm": [("X_pca", "is no AnnData")],
-    "--a": [("aa", "annotated 'aa'")], "--b": [("nothing", "annotated 'nothing'")],
+    "--control": [("dmso2", "no row says"), ("Metadata_compound=dmso2", "no row says")],
+    "--moa-separator": [("~", "no mechanism holds"), ("and", "no mechanism holds")],
+    "--features": [("emb_*", "no feature is left"), ("Metadata_*", "no feature is left")],
+    "--not-features": [("*", "no feature is left")],
+    "--layer": [("counts", "is no AnnData")],
+    "--obsm": [("X_pca", "is no AnnData")],
+    "--a": [("aa", "annotated 'aa'")],
+    "--b": [("nothing", "annotated 'nothing'")],
     "--model": [("vanilla", "vanilla"), ("pac", "pac")],
-}  # fmt: skip
+}
 
 
 def wrong_of(option):
@@ -326,7 +481,11 @@ def wrong_of(option):
         return [("3", "does not take a value")]
     if option.kind is int:
         least = option.info.min
-        return [("three", ""), ("1.5", ""), ("", "")] + ([] if least is None else [(str(least - 1), "")]) + ([("0", "do nothing")] if option.name == "--jobs" else [])
+        return (
+            [("three", ""), ("1.5", ""), ("", "")]
+            + ([] if least is None else [(str(least - 1), "")])
+            + ([("0", "do nothing")] if option.name == "--jobs" else [])
+        )
     found = WORDS.get(str(option)) or WORDS.get(option.name) or READ.get(option.name)
     assert found, f"no wrong values are known for {option}"
     return found
@@ -336,12 +495,30 @@ def wrong_of(option):
 def place(tmp_path_factory):
     "A folder with a good table, a run of PCA, and files that others made."
     folder = tmp_path_factory.mktemp("options")
-    table = pd.concat([good(), good().assign(**{c: good()[c] + 1 for c in good().columns[5:]}).query("Metadata_compound != 'DMSO'")], ignore_index=True)
+    table = pd.concat(
+        [
+            good(),
+            good()
+            .assign(**{c: good()[c] + 1 for c in good().columns[5:]})
+            .query("Metadata_compound != 'DMSO'"),
+        ],
+        ignore_index=True,
+    )
     csv(folder, table, "good.csv")
     (folder / "typo.json").write_text('{"models": {"vanilla": {"n_laten": 3}}}')
     (folder / "value.json").write_text('{"models": {"vanilla": {"beta": -3}}}')
-    (folder / "other.json").write_text('{"preset": "chow2022", "models": {"vanilla": {"beta": 3.0}}}')
-    for name, head in {"taken.txt": "precious\n", "taken.csv": "a,b\n1,2\n", "taken.log": "kept\n", "trials.csv": "number,state,value\n", "curve.csv": "weight,seed,diverged\n", "beside.png": "P", "odd.json": "{}"}.items():
+    (folder / "other.json").write_text(
+        '{"preset": "chow2022", "models": {"vanilla": {"beta": 3.0}}}'
+    )
+    for name, head in {
+        "taken.txt": "precious\n",
+        "taken.csv": "a,b\n1,2\n",
+        "taken.log": "kept\n",
+        "trials.csv": "number,state,value\n",
+        "curve.csv": "weight,seed,diverged\n",
+        "beside.png": "P",
+        "odd.json": "{}",
+    }.items():
         (folder / name).write_text(head)
     (folder / "thesis").mkdir()
     (folder / "thesis" / "chapter.txt").write_text("precious")
@@ -357,9 +534,25 @@ def pca_run(place):
     from cpvae.profiles.read import read_profiles
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("cpvae.run.tables.umap_table", lambda *_: pd.DataFrame({"model": ["data"], "kind": ["original"], "umap1": [0.0], "umap2": [0.0], "label": ["original"]}))
+    patch.setattr(
+        "cpvae.run.tables.umap_table",
+        lambda *_: pd.DataFrame(
+            {
+                "model": ["data"],
+                "kind": ["original"],
+                "umap1": [0.0],
+                "umap2": [0.0],
+                "label": ["original"],
+            }
+        ),
+    )
     patch.setattr("cpvae.run.pipeline.write_report", lambda folder: None)
-    run_pipeline(read_profiles(place / "good.csv"), place / "RUN", RunConfig(models=("pca",), n_permutations=100), jobs=1)
+    run_pipeline(
+        read_profiles(place / "good.csv"),
+        place / "RUN",
+        RunConfig(models=("pca",), n_permutations=100),
+        jobs=1,
+    )
     patch.undo()
     return place
 
@@ -370,7 +563,14 @@ def unread(monkeypatch):
     def mistake(*_, **__):
         raise AssertionError("something was read, or fitted")
 
-    for name in ("profiles.read.read_profiles", "profiles.simulate.simulate_profiles", "datasets.fetch_dataset", "run.ask.Run.open", "run.preset.prepare_profiles", "model.fits.fit_one"):
+    for name in (
+        "profiles.read.read_profiles",
+        "profiles.simulate.simulate_profiles",
+        "datasets.fetch_dataset",
+        "run.ask.Run.open",
+        "run.preset.prepare_profiles",
+        "model.fits.fit_one",
+    ):
         monkeypatch.setattr(f"cpvae.{name}", mistake)
 
 
@@ -384,7 +584,11 @@ def test_no_command_takes_a_wrong_option(option, pca_run, monkeypatch):
     monkeypatch.setattr("cpvae.run.pipeline.fit_models", None)
     without = [word for i, word in enumerate(right) if word != name and right[i - 1] != name]
     for value, says in wrong_of(option):
-        refused(cli(*without, *([f"{name}={value}"] if option.kind is bool else [name, value])), *([] if name in ("--a", "--b", "--model") else [name]), says)
+        refused(
+            cli(*without, *([f"{name}={value}"] if option.kind is bool else [name, value])),
+            *([] if name in ("--a", "--b", "--model") else [name]),
+            says,
+        )
     refused(cli(*right, f"{name[:-1]}x{name[-1:]}"), "no such option")
     assert contents(pca_run) == before
 
@@ -407,9 +611,17 @@ def test_words_of_the_command_line_are_those_of_the_package():
 
     hints, at = typing.get_type_hints(RunConfig), {str(option): option for option in OPTIONS}
     for name in ("preset", "normalize", "consensus", "group_by", "device"):
-        literal = next(h for h in (hints[name], *typing.get_args(hints[name])) if typing.get_origin(h) is typing.Literal)
-        assert at[f"run --{name.replace('_', '-')}"].info.metavar.split("|") == list(typing.get_args(literal)), name
-    assert at["tune --variant"].info.metavar.split("|") == [v for v in PRESETS["recommended"] if v not in RIVALS]
+        literal = next(
+            h
+            for h in (hints[name], *typing.get_args(hints[name]))
+            if typing.get_origin(h) is typing.Literal
+        )
+        assert at[f"run --{name.replace('_', '-')}"].info.metavar.split("|") == list(
+            typing.get_args(literal)
+        ), name
+    assert at["tune --variant"].info.metavar.split("|") == [
+        v for v in PRESETS["recommended"] if v not in RIVALS
+    ]
     assert at["run --models"].default.split(",") == list(USUAL)
 
 
@@ -418,18 +630,31 @@ def test_words_of_the_command_line_are_those_of_the_package():
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    "What the searches leave and say, with small models and few fits: the folder, and what each command printed."
+    """What the searches leave and say, with small models and few fits: the folder, and what each
+    command printed.
+    """
     folder, patch = tmp_path_factory.mktemp("searched"), pytest.MonkeyPatch()
     for settings in PRESETS["recommended"].values():
         patch.setitem(settings, "steps", 20)
         patch.setitem(settings, "hidden_layer_sizes", (8,))
     patch.chdir(folder)
     rng = np.random.default_rng(0)
-    many = pd.concat([good()] * 6, ignore_index=True).assign(Metadata_compound=lambda t: [c if c == "DMSO" else f"{c}-{i // 30}" for i, c in enumerate(t.Metadata_compound)])
-    many[many.columns[5:]] = rng.standard_normal((180, 2)) @ rng.standard_normal((2, 8)) + 0.3 * rng.standard_normal((180, 8))
+    many = pd.concat([good()] * 6, ignore_index=True).assign(
+        Metadata_compound=lambda t: [
+            c if c == "DMSO" else f"{c}-{i // 30}" for i, c in enumerate(t.Metadata_compound)
+        ]
+    )
+    many[many.columns[5:]] = rng.standard_normal((180, 2)) @ rng.standard_normal(
+        (2, 8)
+    ) + 0.3 * rng.standard_normal((180, 8))
     many.to_csv(folder / "ta ble.csv", index=False)
     said = {}
-    for command in ("select-beta ta_ble.csv --grid 0.3,1,3 --seeds 2", "select-beta ta_ble.csv --grid 1,10 --seeds 1 --weight lambda", "tune ta_ble.csv --trials 2 --variant beta --normalize standardize", "tune ta_ble.csv --trials 1"):
+    for command in (
+        "select-beta ta_ble.csv --grid 0.3,1,3 --seeds 2",
+        "select-beta ta_ble.csv --grid 1,10 --seeds 1 --weight lambda",
+        "tune ta_ble.csv --trials 2 --variant beta --normalize standardize",
+        "tune ta_ble.csv --trials 1",
+    ):
         words = [w.replace("_", " ") for w in command.split()]
         done = cli(*words, "--jobs", 1, "--quiet")
         assert done.exit_code == 0, (done.stderr, done.exception)
@@ -441,9 +666,13 @@ def searched(tmp_path_factory):
 def test_each_search_has_files_of_its_own(searched):
     folder, _ = searched
     names = {p.name for p in (folder / "results").iterdir()}
-    assert names == {f"ta ble-{stem}" for stem in (
-        *(f"select-{w}.{s}" for w in ("beta", "lambda") for s in ("csv", "png", "json")), *(f"tune-{v}.{s}" for v in ("vanilla", "beta") for s in ("log", "csv", "json")),
-    )}  # fmt: skip
+    assert names == {
+        f"ta ble-{stem}"
+        for stem in (
+            *(f"select-{w}.{s}" for w in ("beta", "lambda") for s in ("csv", "png", "json")),
+            *(f"tune-{v}.{s}" for v in ("vanilla", "beta") for s in ("log", "csv", "json")),
+        )
+    }
 
 
 def test_each_search_ends_with_advice_and_a_command_that_works(searched, monkeypatch):
@@ -465,14 +694,29 @@ def test_each_search_ends_with_advice_and_a_command_that_works(searched, monkeyp
         assert done.exit_code == 0, (done.stderr, done.exception)
         config = asked["config"]
         if "tune" in command:
-            assert "Fitted again with 5 other seeds" in text and "the preset's own settings" in text and "95 % interval" in text
+            assert (
+                "Fitted again with 5 other seeds" in text
+                and "the preset's own settings" in text
+                and "95 % interval" in text
+            )
             assert set(config.vae) == ({"beta"} if "--variant" in command else {"vanilla"})
-            assert {"learning_rate", "hidden_layer_sizes", "n_latent"} <= set(next(iter(config.vae.values())))
+            assert {"learning_rate", "hidden_layer_sizes", "n_latent"} <= set(
+                next(iter(config.vae.values()))
+            )
             assert config.normalize == ("standardize" if "--normalize" in command else None)
         elif "lambda" in command:
-            assert "Take λ" in text and "One seed cannot say" in text and "--grid" in text and set(config.vae) == {"mmd"}
+            assert (
+                "Take λ" in text
+                and "One seed cannot say" in text
+                and "--grid" in text
+                and set(config.vae) == {"mmd"}
+            )
         else:
-            assert "Take β" in text and "of 2 seeds would pick it alone" in text and config.vae["beta"]["beta"] in (0.3, 1.0, 3.0)
+            assert (
+                "Take β" in text
+                and "of 2 seeds would pick it alone" in text
+                and config.vae["beta"]["beta"] in (0.3, 1.0, 3.0)
+            )
 
 
 def test_a_search_does_not_write_over_anothers_files(searched, monkeypatch):
@@ -481,9 +725,11 @@ def test_a_search_does_not_write_over_anothers_files(searched, monkeypatch):
     unread(monkeypatch)
     before = contents(folder)
     for words in (
-        ["tune", "ta ble.csv", "--storage", "results/ta ble-select-beta.log"], ["select-beta", "ta ble.csv", "--out", "results/ta ble-tune-beta.csv"],
-        ["select-beta", "ta ble.csv", "--out", "ta ble.csv"], ["tune", "ta ble.csv", "--storage", "results/ta ble-select-beta.png"],
-    ):  # fmt: skip
+        ["tune", "ta ble.csv", "--storage", "results/ta ble-select-beta.log"],
+        ["select-beta", "ta ble.csv", "--out", "results/ta ble-tune-beta.csv"],
+        ["select-beta", "ta ble.csv", "--out", "ta ble.csv"],
+        ["tune", "ta ble.csv", "--storage", "results/ta ble-select-beta.png"],
+    ):
         refused(cli(*words), "is there already", words[-2])
     assert contents(folder) == before
 
@@ -499,37 +745,77 @@ def test_a_search_goes_on_where_it_was(searched, monkeypatch, tmp_path):
 
 def test_advice_says_what_it_does_not_know():
     def curve(scores):
-        rows = [dict(weight=w, seed=s, diverged=False, elbo=e, fvu=0.5) for w, values in scores.items() for s, e in enumerate(values)]
+        rows = [
+            dict(weight=w, seed=s, diverged=False, elbo=e, fvu=0.5)
+            for w, values in scores.items()
+            for s, e in enumerate(values)
+        ]
         return pd.DataFrame(rows)
 
     clear = weight_advice(curve({0.1: [0, 0.1, 0.2], 1.0: [10, 10.1, 10.2], 10.0: [1, 1.1, 1.2]}))
-    assert clear.params == {"beta": {"beta": 1.0}} and "3 of 3" in clear.lines[1] and "every other weight" in clear.lines[1] and len(clear.lines) == 3
+    assert (
+        clear.params == {"beta": {"beta": 1.0}}
+        and "3 of 3" in clear.lines[1]
+        and "every other weight" in clear.lines[1]
+        and len(clear.lines) == 3
+    )
     level = weight_advice(curve({0.1: [0, 0, 0], 1.0: [10, 10, 10], 10.0: [12, 9, 9.9]}))
-    assert level.params == {"beta": {"beta": 10.0}} and "1 of 3" in level.lines[1] and "cannot tell it from β = 1 " in level.lines[1]
+    assert (
+        level.params == {"beta": {"beta": 10.0}}
+        and "1 of 3" in level.lines[1]
+        and "cannot tell it from β = 1 " in level.lines[1]
+    )
     assert "largest weight tried" in level.lines[3]
     lost = curve({0.1: [0, 0], 1.0: [1, 1], 2.0: [99, np.nan]})
     lost.loc[lost.elbo.isna(), "diverged"] = True
-    assert weight_advice(lost).params == {"beta": {"beta": 1.0}} and "diverged at β = 2" in weight_advice(lost).lines[-1]
+    assert (
+        weight_advice(lost).params == {"beta": {"beta": 1.0}}
+        and "diverged at β = 2" in weight_advice(lost).lines[-1]
+    )
 
 
 # ---- a model's score, and models that are not ours
 
 
 def test_a_score_is_minus_the_loss_of_the_kept_weights():
-    vae = make_vae("mmd", n_latent=2, hidden_layer_sizes=(8,), epochs=5, random_state=0, kl_warmup=0.5, beta=0.7).fit(X[:40], X_valid=X[40:])
+    vae = make_vae(
+        "mmd",
+        n_latent=2,
+        hidden_layer_sizes=(8,),
+        epochs=5,
+        random_state=0,
+        kl_warmup=0.5,
+        beta=0.7,
+    ).fit(X[:40], X_valid=X[40:])
     parts = loss_parts(vae, X[40:])
     assert vae.score(X[40:]) == -parts["loss"] == vae.score(X[40:])
-    assert -vae.score(X[40:]) == pytest.approx(vae.history_.valid_loss[vae.history_.valid_sse.idxmin()], rel=1e-4)
-    assert parts["loss"] == pytest.approx(parts["reconstruction"] + 0.7 * parts["kl"] + 100 * parts["mmd"], rel=1e-4)  # no warm-up is left
-    assert elbo(vae, X[40:]) == pytest.approx(elbo(vae), rel=1e-4) == -parts["reconstruction"] - parts["kl"]
+    assert -vae.score(X[40:]) == pytest.approx(
+        vae.history_.valid_loss[vae.history_.valid_sse.idxmin()], rel=1e-4
+    )
+    # no warm-up is left
+    assert parts["loss"] == pytest.approx(
+        parts["reconstruction"] + 0.7 * parts["kl"] + 100 * parts["mmd"], rel=1e-4
+    )
+    assert (
+        elbo(vae, X[40:])
+        == pytest.approx(elbo(vae), rel=1e-4)
+        == -parts["reconstruction"] - parts["kl"]
+    )
 
 
 def test_searches_of_scikit_learn_need_no_scoring():
     small = VAE(n_latent=2, hidden_layer_sizes=(8,), epochs=3, random_state=0)
     folds = cross_val_score(small, X, cv=3)
-    assert folds == pytest.approx([clone(small).fit(X[a]).score(X[b]) for a, b in KFold(3).split(X)])
-    search = GridSearchCV(make_pipeline(StandardScaler(), small), {"vae__beta": [0.1, 10.0]}, cv=3).fit(X)
-    assert search.best_params_ == {"vae__beta": 0.1} and np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert folds == pytest.approx(
+        [clone(small).fit(X[a]).score(X[b]) for a, b in KFold(3).split(X)]
+    )
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), small), {"vae__beta": [0.1, 10.0]}, cv=3
+    ).fit(X)
+    assert (
+        search.best_params_ == {"vae__beta": 0.1}
+        and np.isfinite(search.cv_results_["mean_test_score"]).all()
+    )
     with pytest.raises(ValueError, match="All the 6 fits failed") as caught:
         GridSearchCV(small, {"likelihood": ["gauss", "gausian"]}, cv=3).fit(X)
     assert "did you mean 'gaussian'" in str(caught.value)
@@ -547,27 +833,68 @@ class Mine:
 
 
 def test_any_transformer_can_be_fitted():
-    asked = {"ica": FastICA(2, random_state=0), "pipe": make_pipeline(StandardScaler(), PCA(2)), "identity": FunctionTransformer(), "mine": Mine(), "pca": PCA(2)}
+    asked = {
+        "ica": FastICA(2, random_state=0),
+        "pipe": make_pipeline(StandardScaler(), PCA(2)),
+        "identity": FunctionTransformer(),
+        "mine": Mine(),
+        "pca": PCA(2),
+    }
     fitted = fit_many(asked, X, X[:0], shuffled=["mine"])
-    assert {name: model.transform(X).shape[1] for name, model in fitted.items()} == dict(ica=2, pipe=2, identity=6, mine=6, pca=2)
+    assert {name: model.transform(X).shape[1] for name, model in fitted.items()} == dict(
+        ica=2, pipe=2, identity=6, mine=6, pca=2
+    )
     assert not hasattr(asked["mine"], "mean_") and not hasattr(asked["pca"], "mean_")
-    assert fit_one(make_vae("beta", epochs=1, n_latent=2, hidden_layer_sizes=(4,)), X, X[:0]).history_.columns.str.startswith("valid").sum() == 0  # nobody to validate on
-    for no, lacks in ((dict(beta=1.0), "dict is no transformer: it has no fit and no transform"), (KFold(3), "it has no fit")):
+    # nobody to validate on
+    assert (
+        fit_one(make_vae("beta", epochs=1, n_latent=2, hidden_layer_sizes=(4,)), X, X[:0])
+        .history_.columns.str.startswith("valid")
+        .sum()
+        == 0
+    )
+    for no, lacks in (
+        (dict(beta=1.0), "dict is no transformer: it has no fit and no transform"),
+        (KFold(3), "it has no fit"),
+    ):
         with pytest.raises(CpvaeError, match=f"model odd: .*{lacks}"):
             fit_many({"odd": no}, X)
 
 
-@pytest.mark.parametrize("model", [Mine(), Normalizer(), FunctionTransformer(np.abs), make_pipeline(StandardScaler(), Normalizer()), make_pipeline(FunctionTransformer(np.log1p), PCA(2))], ids=["own", "none", "half", "last", "first"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        Mine(),
+        Normalizer(),
+        FunctionTransformer(np.abs),
+        make_pipeline(StandardScaler(), Normalizer()),
+        make_pipeline(FunctionTransformer(np.log1p), PCA(2)),
+    ],
+    ids=["own", "none", "half", "last", "first"],
+)
 def test_a_transformer_without_an_inverse_is_refused_by_name(model, tmp_path):
-    name = {"Mine": "Mine", "Normalizer": "Normalizer", "FunctionTransformer": "FunctionTransformer"}.get(type(model).__name__) or next(type(s).__name__ for _, s in model.steps if type(s).__name__ not in ("StandardScaler", "PCA"))
+    name = {
+        "Mine": "Mine",
+        "Normalizer": "Normalizer",
+        "FunctionTransformer": "FunctionTransformer",
+    }.get(type(model).__name__) or next(
+        type(s).__name__
+        for _, s in model.steps
+        if type(s).__name__ not in ("StandardScaler", "PCA")
+    )
     at = [
-        lambda: must_decode(model), lambda: latent_groups(model, None, None), lambda: reconstruct(model, X), lambda: simulate(model, 3),
-        lambda: permutation_tests({"m": model}, {}, type("A", (), {"pairs": (1,)}), None), lambda: leave_pairs_out({"m": model}, None, []),
-    ]  # fmt: skip
+        lambda: must_decode(model),
+        lambda: latent_groups(model, None, None),
+        lambda: reconstruct(model, X),
+        lambda: simulate(model, 3),
+        lambda: permutation_tests({"m": model}, {}, type("A", (), {"pairs": (1,)}), None),
+        lambda: leave_pairs_out({"m": model}, None, []),
+    ]
     for call in at:
         with pytest.raises(CpvaeError, match=f"{name} has no inverse"):
             call()
     with pytest.raises(CpvaeError, match="cannot be saved"):
         save_model(model.fit(np.abs(X)), tmp_path)
-    with pytest.raises(CpvaeError, match="PCA cannot be saved here; a VAE or an unwhitened PCA can"):
+    with pytest.raises(
+        CpvaeError, match="PCA cannot be saved here; a VAE or an unwhitened PCA can"
+    ):
         save_model(PCA(2, whiten=True).fit(X), tmp_path)

@@ -1,4 +1,6 @@
-"""Every layout that people use is read with the right counts: files from a simulation whose truth is known."""
+"""Every layout that people use is read with the right counts: files from a simulation whose truth
+is known.
+"""
 
 import pandas as pd
 import pytest
@@ -8,15 +10,23 @@ from cpvae.profiles.pairs import describe_profiles
 from cpvae.profiles.read import read_profiles
 
 COUNTS = (
-    "profiles", "features", "compounds", "plates", "times (h)", "control rows", "annotated compounds",
-    "compounds with exactly two mechanisms", "evaluable pairs",
-)  # fmt: skip
+    "profiles",
+    "features",
+    "compounds",
+    "plates",
+    "times (h)",
+    "control rows",
+    "annotated compounds",
+    "compounds with exactly two mechanisms",
+    "evaluable pairs",
+)
 
 
 def agrees(truth, path, columns=(), **options):
     "Read a stand-in and compare everything that `describe_profiles` counts with what is true."
     profiles = read_profiles(path, **options)
-    facts, aside = describe_profiles(profiles), len(profiles.uns["cpvae"]["set_aside"].get("the position", []))
+    facts = describe_profiles(profiles)
+    aside = len(profiles.uns["cpvae"]["set_aside"].get("the position", []))
     facts["features"] += aside  # positions, in the files of CellProfiler
     assert {name: facts[name] for name in COUNTS} == {name: truth[name] for name in COUNTS}
     assert facts["dose levels (µM)"] == pytest.approx(truth["dose levels (µM)"], rel=0.05)
@@ -38,9 +48,15 @@ def known():
 
 
 def test_the_simulation_holds_what_it_should(known):
-    "Ten pairs at most, both orders of writing, unknown and triple annotations: otherwise the tests below prove little."
+    """Ten pairs at most, both orders of writing, unknown and triple annotations: otherwise the
+    tests below prove little.
+    """
     two = known.moa[known.moa.str.count(r"\|") == 1]
-    assert len(two) >= 3 and any(a > b for a, b in two.str.split("|")) and any(a < b for a, b in two.str.split("|"))
+    assert (
+        len(two) >= 3
+        and any(a > b for a, b in two.str.split("|"))
+        and any(a < b for a, b in two.str.split("|"))
+    )
     assert (known.moa == "").any() and (known.moa.str.count(r"\|") == 2).any()
     truth = standins.mechanisms_of(known, known.broad_id)
     assert 0 < len(truth["evaluable pairs"]) <= len(two)
@@ -48,8 +64,16 @@ def test_the_simulation_holds_what_it_should(known):
 
 def test_feature_names_are_those_of_cellprofiler():
     names = standins.cellprofiler_names()
-    assert len(set(names)) == 1789 and {name.split("_")[0] for name in names} == {"Cells", "Cytoplasm", "Nuclei"}
-    assert {"Cells_Correlation_K_ER_DNA", "Nuclei_Granularity_16_RNA", "Cytoplasm_Texture_SumEntropy_DNA_20_0"} <= set(names)
+    assert len(set(names)) == 1789 and {name.split("_")[0] for name in names} == {
+        "Cells",
+        "Cytoplasm",
+        "Nuclei",
+    }
+    assert {
+        "Cells_Correlation_K_ER_DNA",
+        "Nuclei_Granularity_16_RNA",
+        "Cytoplasm_Texture_SumEntropy_DNA_20_0",
+    } <= set(names)
 
 
 def test_lincs_level_5(tmp_path, known):
@@ -96,9 +120,17 @@ def test_clue_by_entrez_ids_and_without_vehicle(tmp_path):
 def test_gctx_of_geo(tmp_path):
     known = standins.made_up_map(20)
     truth = standins.gse70138(tmp_path / "geo", annotations=known, block=64)
-    tables = {"profile_info": tmp_path / "geo" / "sig_info.txt.gz", "feature_info": tmp_path / "geo" / "gene_info.txt.gz"}
+    tables = {
+        "profile_info": tmp_path / "geo" / "sig_info.txt.gz",
+        "feature_info": tmp_path / "geo" / "gene_info.txt.gz",
+    }
     with_mechanisms(truth, tmp_path / "geo" / "level5.gctx", known, tmp_path, **tables)
-    agrees(truth | {"features": truth["all genes"]}, tmp_path / "geo" / "level5.gctx", all_genes=True, **tables)
+    agrees(
+        truth | {"features": truth["all genes"]},
+        tmp_path / "geo" / "level5.gctx",
+        all_genes=True,
+        **tables,
+    )
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -107,7 +139,10 @@ def test_h5ad(tmp_path, sparse):
 
 
 def test_a_large_parquet(tmp_path):
-    agrees(standins.big_parquet(tmp_path / "cells.parquet", n=3000, n_features=120, block=1000), tmp_path / "cells.parquet")
+    agrees(
+        standins.big_parquet(tmp_path / "cells.parquet", n=3000, n_features=120, block=1000),
+        tmp_path / "cells.parquet",
+    )
 
 
 def test_the_tool_writes_every_layout(tmp_path):

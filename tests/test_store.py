@@ -1,4 +1,6 @@
-"""Fits that are made once: what is read is what would have been made, and nothing stale is ever read."""
+"""Fits that are made once: what is read is what would have been made, and nothing stale is ever
+read.
+"""
 
 import shutil
 from inspect import getfile
@@ -18,10 +20,26 @@ X = np.random.default_rng(0).standard_normal((60, 8)).astype("float32")
 TRAIN, VALID = X[:40], X[40:]
 SMALL = VAE(n_latent=2, hidden_layer_sizes=(8,), steps=20, random_state=0)
 OTHER = {  # a parameter of a VAE to another value
-    "n_latent": 3, "hidden_layer_sizes": (9,), "beta": 1.5, "mmd_weight": 1.0, "likelihood": "gaussian", "heads": "leaky", "kernel": "chow2022", "kl_warmup": 0.5,
-    "encoder": "point", "code": "mean", "steps": 21, "epochs": 3, "batch_size": 30, "learning_rate": 1e-3, "schedule": "constant", "clip": None, "monitor": "loss",
-    "patience": 4, "random_state": 1,
-}  # fmt: skip
+    "n_latent": 3,
+    "hidden_layer_sizes": (9,),
+    "beta": 1.5,
+    "mmd_weight": 1.0,
+    "likelihood": "gaussian",
+    "heads": "leaky",
+    "kernel": "chow2022",
+    "kl_warmup": 0.5,
+    "encoder": "point",
+    "code": "mean",
+    "steps": 21,
+    "epochs": 3,
+    "batch_size": 30,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "clip": None,
+    "monitor": "loss",
+    "patience": 4,
+    "random_state": 1,
+}
 
 
 @pytest.fixture
@@ -44,13 +62,18 @@ def codes(model):
 
 
 def test_a_fit_that_is_there_is_read(trained, monkeypatch):
-    first, again = fit_one(SMALL, TRAIN, VALID), fit_one(clone(SMALL).set_params(progress=True), TRAIN.copy(), VALID.copy())
+    first = fit_one(SMALL, TRAIN, VALID)
+    again = fit_one(clone(SMALL).set_params(progress=True), TRAIN.copy(), VALID.copy())
     assert len(trained) == 1 and again is not first and again.progress and not first.progress
     monkeypatch.delenv(STORE)
     made = fit_one(SMALL, TRAIN, VALID)
     assert len(trained) == 2
     assert codes(first) == codes(again) == codes(made)
-    assert again.history_.equals(made.history_) and again.latent_units_.equals(made.latent_units_) and again.seed_ == made.seed_
+    assert (
+        again.history_.equals(made.history_)
+        and again.latent_units_.equals(made.latent_units_)
+        and again.seed_ == made.seed_
+    )
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -62,13 +85,28 @@ def test_another_setting_is_another_fit(name, trained):
 
 
 def test_every_setting_was_tried():
-    assert set(OTHER) == set(SMALL.get_params()) - {"device", "progress"}  # the device is tried below
+    # the device is tried below
+    assert set(OTHER) == set(SMALL.get_params()) - {"device", "progress"}
 
 
-@pytest.mark.parametrize("change", ["a value", "a row less", "another order", "validation", "none to validate", "shuffled", "another shuffle", "double precision"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "a value",
+        "a row less",
+        "another order",
+        "validation",
+        "none to validate",
+        "shuffled",
+        "another shuffle",
+        "double precision",
+    ],
+)
 def test_other_profiles_are_another_fit(change, trained):
     fit_one(SMALL, TRAIN, VALID)
-    train, valid, shuffle = TRAIN.copy(), VALID.copy(), {"shuffled": 0, "another shuffle": 1}.get(change)
+    train = TRAIN.copy()
+    valid = VALID.copy()
+    shuffle = {"shuffled": 0, "another shuffle": 1}.get(change)
     if change == "another shuffle":
         fit_one(SMALL, TRAIN, VALID, shuffle=0)
     before = len(trained)
@@ -76,7 +114,11 @@ def test_other_profiles_are_another_fit(change, trained):
         train[3, 4] = np.nextafter(train[3, 4], np.float32(9))
     elif change == "validation":
         valid[0, 0] += 1
-    train = {"a row less": train[1:], "another order": train[::-1].copy(), "double precision": train.astype(float)}.get(change, train)
+    train = {
+        "a row less": train[1:],
+        "another order": train[::-1].copy(),
+        "double precision": train.astype(float),
+    }.get(change, train)
     fit_one(SMALL, train, None if change == "none to validate" else valid, shuffle=shuffle)
     assert len(trained) == before + 1
 
@@ -85,7 +127,9 @@ def test_other_profiles_are_another_fit(change, trained):
 def test_one_line_of_the_code_that_fits_makes_all_stale(module, trained, tmp_path, monkeypatch):
     fit_one(SMALL, TRAIN, VALID)
     package, known = tmp_path / "package", fitting_code()
-    shutil.copytree(Path(getfile(fits)).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(getfile(fits)).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
     assert fitting_code(package) == known
     source = package / f"{module}.py"
     lines = source.read_text(encoding="utf-8").splitlines()
@@ -114,13 +158,18 @@ def test_another_device_is_another_fit(monkeypatch):
 def test_who_was_trained_together_is_part_of_it(trained, monkeypatch):
     asked = {i: clone(SMALL).set_params(random_state=i) for i in range(3)}
     alone = fit_one(asked[1], TRAIN, VALID)
-    three, two = fit_many(asked, TRAIN, VALID), fit_many({i: asked[i] for i in (0, 1)}, TRAIN, VALID)
+    three = fit_many(asked, TRAIN, VALID)
+    two = fit_many({i: asked[i] for i in (0, 1)}, TRAIN, VALID)
     assert len(trained) == 3
     again = fit_many(asked, TRAIN, VALID, jobs=2)  # in other processes, which count for themselves
     assert len(trained) == 3
     monkeypatch.delenv(STORE)
     made = fit_many(asked, TRAIN, VALID)
-    assert [codes(three[i]) for i in asked] == [codes(again[i]) for i in asked] == [codes(made[i]) for i in asked]
+    assert (
+        [codes(three[i]) for i in asked]
+        == [codes(again[i]) for i in asked]
+        == [codes(made[i]) for i in asked]
+    )
     assert codes(alone) == codes(fit_one(asked[1], TRAIN, VALID))
     assert codes(two[0]) == codes(fit_many({i: asked[i] for i in (0, 1)}, TRAIN, VALID)[0])
 
@@ -129,7 +178,10 @@ def test_what_has_no_key_is_not_kept(trained, tmp_path):
     class Mine(VAE):
         "A VAE of one's own, whose code nobody knows."
 
-    for model in (make_vae("vanilla", hidden_layer_sizes=(8,), steps=20), Mine(n_latent=2, hidden_layer_sizes=(8,), steps=20, random_state=0)):
+    for model in (
+        make_vae("vanilla", hidden_layer_sizes=(8,), steps=20),
+        Mine(n_latent=2, hidden_layer_sizes=(8,), steps=20, random_state=0),
+    ):
         before = len(trained)
         fit_one(model, TRAIN, VALID), fit_one(model, TRAIN, VALID)
         assert len(trained) == before + 2 and fit_key([model], [(TRAIN, VALID)]) == ""

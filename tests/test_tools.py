@@ -20,7 +20,7 @@ import sync
 from packaging.requirements import Requirement
 from project import ROOT, modules, notebooks, settings
 
-DOCUMENTED = '''
+DOCUMENTED = """
 LIMIT = 3  # most doses a compound can have
 
 
@@ -44,7 +44,7 @@ def report(
     path: str,
 ) -> None:
     "Write."
-'''
+"""
 
 
 def test_what_is_documented_passes():
@@ -61,26 +61,36 @@ def test_what_is_documented_passes():
         ("  # µM\n\n", "field value"),
         ("  # what to multiply by", "parameter factor"),
         ("  # digits to keep", "parameter digits"),
-        ("  # µM\n        \"The", "return"),
+        ('  # µM\n        "The', "return"),
         ('        "The dose times a factor."\n', "Dose.times: no docstring"),
         ("    # where to write\n", "parameter path"),
         (" -> None", "return"),
     ],
 )
 def test_what_is_undocumented_is_found(gone, found):
-    kept = '\n        "The' if '"The' in gone and gone.startswith("  #") else "\n\n" if gone.endswith("\n\n") else ""
+    kept = (
+        '\n        "The'
+        if '"The' in gone and gone.startswith("  #")
+        else "\n\n"
+        if gone.endswith("\n\n")
+        else ""
+    )
     assert gone in DOCUMENTED
     missing = check_docs.check(DOCUMENTED.replace(gone, kept, 1), "m").missing
     assert any(found in line for line in missing), missing
 
 
 def test_parameters_that_share_a_line_are_found():
-    missing = check_docs.check('def f(\n    a: int, b: int,  # two numbers\n) -> None:\n    "F."\n', "m").missing
+    missing = check_docs.check(
+        'def f(\n    a: int, b: int,  # two numbers\n) -> None:\n    "F."\n', "m"
+    ).missing
     assert missing == ["m.f: parameter a", "m.f: parameter b"]
 
 
 def test_headers_written_by_nbdev_are_no_documentation():
-    assert check_docs.check("# %% ../nbs/00_data.ipynb 4\nLIMIT = 3\n", "m").missing == ["m.LIMIT: constant without comment"]
+    assert check_docs.check("# %% ../nbs/00_data.ipynb 4\nLIMIT = 3\n", "m").missing == [
+        "m.LIMIT: constant without comment"
+    ]
 
 
 def test_a_return_without_annotation_needs_its_comment():
@@ -90,11 +100,13 @@ def test_a_return_without_annotation_needs_its_comment():
 
 
 def test_command_line_help_counts():
-    source = 'def f(\n    a: Annotated[int, typer.Option(help="a number")] = 3,\n) -> None:\n    "F."\n'
+    source = (
+        'def f(\n    a: Annotated[int, typer.Option(help="a number")] = 3,\n) -> None:\n    "F."\n'
+    )
     assert check_docs.check(source, "m").missing == []
 
 
-DOSED = '''
+DOSED = """
 from dataclasses import dataclass
 
 
@@ -136,27 +148,48 @@ def _hidden(
     x: int,  # no business of a user
 ) -> None:
     "Private."
-'''
+"""
 
 
 def test_docments_become_docstrings():
-    written = export.documented(DOSED, {"Dose": ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]})
+    written = export.documented(
+        DOSED, {"Dose": ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]}
+    )
     module = {}
     exec(written, module)
     assert inspect.getdoc(module["times"]).splitlines() == [
-        "The dose times a factor. Raises ValueError for none.", "",
-        "Parameters", "----------",
-        "dose", "    a `Dose`",
-        "factor : float, default 2.0", "    how much more; the comment stands above its line",
-        "*more : int", "    and again",
-        "digits : int, default 3", "    kept: \\d",
-        "", "Returns", "-------", "Dose", "    the larger one",
+        "The dose times a factor. Raises ValueError for none.",
+        "",
+        "Parameters",
+        "----------",
+        "dose",
+        "    a `Dose`",
+        "factor : float, default 2.0",
+        "    how much more; the comment stands above its line",
+        "*more : int",
+        "    and again",
+        "digits : int, default 3",
+        "    kept: \\d",
+        "",
+        "Returns",
+        "-------",
+        "Dose",
+        "    the larger one",
     ]
-    assert inspect.getdoc(module["Named"]).splitlines()[4:8] == ["value : float", "    µM", "unit : str, default 'uM'", "    as written"]
-    assert inspect.getdoc(module["Named"]).endswith("name : str, default ''\n    of the drug") and inspect.getdoc(module["_hidden"]) == "Private."
+    assert inspect.getdoc(module["Named"]).splitlines()[4:8] == [
+        "value : float",
+        "    µM",
+        "unit : str, default 'uM'",
+        "    as written",
+    ]
+    assert (
+        inspect.getdoc(module["Named"]).endswith("name : str, default ''\n    of the drug")
+        and inspect.getdoc(module["_hidden"]) == "Private."
+    )
     assert inspect.getdoc(module["Shelf"]).endswith("n : int\n    of places")
     assert export.documented(written, {}) == written  # twice is once
-    assert ast.dump(without_docstrings(written)) == ast.dump(without_docstrings(DOSED))  # and nothing else has changed
+    # and nothing else has changed
+    assert ast.dump(without_docstrings(written)) == ast.dump(without_docstrings(DOSED))
 
 
 def without_docstrings(source):
@@ -173,29 +206,57 @@ def test_help_says_what_a_parameter_means():
     from cpvae.model.vae import VAE
 
     assert "beta : float, default 1.0\n    weight of the KL divergence" in inspect.getdoc(VAE)
-    assert "n_permutations : int, default 10000\n    relabellings of each pair" in inspect.getdoc(lsa_table)
+    assert "n_permutations : int, default 10000\n    relabellings of each pair" in inspect.getdoc(
+        lsa_table
+    )
 
 
 def test_an_import_that_would_stop_the_site_is_found():
-    head = ["#| export\nimport numpy as np", "#| hide\nfrom fastcore.test import test_eq\nCOLOUR = 'k'", "values = np.ones(3)"]
+    head = [
+        "#| export\nimport numpy as np",
+        "#| hide\nfrom fastcore.test import test_eq\nCOLOUR = 'k'",
+        "values = np.ones(3)",
+    ]
     assert check_docs.unready([*head, "assert values.sum() == 3", "import math\nmath.pi"]) == []
-    assert check_docs.unready([*head, "from math import sqrt\nsqrt(values[0])"]) == ["'from math import sqrt' needs values"]
-    assert check_docs.unready([*head, "def f():\n    import math\n    return math.pi\nf() + values"]) == ["'def f():' needs values"]
+    assert check_docs.unready([*head, "from math import sqrt\nsqrt(values[0])"]) == [
+        "'from math import sqrt' needs values"
+    ]
+    assert check_docs.unready(
+        [*head, "def f():\n    import math\n    return math.pi\nf() + values"]
+    ) == ["'def f():' needs values"]
 
 
 def broken(folder, *prose, output=""):
-    "What the gate says of a notebook with this prose, beside a page with two headings, in a project that cites one paper."
+    """What the gate says of a notebook with this prose, beside a page with two headings, in a
+    project that cites one paper.
+    """
     (folder / "other.md").write_text("# Which one?\n\n## `wells`: 10 shuffles\n")
     cells = [nbformat.v4.new_markdown_cell(text) for text in prose]
-    cells += [nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": output})])] if output else []
+    cells += (
+        [
+            nbformat.v4.new_code_cell(
+                "x", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": output})]
+            )
+        ]
+        if output
+        else []
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "page.ipynb")
-    return [what.split(": ", 1)[1].split(" ")[0].rstrip(":") for what in check_links.wrong(folder / "page.ipynb", {"chow2022"}, {"1312.6114", "10.1/s(3)a"})]
+    return [
+        what.split(": ", 1)[1].split(" ")[0].rstrip(":")
+        for what in check_links.wrong(
+            folder / "page.ipynb", {"chow2022"}, {"1312.6114", "10.1/s(3)a"}
+        )
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "# A b\n\n[up](#a-b) [there](other.md) [which](other.md#which-one) [w](other.md#wells-10-shuffles) [out](https://example.org/x)",
+        (
+            "# A b\n\n[up](#a-b) [there](other.md) [which](other.md#which-one)"
+            " [w](other.md#wells-10-shuffles) [out](https://example.org/x)"
+        ),
         "[@chow2022, p. 3] and @chow2022. Mail a@b.org, `file.py@1c91968`, `[no](link)`, \\@home",
         "[k](https://arxiv.org/abs/1312.6114) [l](https://doi.org/10.1/S(3)a)",
         "[whole](https://github.com/cpvae/cpvae/blob/main/CONTRIBUTING.md#where-things-are)",
@@ -210,7 +271,10 @@ def test_links_that_lead_somewhere_pass(tmp_path, text):
     "text, found",
     [
         ("[a](gone.ipynb)", "gone.ipynb"),
-        ("[a](https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb)", "https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb"),
+        (
+            "[a](https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb)",
+            "https://github.com/cpvae/cpvae/blob/main/nbs/gone.ipynb",
+        ),
         ("[a](other.md#which)", "other.md#which"),
         ("[a](#gone)", "#gone"),
         ("[@chow2023]", "@chow2023"),
@@ -238,12 +302,20 @@ def test_modules_kept_by_hand_are_not_deleted(tmp_path):
     (tmp_path / "cpvae").mkdir()
     (tmp_path / "cpvae" / "__init__.py").write_text('__version__ = "1"\n')
     made = tmp_path / "cpvae" / "data.py"
-    made.write_text('"""Profiles."""\n\n# AUTOGENERATED! DO NOT EDIT! File to edit: ../nbs/00_data.ipynb.\n')
+    made.write_text(
+        '"""Profiles."""\n\n# AUTOGENERATED! DO NOT EDIT! File to edit: ../nbs/00_data.ipynb.\n'
+    )
     assert modules(tmp_path) == [made]
 
 
 def test_drafts_are_no_notebooks(tmp_path):
-    for name in ["nbs/00_data.ipynb", "nbs/_draft.ipynb", "nbs/.00_data.ipynb", "nbs/paper/01_study.ipynb", "nbs/_old/a.ipynb"]:
+    for name in [
+        "nbs/00_data.ipynb",
+        "nbs/_draft.ipynb",
+        "nbs/.00_data.ipynb",
+        "nbs/paper/01_study.ipynb",
+        "nbs/_old/a.ipynb",
+    ]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -260,17 +332,28 @@ def index(tmp_path, *cells):
 
 
 def test_readme_reads_without_the_site(tmp_path):
-    text = nbformat.v4.new_markdown_cell("::: {.callout-note}\nRead [data](00_data.ipynb), [more](https://example.org).\n:::")
+    text = nbformat.v4.new_markdown_cell(
+        "::: {.callout-note}\nRead [data](00_data.ipynb), [more](https://example.org).\n:::"
+    )
     hidden = nbformat.v4.new_code_cell("#| hide\nsecret = 1")
-    figure = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "figure"})
+    figure = nbformat.v4.new_output(
+        "display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "figure"}
+    )
     files = index(tmp_path, text, hidden, nbformat.v4.new_code_cell("1 + 1", outputs=[figure]))
     said = files.pop("README.md").decode()
     assert said.startswith("# cpvae\n\n> One sentence.\n")
-    assert "[data](https://github.com/cpvae/cpvae/blob/main/nbs/00_data.ipynb), [more](https://example.org)" in said
+    assert (
+        "[data](https://github.com/cpvae/cpvae/blob/main/nbs/00_data.ipynb),"
+        " [more](https://example.org)" in said
+    )
     assert "```python\n1 + 1\n```" in said
     assert ":::" not in said and "secret" not in said and "---" not in said
     ((name, content),) = files.items()
-    assert name.startswith("README_files/index_") and f"(https://github.com/cpvae/cpvae/raw/main/{name})" in said and content.startswith(b"\x89PNG")
+    assert (
+        name.startswith("README_files/index_")
+        and f"(https://github.com/cpvae/cpvae/raw/main/{name})" in said
+        and content.startswith(b"\x89PNG")
+    )
 
 
 def test_readme_out_of_step_is_noticed(tmp_path):
@@ -291,19 +374,42 @@ def test_the_site_has_its_settings():
 
 def test_both_ends_of_the_bounds():
     required = {r.name: r for r in map(Requirement, settings()["requirements"].split())}
-    newest, oldest = (dict(line.split("==") for line in bounds.bounds(which)) for which in ("newest", "oldest"))
-    assert list(newest) == ["torch"] and newest["torch"] == oldest["torch"] and f"torch=={newest['torch']}\n" in (ROOT / "constraints.txt").read_text()
+    newest, oldest = (
+        dict(line.split("==") for line in bounds.bounds(which)) for which in ("newest", "oldest")
+    )
+    assert (
+        list(newest) == ["torch"]
+        and newest["torch"] == oldest["torch"]
+        and f"torch=={newest['torch']}\n" in (ROOT / "constraints.txt").read_text()
+    )
     for name, requirement in required.items():
         lowest = [part.version for part in requirement.specifier if part.operator == ">="]
-        assert len(lowest) == 1 and oldest[name] in (lowest if name != "torch" else [newest["torch"]]), name
+        assert len(lowest) == 1 and oldest[name] in (
+            lowest if name != "torch" else [newest["torch"]]
+        ), name
     assert {"pytest", "nbdev"} <= set(oldest)
 
 
 def test_a_table_made_anew_is_compared_by_numbers_and_words():
-    old = pd.DataFrame({"pair": ["a|b", "c|d"], "l2": [10.0, 5.0], "zero": [0.0, 0.0], "gap": [np.nan, 1.0], "seconds": 1.5})
+    old = pd.DataFrame(
+        {
+            "pair": ["a|b", "c|d"],
+            "l2": [10.0, 5.0],
+            "zero": [0.0, 0.0],
+            "gap": [np.nan, 1.0],
+            "seconds": 1.5,
+        }
+    )
     assert paper.difference(old, old.assign(seconds=2.5)) == 0
     assert np.isclose(paper.difference(old, old.assign(l2=[10.0, 5.01])), 0.001)
-    for wrong in (old[::-1].reset_index(drop=True), old[:1], old.drop(columns="l2"), old.assign(gap=[1.0, 1.0]), old.assign(zero=[0.0, 0.1]), old.assign(pair=["a|b", "c|e"])):
+    for wrong in (
+        old[::-1].reset_index(drop=True),
+        old[:1],
+        old.drop(columns="l2"),
+        old.assign(gap=[1.0, 1.0]),
+        old.assign(zero=[0.0, 0.1]),
+        old.assign(pair=["a|b", "c|e"]),
+    ):
         assert paper.difference(old, wrong) == np.inf
 
 
@@ -315,13 +421,20 @@ def test_a_tool_runs_again_if_anything_its_tables_follow_from_has_changed(tmp_pa
     origin = paper.made_from("sizes", data)
     made = {"from": origin, "tables": {"sizes.csv": paper.digest(out / "sizes.csv")}}
     assert paper.made_from("sizes", data) == origin and paper.stands(made, origin, out)
-    others = {paper.made_from("performance", data), paper.made_from("sizes", data, "another package")}
+    others = {
+        paper.made_from("performance", data),
+        paper.made_from("sizes", data, "another package"),
+    }
     (data / "cells.csv").write_text("2")
     others |= {paper.made_from("sizes", data)}
     (data / "map.tsv").write_text("")
     others |= {paper.made_from("sizes", data)}
-    assert len(others | {origin}) == 5 and not any(paper.stands(made, other, out) for other in others)
-    assert not paper.stands({}, origin, out) and not paper.stands({"from": origin, "tables": {}}, origin, out)
+    assert len(others | {origin}) == 5 and not any(
+        paper.stands(made, other, out) for other in others
+    )
+    assert not paper.stands({}, origin, out) and not paper.stands(
+        {"from": origin, "tables": {}}, origin, out
+    )
     (out / "sizes.csv").write_text("a\n2\n")
     assert not paper.stands(made, origin, out)
     (out / "sizes.csv").unlink()
@@ -338,14 +451,29 @@ def test_all_that_the_checklist_asks_is_answered():
 def test_the_gallery_shows_each_figure_of_a_study_with_its_caption(tmp_path):
     (tmp_path / "nbs" / "paper").mkdir(parents=True)
     picture = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
-    cells = [nbformat.v4.new_markdown_cell("# Figure 9\n> Nine."), nbformat.v4.new_code_cell("draw()", outputs=[picture], id="fig9"), nbformat.v4.new_markdown_cell("*What to see, [here](08_figure.ipynb), [there](../06_lsa.ipynb).*\n\nMore."),
-             nbformat.v4.new_code_cell("bare()", outputs=[picture], id="bare"), nbformat.v4.new_code_cell("1", id="none")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "nbs" / "paper" / "09_figure.ipynb")
+    cells = [
+        nbformat.v4.new_markdown_cell("# Figure 9\n> Nine."),
+        nbformat.v4.new_code_cell("draw()", outputs=[picture], id="fig9"),
+        nbformat.v4.new_markdown_cell(
+            "*What to see, [here](08_figure.ipynb), [there](../06_lsa.ipynb).*\n\nMore."
+        ),
+        nbformat.v4.new_code_cell("bare()", outputs=[picture], id="bare"),
+        nbformat.v4.new_code_cell("1", id="none"),
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells), tmp_path / "nbs" / "paper" / "09_figure.ipynb"
+    )
     page = site_pages.gallery(tmp_path)
-    assert "## [Figure 9](paper/09_figure.ipynb)" in page and "{{< embed paper/09_figure.ipynb#fig9 >}}\n\n*What to see, [here](paper/08_figure.ipynb), [there](06_lsa.ipynb).*\n" in page
+    assert "## [Figure 9](paper/09_figure.ipynb)" in page
+    says = "*What to see, [here](paper/08_figure.ipynb), [there](06_lsa.ipynb).*"
+    assert f"{{{{< embed paper/09_figure.ipynb#fig9 >}}}}\n\n{says}\n" in page
     assert "#bare" in page and "#none" not in page and "More" not in page
 
 
 def test_the_list_of_pages_names_every_notebook():
     said = site_pages.llms()
-    assert said.count("\n- [") == len(notebooks()) and "/cpvae/nulls.html): " in said and "](https://cpvae.github.io/cpvae/index.html)" in said
+    assert (
+        said.count("\n- [") == len(notebooks())
+        and "/cpvae/nulls.html): " in said
+        and "](https://cpvae.github.io/cpvae/index.html)" in said
+    )

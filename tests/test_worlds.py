@@ -1,4 +1,6 @@
-"""Tables of unusual shape: rows in another order, few features, few controls, one mechanism everywhere, and more features than compounds."""
+"""Tables of unusual shape: rows in another order, few features, few controls, one mechanism
+everywhere, and more features than compounds.
+"""
 
 import re
 
@@ -32,12 +34,21 @@ from cpvae.screening.screen import random_groups, relabelled_p, screen, screen_p
 from cpvae.screening.votes import half_whiten
 
 
-def table(n_mechanisms=5, n_features=12, controls=12, wells=2, seed=0, pairs=((0, 1), (1, 2), (2, 3), (3, 4), (0, 4))):
+def table(
+    n_mechanisms=5,
+    n_features=12,
+    controls=12,
+    wells=2,
+    seed=0,
+    pairs=((0, 1), (1, 2), (2, 3), (3, 4), (0, 4)),
+):
     "Mechanisms that add, three compounds each and two a pair; control wells on two plates."
     rng = np.random.default_rng(seed)
     names = [f"m{i}" for i in range(n_mechanisms)]
     effect = dict(zip(names, rng.normal(size=(n_mechanisms, n_features))))
-    moa = [m for m in names for _ in range(3)] + [f"{names[a]}|{names[b]}" for a, b in pairs for _ in range(2)]
+    moa = [m for m in names for _ in range(3)] + [
+        f"{names[a]}|{names[b]}" for a, b in pairs for _ in range(2)
+    ]
     rows, x = [], []
     for k, m in enumerate(moa):
         for w in range(wells):
@@ -47,7 +58,9 @@ def table(n_mechanisms=5, n_features=12, controls=12, wells=2, seed=0, pairs=((0
         rows.append(("DMSO", "", f"P{k % 2}"))
         x.append(0.4 * rng.normal(size=n_features))
     about = pd.DataFrame(rows, columns=["Metadata_compound", "Metadata_moa", "Metadata_Plate"])
-    return pd.concat([about, pd.DataFrame(x, columns=[f"g{j}x" for j in range(n_features)])], axis=1)
+    return pd.concat(
+        [about, pd.DataFrame(x, columns=[f"g{j}x" for j in range(n_features)])], axis=1
+    )
 
 
 def mixed(frame, seed=1):
@@ -57,18 +70,34 @@ def mixed(frame, seed=1):
 def with_words_both_ways(frame):
     "Pairs written A|B in one row and B|A in another, numbers and gaps among the metadata."
     flip = (np.arange(len(frame)) % 2 == 0) & frame["Metadata_moa"].str.contains("|", regex=False)
-    turned = ["|".join(reversed(text.split("|"))) if yes else text for text, yes in zip(frame["Metadata_moa"], flip)]
+    turned = [
+        "|".join(reversed(text.split("|"))) if yes else text
+        for text, yes in zip(frame["Metadata_moa"], flip)
+    ]
     count = np.where(np.arange(len(frame)) % 5, np.arange(len(frame)) * 7.5, np.nan)
-    return frame.assign(Metadata_moa=turned, Metadata_cell_count=count, Metadata_note=[None, "b"] * (len(frame) // 2))
+    return frame.assign(
+        Metadata_moa=turned,
+        Metadata_cell_count=count,
+        Metadata_note=[None, "b"] * (len(frame) // 2),
+    )
 
 
 def without_plates(frame):
-    "No plate, so that only the features tell two wells of a compound apart; a well repeated under another name."
+    """No plate, so that only the features tell two wells of a compound apart; a well repeated under
+    another name.
+    """
     again = frame.iloc[[0, 4]].assign(Metadata_compound=["z1", "a0"], Metadata_moa=["", "m1"])
-    return pd.concat([frame.drop(columns="Metadata_Plate"), again.drop(columns="Metadata_Plate")], ignore_index=True)
+    return pd.concat(
+        [frame.drop(columns="Metadata_Plate"), again.drop(columns="Metadata_Plate")],
+        ignore_index=True,
+    )
 
 
-SHAPES = {"plain": lambda frame: frame, "both ways": with_words_both_ways, "no plates": without_plates}
+SHAPES = {
+    "plain": lambda frame: frame,
+    "both ways": with_words_both_ways,
+    "no plates": without_plates,
+}
 TINY = dict(n_permutations=99, n_latent=3, vae=dict(steps=60, hidden_layer_sizes=(8,)))
 
 
@@ -81,15 +110,30 @@ def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch
     runs = []
     for name, rows in (("file", frame), ("mixed", mixed(frame))):
         rows.to_csv(tmp_path / f"{name}.csv", index=False)
-        runs.append(run_pipeline(read_profiles(tmp_path / f"{name}.csv"), tmp_path / name, config, jobs=1))
-    one, two = ({p.name: p.read_bytes() for p in sorted((run / "tables").iterdir())} for run in runs)
+        runs.append(
+            run_pipeline(read_profiles(tmp_path / f"{name}.csv"), tmp_path / name, config, jobs=1)
+        )
+    one, two = (
+        {p.name: p.read_bytes() for p in sorted((run / "tables").iterdir())} for run in runs
+    )
     assert one == two and len(one) == 7
 
 
-@pytest.mark.parametrize("settings", [dict(consensus="median"), dict(preset="chow2022"), dict(normalize="standardize"), dict(leave_out=("m0|m1",))])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(consensus="median"),
+        dict(preset="chow2022"),
+        dict(normalize="standardize"),
+        dict(leave_out=("m0|m1",)),
+    ],
+)
 def test_the_order_of_rows_changes_no_preparation(settings):
     frame = table(seed=3)
-    one, two = (prepare_profiles(profiles_from_table(rows, "t"), RunConfig(**settings)) for rows in (frame, mixed(frame, 4)))
+    one, two = (
+        prepare_profiles(profiles_from_table(rows, "t"), RunConfig(**settings))
+        for rows in (frame, mixed(frame, 4))
+    )
     assert np.array_equal(one.layers["scaled"], two.layers["scaled"])
     assert one.obs.astype(str).to_numpy().tolist() == two.obs.astype(str).to_numpy().tolist()
 
@@ -98,10 +142,19 @@ def test_sorted_rows_keep_their_names_and_a_sorted_table_is_left_alone():
     profiles = profiles_from_table(mixed(table()), "t")
     ordered = sort_rows(profiles)
     assert sort_rows(ordered) is ordered
-    assert np.array_equal(ordered.X, profiles[ordered.obs_names].X) and set(ordered.obs_names) == set(profiles.obs_names)
-    assert ordered.obs[["plate", "compound"]].astype(str).agg(" ".join, axis=1).is_monotonic_increasing
-    equal = AnnData(np.ones((3, 2), np.float32) * [[3], [1], [2]], obs=ordered.obs.iloc[[0, 0, 0]].reset_index(drop=True).rename(index=str))
-    found = {tuple(sort_rows(equal[list(turn)]).X[:, 0]) for turn in ((0, 1, 2), (2, 1, 0), (1, 2, 0))}
+    assert np.array_equal(ordered.X, profiles[ordered.obs_names].X) and set(
+        ordered.obs_names
+    ) == set(profiles.obs_names)
+    assert (
+        ordered.obs[["plate", "compound"]].astype(str).agg(" ".join, axis=1).is_monotonic_increasing
+    )
+    equal = AnnData(
+        np.ones((3, 2), np.float32) * [[3], [1], [2]],
+        obs=ordered.obs.iloc[[0, 0, 0]].reset_index(drop=True).rename(index=str),
+    )
+    found = {
+        tuple(sort_rows(equal[list(turn)]).X[:, 0]) for turn in ((0, 1, 2), (2, 1, 0), (1, 2, 0))
+    }
     assert len(found) == 1 and sorted(*found) == [1, 2, 3]
 
 
@@ -113,13 +166,17 @@ def test_whitening_is_that_of_the_shrunk_covariance(n, width, power):
     plain = (x - x.mean(0)) @ turn / np.maximum(spread, 1e-12) ** (power / 2)
     found = half_whiten(x, power)
     assert found.shape == (n, min(n, width))
-    np.testing.assert_allclose(found @ found.T, plain @ plain.T, rtol=1e-7, atol=1e-7 * np.square(plain).sum(1).max())
+    np.testing.assert_allclose(
+        found @ found.T, plain @ plain.T, rtol=1e-7, atol=1e-7 * np.square(plain).sum(1).max()
+    )
 
 
 def test_whitening_of_equal_or_opposite_states():
     assert not half_whiten(np.ones((4, 9))).any()
     two = half_whiten(np.array([[1.0, 2, 3, 4], [-1, -2, -3, -4]]))
-    assert np.isfinite(two).all() and unit(two, centre=False)[0] @ unit(two, centre=False)[1] == pytest.approx(-1)
+    assert np.isfinite(two).all() and unit(two, centre=False)[0] @ unit(two, centre=False)[
+        1
+    ] == pytest.approx(-1)
 
 
 def test_whitening_holds_no_matrix_of_features_by_features(monkeypatch):
@@ -140,8 +197,11 @@ def plain_p(similarity, members, allowed, strata, n_draws, seed, sharpness=12.0)
             for n in (min(999, n_draws), n_draws) if len(group) else ():
                 groups = random_groups(group, strata, n, rng)
                 for i in rows:
-                    drawn, real = vote[i, groups].sum(1, dtype=float), vote[i, group].sum(dtype=float)
-                    p[i, k] = (1 + (drawn >= real * (1 - 1e-5)).sum()) / (1 + np.isfinite(drawn).sum())
+                    drawn = vote[i, groups].sum(1, dtype=float)
+                    real = vote[i, group].sum(dtype=float)
+                    p[i, k] = (1 + (drawn >= real * (1 - 1e-5)).sum()) / (
+                        1 + np.isfinite(drawn).sum()
+                    )
                 rows = np.array([i for i in rows if p[i, k] <= 0.02 and not members[i, k]], int)
     return p
 
@@ -157,7 +217,9 @@ def test_p_is_that_of_one_group_at_a_time(C, K, size, n):
     allowed[0, 1:5] = allowed[1:5, 0] = False
     strata = strength_strata(np.linalg.norm(x, axis=1), np.ones(C, bool))
     found = relabelled_p(u @ u.T, members, allowed, strata, n, 5)
-    np.testing.assert_allclose(found, plain_p(u @ u.T, members, allowed, strata, n, 5), atol=1.5 / n)
+    np.testing.assert_allclose(
+        found, plain_p(u @ u.T, members, allowed, strata, n, 5), atol=1.5 / n
+    )
     assert (found <= 0.02).any()
 
 
@@ -169,20 +231,41 @@ def test_disjoint_draws_of_any_size_repeat_nothing_and_are_fair():
 
 
 def of_states(x, moa):
-    about = pd.DataFrame({"compound": [f"c{i:03d}" for i in range(len(x))], "moa": moa, "n_wells": 1, "strength": np.linalg.norm(x, axis=1)})
+    about = pd.DataFrame(
+        {
+            "compound": [f"c{i:03d}" for i in range(len(x))],
+            "moa": moa,
+            "n_wells": 1,
+            "strength": np.linalg.norm(x, axis=1),
+        }
+    )
     return Arithmetic(about, None, None, x, np.zeros(x.shape[1]), ())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_q_of_pairs_is_that_of_all_pairs_written_down(seed):
     rng = np.random.default_rng(seed)
-    moa = [f"m{i % 4}" if i < 20 else f"m{i % 4}|m{(i + 1) % 4}" if i < 26 else "" for i in range(40)]
+    moa = [
+        f"m{i % 4}" if i < 20 else f"m{i % 4}|m{(i + 1) % 4}" if i < 26 else "" for i in range(40)
+    ]
     singles = screen(of_states(rng.normal(size=(40, 5)), moa), n_draws=999, seed=seed)
     every = screen_pairs(singles, 3, keep=1)
     assert len(every) == 40 * 6 and every["known"].sum() == 6
     p = singles.pivot(index="compound", columns="mechanism", values="p")
-    assert (every["p"] == np.maximum(*(p.to_numpy()[p.index.get_indexer(every["compound"]), p.columns.get_indexer(every[side])] for side in "ab"))).all()
-    np.testing.assert_allclose(every["q"][~every["known"]], false_discovery_control(every["p"][~every["known"]]))
+    assert (
+        every["p"]
+        == np.maximum(
+            *(
+                p.to_numpy()[
+                    p.index.get_indexer(every["compound"]), p.columns.get_indexer(every[side])
+                ]
+                for side in "ab"
+            )
+        )
+    ).all()
+    np.testing.assert_allclose(
+        every["q"][~every["known"]], false_discovery_control(every["p"][~every["known"]])
+    )
     assert every["q"][every["known"]].isna().all()
     few = screen_pairs(singles, 3, keep=0.3)
     pd.testing.assert_frame_equal(few, every[every["p"] <= 0.3].reset_index(drop=True))
@@ -198,7 +281,16 @@ def unsaid(paragraphs):
     return [text for text in paragraphs if re.search(r"\b(nan|inf|NaN|NA|None)\b|nan%", text)]
 
 
-@pytest.mark.parametrize("lost", [["delta_pearson"], ["delta_pearson", "mismatch_r"], ["mismatch_r", "p_matched", "q"], ["delta_pearson", "p_matched", "q", "replicate_r", "split_half_r"], ["l2"]])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["delta_pearson"],
+        ["delta_pearson", "mismatch_r"],
+        ["mismatch_r", "p_matched", "q"],
+        ["delta_pearson", "p_matched", "q", "replicate_r", "split_half_r"],
+        ["l2"],
+    ],
+)
 @pytest.mark.parametrize("n_pairs", [1, 4, 20])
 def test_a_score_that_is_undefined_is_not_printed(lost, n_pairs):
     run, reconstruction, lsa = scored(n_pairs=n_pairs)
@@ -222,30 +314,48 @@ def test_no_interval_is_claimed_where_one_mechanism_is_in_every_pair(works):
     run, reconstruction, lsa = scored(works)
     lsa = in_one(lsa)
     table = advantages(lsa)
-    assert table["low"].isna().all() and "one mechanism" in no_interval(table) and not no_interval(advantages(scored(works)[2]))
+    assert (
+        table["low"].isna().all()
+        and "one mechanism" in no_interval(table)
+        and not no_interval(advantages(scored(works)[2]))
+    )
     words = [*baseline_findings(lsa), *blind_findings(lsa)]
     assert unsaid(words) == [] and "95 % interval" not in words[0] and "[" not in words[1]
-    assert "means alone: one mechanism is in every pair" in words[0] and words[1].startswith("It cannot be said")
+    assert "means alone: one mechanism is in every pair" in words[0] and words[1].startswith(
+        "It cannot be said"
+    )
     assert "95 % interval" in baseline_findings(scored(works)[2])[0]
     assert "too few pairs" in no_interval(advantages(in_one(scored(works, 5)[2])))
 
 
 def test_a_test_that_was_run_is_not_said_to_be_missing():
     lsa = scored()[2].assign(p_matched=np.nan, q=np.nan)
-    assert "undefined" in significance_findings(lsa)[0] and "was run" not in significance_findings(lsa)[0]
-    assert "no permutation test of compounds was run" in significance_findings(lsa.assign(p_floor=np.nan))[0]
+    assert (
+        "undefined" in significance_findings(lsa)[0]
+        and "was run" not in significance_findings(lsa)[0]
+    )
+    assert (
+        "no permutation test of compounds was run"
+        in significance_findings(lsa.assign(p_floor=np.nan))[0]
+    )
     assert "undefined" in reference_findings(lsa.assign(delta_pearson=np.nan))[0]
     assert "r = " in reference_findings(lsa)[0]
 
 
 def rebuilt(**fvu):
-    rows = [(m, s, "test", 20, v) for m, (real, control) in fvu.items() for s, v in ((False, real), (True, control))]
+    rows = [
+        (m, s, "test", 20, v)
+        for m, (real, control) in fvu.items()
+        for s, v in ((False, real), (True, control))
+    ]
     return pd.DataFrame(rows, columns=["model", "shuffled", "split", "n", "fvu"])
 
 
 @pytest.mark.parametrize("tiny", [0.0, 3e-32, 8e-17, 2e-12])
 def test_no_ratio_is_formed_of_rounding(tiny):
-    words = reconstruction_findings(rebuilt(pca=(tiny, tiny), vanilla=(0.04, 0.5), beta=(0.02, 0.5)))[0]
+    words = reconstruction_findings(
+        rebuilt(pca=(tiny, tiny), vanilla=(0.04, 0.5), beta=(0.02, 0.5))
+    )[0]
     assert "to rounding" in words and "%" not in words and not re.search(r"\d{4}", words)
     control = shuffled_findings(rebuilt(pca=(tiny, tiny), vanilla=(0.04, 0.99)))[0]
     assert "Of PCA the control says nothing" in control and "not clean" not in control
@@ -253,10 +363,21 @@ def test_no_ratio_is_formed_of_rounding(tiny):
 
 
 def test_large_ratios_are_times_and_unscored_reconstructions_are_said():
-    assert "5,000 times as much" in reconstruction_findings(rebuilt(pca=(1e-5, 0.9), vanilla=(0.06, 0.9), beta=(0.05, 0.9)))[0]
-    assert "100 % more" in reconstruction_findings(rebuilt(pca=(0.2, 0.9), vanilla=(0.5, 0.9), beta=(0.4, 0.9)))[0]
+    assert (
+        "5,000 times as much"
+        in reconstruction_findings(rebuilt(pca=(1e-5, 0.9), vanilla=(0.06, 0.9), beta=(0.05, 0.9)))[
+            0
+        ]
+    )
+    assert (
+        "100 % more"
+        in reconstruction_findings(rebuilt(pca=(0.2, 0.9), vanilla=(0.5, 0.9), beta=(0.4, 0.9)))[0]
+    )
     none = rebuilt(pca=(np.nan, np.nan), vanilla=(np.nan, np.nan))
-    assert unsaid(reconstruction_findings(none) + shuffled_findings(none)) == [] and shuffled_findings(none) == []
+    assert (
+        unsaid(reconstruction_findings(none) + shuffled_findings(none)) == []
+        and shuffled_findings(none) == []
+    )
 
 
 def asked(run, *arguments):
@@ -266,13 +387,46 @@ def asked(run, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [dict(n_features=1), dict(n_features=2), dict(n_features=3, wells=1), dict(controls=1), dict(controls=2, wells=1), dict(pairs=((0, 1), (0, 2), (0, 3), (0, 4))), dict(pairs=((0, 1),))], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        dict(n_features=1),
+        dict(n_features=2),
+        dict(n_features=3, wells=1),
+        dict(controls=1),
+        dict(controls=2, wells=1),
+        dict(pairs=((0, 1), (0, 2), (0, 3), (0, 4))),
+        dict(pairs=((0, 1),)),
+    ],
+    ids=str,
+)
 def test_nothing_that_a_user_reads_holds_a_number_that_is_none(shape, tmp_path):
     frame = table(**shape)
-    run = run_pipeline(profiles_from_table(frame, "t"), tmp_path / "run", RunConfig(models=("pca",), n_permutations=99), jobs=1)
-    page = re.sub(r"<[^>]*>", " ", re.sub(r"data:image[^\"]*|<style>.*?</style>", "", (run / "report.html").read_text(encoding="utf-8"), flags=re.S))
-    texts = [page, asked(run, "info", run), asked(run, "predict", run, "--a", "m0", "--b", "m1"), asked(run, "screen", run, "--quiet")]
-    assert [re.search(r".{30}\b(nan|inf|NaN|−inf|<NA>)\b.{30}", text, re.S) for text in texts] == [None] * 4
+    run = run_pipeline(
+        profiles_from_table(frame, "t"),
+        tmp_path / "run",
+        RunConfig(models=("pca",), n_permutations=99),
+        jobs=1,
+    )
+    page = re.sub(
+        r"<[^>]*>",
+        " ",
+        re.sub(
+            r"data:image[^\"]*|<style>.*?</style>",
+            "",
+            (run / "report.html").read_text(encoding="utf-8"),
+            flags=re.S,
+        ),
+    )
+    texts = [
+        page,
+        asked(run, "info", run),
+        asked(run, "predict", run, "--a", "m0", "--b", "m1"),
+        asked(run, "screen", run, "--quiet"),
+    ]
+    assert [re.search(r".{30}\b(nan|inf|NaN|−inf|<NA>)\b.{30}", text, re.S) for text in texts] == [
+        None
+    ] * 4
     controls = frame["Metadata_compound"].eq("DMSO").sum()
     assert ("Every change is measured from" in page) == (controls < 10)
     assert ("takes two control wells" in texts[2]) == (controls == 1)
@@ -280,10 +434,19 @@ def test_nothing_that_a_user_reads_holds_a_number_that_is_none(shape, tmp_path):
 
 def test_a_single_well_bears_no_interval(tmp_path):
     frame = table(wells=1).drop(index=[1, 2])  # m0 keeps one compound of one well
-    run = run_pipeline(profiles_from_table(frame, "t"), tmp_path / "run", RunConfig(models=("pca",), n_permutations=99), jobs=1)
+    run = run_pipeline(
+        profiles_from_table(frame, "t"),
+        tmp_path / "run",
+        RunConfig(models=("pca",), n_permutations=99),
+        jobs=1,
+    )
     assert Run(run).predict("m0", "m1").nearest["low"].isna().all()
     said = asked(run, "predict", run, "--a", "m0", "--b", "m1")
-    assert "no interval" in said and not re.search(r"\blow\b", said) and "low" in asked(run, "predict", run, "--a", "m1", "--b", "m2")
+    assert (
+        "no interval" in said
+        and not re.search(r"\blow\b", said)
+        and "low" in asked(run, "predict", run, "--a", "m1", "--b", "m2")
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
@@ -301,4 +464,6 @@ def test_one_training_profile_is_refused_with_a_way_on(shape):
     with pytest.raises(CpvaeError, match="1 profile would be left for training.*; add compounds"):
         prepare_profiles(profiles_from_table(few, "t", zero_control=True), RunConfig())
     with pytest.raises(CpvaeError, match="--preset chow2022"):
-        split_profiles(profiles_from_table(few.iloc[:2], "t", zero_control=True), valid=0.4, test=0.4)
+        split_profiles(
+            profiles_from_table(few.iloc[:2], "t", zero_control=True), valid=0.4, test=0.4
+        )

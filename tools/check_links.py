@@ -1,8 +1,10 @@
-"""Fail unless every link within the project leads somewhere and every reference is in nbs/references.bib.
+"""Fail unless every link within the project leads somewhere and every reference is in
+nbs/references.bib.
 
-Looks at the prose of all notebooks, what their cells display as Markdown, and Markdown files: relative links and their #headings; citations such as
-`[@chow2022]`; and links to arXiv or a DOI, which must be in the bibliography too. A commit after a name in backticks would be a citation for Quarto;
-inside the backticks it is none.
+Looks at the prose of all notebooks, what their cells display as Markdown, and Markdown files:
+relative links and their #headings; citations such as `[@chow2022]`; and links to arXiv or a DOI,
+which must be in the bibliography too. A commit after a name in backticks would be a citation for
+Quarto; inside the backticks it is none.
 """
 
 import json
@@ -21,13 +23,19 @@ PUBLISHED = re.compile(r"arxiv\.org/abs/([\d.]+)|doi\.org/(10\.[^\s\"]+)", re.IG
 
 
 def prose(path: Path) -> str:
-    "The Markdown of a file, blocks of code left out: of a notebook, its prose and what its cells display as Markdown."
+    """The Markdown of a file, blocks of code left out: of a notebook, its prose and what its cells
+    display as Markdown.
+    """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         parts = []
         for cell in json.loads(text)["cells"]:
             parts += ["".join(cell["source"])] * (cell["cell_type"] == "markdown")
-            parts += ["".join(out["data"]["text/markdown"]) for out in cell.get("outputs", []) if "text/markdown" in out.get("data", {})]
+            parts += [
+                "".join(out["data"]["text/markdown"])
+                for out in cell.get("outputs", [])
+                if "text/markdown" in out.get("data", {})
+            ]
         text = "\n\n".join(parts)
     return re.sub(r"^ *(```+|~~~+).*?^ *\1", "", text, flags=re.DOTALL | re.MULTILINE)
 
@@ -66,15 +74,30 @@ def wrong(path: Path, keys: set[str], published: set[str]) -> list[str]:
             found.append(f"{target}: no such heading")
     for key in CITATION.findall(LINK.sub("]", text)):
         if key not in keys:
-            found.append(f"@{key} is not in references.bib" + ("; put a commit inside the backticks" if re.fullmatch("[0-9a-f]{7,}", key) else ""))
+            found.append(
+                f"@{key} is not in references.bib"
+                + (
+                    "; put a commit inside the backticks"
+                    if re.fullmatch("[0-9a-f]{7,}", key)
+                    else ""
+                )
+            )
     return [f"{path.name}: {what}" for what in dict.fromkeys(found)]
 
 
 def main() -> None:
     "Run the gate on this project."
     keys, published = references(ROOT)
-    files = notebooks() + sorted(ROOT.glob("*.md")) + [p for end in ("md", "qmd") for p in sorted((ROOT / "nbs").rglob(f"*.{end}"))]
-    files = [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)]
+    files = (
+        notebooks()
+        + sorted(ROOT.glob("*.md"))
+        + [p for end in ("md", "qmd") for p in sorted((ROOT / "nbs").rglob(f"*.{end}"))]
+    )
+    files = [
+        path
+        for path in files
+        if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)
+    ]
     if found := [what for path in files for what in wrong(path, keys, published)]:
         sys.exit("links: " + "\n  ".join(found))
     print(f"links: all lead somewhere; {len(keys)} references, {len(files)} files")

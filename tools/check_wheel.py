@@ -1,7 +1,9 @@
-"""Fail unless the package builds, installs and imports where nothing but its own requirements is installed.
+"""Fail unless the package builds, installs and imports where nothing but its own requirements is
+installed.
 
-An isolated build makes the source distribution and, from that, the wheel. The wheel goes into an empty environment, beside
-links to what it requires, and what that requires in turn, as installed here. Every module is imported in an empty folder, where neither nbdev nor fastcore is to be had.
+An isolated build makes the source distribution and, from that, the wheel. The wheel goes into an
+empty environment, beside links to what it requires, and what that requires in turn, as installed
+here. Every module is imported in an empty folder, where neither nbdev nor fastcore is to be had.
 """
 
 import sys
@@ -17,7 +19,7 @@ from project import ROOT, modules, room, run, settings
 PROBE = """
 import importlib, importlib.metadata, importlib.util, pathlib, sys
 for name in ["nbdev", "fastcore", "execnb", "pytest"]:
-    assert importlib.util.find_spec(name) is None, f"{name} is installed: the environment proves nothing"
+    assert importlib.util.find_spec(name) is None, f"{name} is installed: this proves nothing"
 for name in sys.argv[2:]:
     importlib.import_module(name)
 import cpvae
@@ -34,11 +36,18 @@ def must(*command: str, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-def required(name: str, extras: frozenset[str] = frozenset(), seen: dict[tuple[str, str], Distribution] | None = None) -> dict[tuple[str, str], Distribution]:
+def required(
+    name: str,
+    extras: frozenset[str] = frozenset(),
+    seen: dict[tuple[str, str], Distribution] | None = None,
+) -> dict[tuple[str, str], Distribution]:
     "All that a distribution requires where it runs, and what that requires; by name and extra."
     seen = {} if seen is None else seen
     for requirement in map(Requirement, distribution(name).requires or []):
-        if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+        if any(
+            requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            for extra in extras | {""}
+        ):
             wanted = [(requirement.name.lower(), extra) for extra in requirement.extras | {""}]
             if new := [each for each in wanted if each not in seen]:
                 seen |= dict.fromkeys(new, distribution(requirement.name))
@@ -56,7 +65,11 @@ def link(found: Distribution, packages: Path) -> None:
 def wanted(path: Path) -> bool:
     "Whether a file belongs into the source distribution."
     parts = path.relative_to(ROOT).parts
-    return path.is_file() and not path.name.endswith((".pyc", ".part")) and not any(p[0] in "._" and p != "__init__.py" for p in parts if p[:2] != "__")
+    return (
+        path.is_file()
+        and not path.name.endswith((".pyc", ".part"))
+        and not any(p[0] in "._" and p != "__init__.py" for p in parts if p[:2] != "__")
+    )
 
 
 def main() -> None:
@@ -68,16 +81,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tmp = Path(folder)
         must(sys.executable, "-m", "build", "--outdir", str(tmp / "dist"), str(ROOT))
-        (source,) = list((tmp / "dist").glob("*.tar.gz")) or [sys.exit("wheel: no source distribution was built")]
+        (source,) = list((tmp / "dist").glob("*.tar.gz")) or [
+            sys.exit("wheel: no source distribution was built")
+        ]
         with tarfile.open(source) as packed:
             there = {name.partition("/")[2] for name in packed.getnames()}
-        needed = [p for folder in ("cpvae", "tests", "tools", "nbs") for p in sorted((ROOT / folder).rglob("*.*")) if wanted(p)]
+        needed = [
+            p
+            for folder in ("cpvae", "tests", "tools", "nbs")
+            for p in sorted((ROOT / folder).rglob("*.*"))
+            if wanted(p)
+        ]
         if lost := [p for p in needed if p.relative_to(ROOT).as_posix() not in there]:
-            sys.exit(f"wheel: the source distribution lacks {lost[0].relative_to(ROOT)} and {len(lost) - 1} more")
+            sys.exit(
+                f"wheel: the source distribution lacks {lost[0].relative_to(ROOT)} and"
+                f" {len(lost) - 1} more"
+            )
         (wheel,) = (tmp / "dist").glob("*.whl")
         venv.create(tmp / "venv")
         python = str(tmp / "venv" / "bin" / "python")
-        must(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", "--no-deps", str(wheel))
+        must(
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "-q",
+            "--no-compile",
+            "--no-deps",
+            str(wheel),
+        )
         (packages,) = (tmp / "venv").glob("[lL]ib/**/site-packages")
         for found in {each.name: each for each in required("cpvae").values()}.values():
             link(found, packages)
@@ -86,7 +120,10 @@ def main() -> None:
         said = must(str(tmp / "venv" / "bin" / "cpvae"), "--version", cwd=tmp / "empty")
         if version not in said:
             sys.exit(f"wheel: cpvae --version says {said!r}, not {version}")
-        print(f"wheel: {wheel.name} installs, and {len(names)} modules import without development tools")
+        print(
+            f"wheel: {wheel.name} installs, and {len(names)} modules import without development"
+            " tools"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Say where each figure, table and claim of the paper is answered: `python tools/checklist.py` lists id, study and cell, and fails if one is missing.
+"""Say where each figure, table and claim of the paper is answered: `python tools/checklist.py`
+lists id, study and cell, and fails if one is missing.
 
-The ids stand in nbs/paper/checklist.csv; a study answers one in a row of its table of verdicts, as its committed output shows it.
+The ids stand in nbs/paper/checklist.csv; a study answers one in a row of its table of verdicts, as
+its committed output shows it.
 """
 
 import csv
@@ -19,7 +21,9 @@ def answers() -> dict[str, list[str]]:
                 for line in "".join(output.get("data", {}).get("text/markdown", "")).splitlines():
                     if line.startswith("| ") and not line.startswith("| id |"):
                         entries = line.strip("| ").replace("\\|", "¦").split(" | ")
-                        found.setdefault(entries[0].strip(), []).append(f"{path.stem}, cell {n}: {entries[-1].strip()}")
+                        found.setdefault(entries[0].strip(), []).append(
+                            f"{path.stem}, cell {n}: {entries[-1].strip()}"
+                        )
     return found
 
 

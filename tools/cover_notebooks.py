@@ -1,7 +1,8 @@
 """Run the notebooks' tests against the exported package, for `make coverage`.
 
-In a notebook the exported cells define everything anew, so its tests never touch the package itself. Here the first exported
-cell takes the module's names instead, the other exported cells are dropped, and all that remains runs as it stands.
+In a notebook the exported cells define everything anew, so its tests never touch the package
+itself. Here the first exported cell takes the module's names instead, the other exported cells are
+dropped, and all that remains runs as it stands.
 """
 
 import os
@@ -12,13 +13,20 @@ from execnb.shell import CaptureShell
 from nbdev.process import NBProcessor
 from project import ROOT, notebooks, settings
 
-TAKE = "import cpvae.{0} as _module\nglobals().update({{k: v for k, v in vars(_module).items() if not k.startswith('__')}})"
+TAKE = (
+    "import cpvae.{0} as _module\nglobals().update({{k: v for k, v in vars(_module).items() if not"
+    " k.startswith('__')}})"
+)
 EXPORTS = {"export", "exports", "exporti"}
 
 
 def against_package(nb, flags: set[str]) -> int:
-    "Replace exported cells by the module they became, and drop cells with a flag; how many cells remain."
-    module = next((c.directives_["default_exp"][0] for c in nb.cells if "default_exp" in c.directives_), None)
+    """Replace exported cells by the module they became, and drop cells with a flag; how many cells
+    remain.
+    """
+    module = next(
+        (c.directives_["default_exp"][0] for c in nb.cells if "default_exp" in c.directives_), None
+    )
     exported = [c for c in nb.cells if EXPORTS & c.directives_.keys()]
     for i, cell in enumerate(exported):
         cell.source = TAKE.format(module) if i == 0 else ""
@@ -36,12 +44,17 @@ def main() -> None:
         start = time.monotonic()
         os.chdir(path.parent)
         nb = NBProcessor(path, process=True).nb
-        cells, shell = against_package(nb, set(settings()["tst_flags"].split())), CaptureShell(path, mpl_format="png")
+        cells = against_package(nb, set(settings()["tst_flags"].split()))
+        shell = CaptureShell(path, mpl_format="png")
         try:
             shell.run_all(nb, exc_stop=True)
         except BaseException:
-            sys.exit(f"coverage: {path.name} fails against the package\n{shell.prettytb(fname=path)}")
-        print(f"{path.relative_to(ROOT)}: {cells} cells, {time.monotonic() - start:.1f} s", flush=True)
+            sys.exit(
+                f"coverage: {path.name} fails against the package\n{shell.prettytb(fname=path)}"
+            )
+        print(
+            f"{path.relative_to(ROOT)}: {cells} cells, {time.monotonic() - start:.1f} s", flush=True
+        )
 
 
 if __name__ == "__main__":

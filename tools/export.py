@@ -1,8 +1,10 @@
-"""Export every notebook into the package, and write what docments say into docstrings: `python tools/export.py`.
+"""Export every notebook into the package, and write what docments say into docstrings: `python
+tools/export.py`.
 
-A notebook documents a parameter by a comment beside it, which `help()` and editors do not see. So each public function, method
-and class of the exported modules gets sections Parameters and Returns in its docstring, in numpy's form. Commands keep theirs: their
-options carry `help=`, and their docstring is what `--help` shows. A module that has been through this comes out as it went in.
+A notebook documents a parameter by a comment beside it, which `help()` and editors do not see. So
+each public function, method and class of the exported modules gets sections Parameters and Returns
+in its docstring, in numpy's form. Commands keep theirs: their options carry `help=`, and their
+docstring is what `--help` shows. A module that has been through this comes out as it went in.
 """
 
 import ast
@@ -19,7 +21,9 @@ WIDTH = 100
 
 
 def comments(source: str) -> dict[int, str]:
-    "The comment of each line that has one, without its sign; of lines of their own also the indent."
+    """The comment of each line that has one, without its sign; of lines of their own also the
+    indent.
+    """
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("#").strip() for t in tokens if t.type == tokenize.COMMENT}
 
@@ -39,14 +43,18 @@ def entry(name: str, kind: str, text: str) -> list[str]:
     "Lines of one parameter."
     head = f"{name} : {kind}" if name and kind else name or kind
     indent = "    " if head else ""
-    wrapped = textwrap.wrap(text, WIDTH - 12, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    wrapped = textwrap.wrap(
+        text, WIDTH - 12, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
     return [*filter(None, [head]), *wrapped]
 
 
 def shown(annotation: ast.AST | None, default: ast.AST | None = None) -> str:
     "A type, and its default."
     kind = "" if annotation is None else ast.unparse(annotation)
-    return ", ".join(filter(None, [kind, "" if default is None else f"default {ast.unparse(default)}"]))
+    return ", ".join(
+        filter(None, [kind, "" if default is None else f"default {ast.unparse(default)}"])
+    )
 
 
 def parameters(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) -> list[str]:
@@ -61,7 +69,9 @@ def parameters(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) ->
         line
         for star, a in every
         if a.arg not in ("self", "cls")
-        for line in entry(star + a.arg, shown(a.annotation, defaults.get(a.arg)), beside(a.lineno, said, lines))
+        for line in entry(
+            star + a.arg, shown(a.annotation, defaults.get(a.arg)), beside(a.lineno, said, lines)
+        )
     ]
 
 
@@ -69,7 +79,13 @@ def of_function(node: ast.FunctionDef, said: dict[int, str], lines: list[str]) -
     "The sections of a function."
     end = node.returns.lineno if node.returns is not None else node.body[0].lineno - 1
     nothing = isinstance(node.returns, ast.Constant) and node.returns.value is None
-    text = "" if nothing else beside(end, said, lines) if node.returns is not None else said.get(end, "")
+    text = (
+        ""
+        if nothing
+        else beside(end, said, lines)
+        if node.returns is not None
+        else said.get(end, "")
+    )
     back = entry("", shown(node.returns), text) if text else []
     return section("Parameters", parameters(node, said, lines)) + section("Returns", back)
 
@@ -80,7 +96,9 @@ def fields(node: ast.ClassDef, said: dict[int, str], lines: list[str]) -> list[s
         line
         for item in node.body
         if isinstance(item, ast.AnnAssign) and not item.target.id.startswith("_")
-        for line in entry(item.target.id, shown(item.annotation, item.value), beside(item.lineno, said, lines))
+        for line in entry(
+            item.target.id, shown(item.annotation, item.value), beside(item.lineno, said, lines)
+        )
     ]
 
 
@@ -90,21 +108,34 @@ def section(title: str, entries: list[str]) -> list[str]:
 
 
 def lengthened(source: str, node: ast.AST, extra: list[str]) -> tuple[int, int, list[str]] | None:
-    "The lines of a docstring, and what to put there; None if there is nothing to add, or it has been done."
+    """The lines of a docstring, and what to put there;
+    None if there is nothing to add, or it has been done.
+    """
     first = node.body[0] if node.body else None
-    if not extra or not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)):
+    if not extra or not (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         return None
     if re.search(r"\n\s*-{4}", first.value.value):
         return None
     text = ast.get_source_segment(source, first)
     inner = text.strip('"') if not text.startswith('"""') else text[3:-3]
+    inner = inner.rstrip()
     indent = " " * first.col_offset
-    body = [f'{indent}"""{inner}', *(indent + line.replace("\\", "\\\\") if line else "" for line in extra), f'{indent}"""']
+    body = [
+        f'{indent}"""{inner}',
+        *(indent + line.replace("\\", "\\\\") if line else "" for line in extra),
+        f'{indent}"""',
+    ]
     return first.lineno, first.end_lineno, body
 
 
 def documented(source: str, records: dict[str, list[str]]) -> str:
-    "A module's source with docments in its docstrings; `records` are the entries of every class of the package."
+    """A module's source with docments in its docstrings; `records` are the entries of every class
+    of the package.
+    """
     lines, said, edits = source.splitlines(), comments(source), []
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
@@ -112,8 +143,14 @@ def documented(source: str, records: dict[str, list[str]]) -> str:
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
             inherited = [line for base in bases for line in records.get(base, [])]
-            made = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-            own = fields(node, said, lines) + [line for init in made for line in parameters(init, said, lines)]
+            made = [
+                item
+                for item in node.body
+                if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+            ]
+            own = fields(node, said, lines) + [
+                line for init in made for line in parameters(init, said, lines)
+            ]
             edits.append(lengthened(source, node, section("Parameters", inherited + own)))
             for item in node.body:
                 if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
@@ -125,7 +162,11 @@ def documented(source: str, records: dict[str, list[str]]) -> str:
 
 def document(root: Path = ROOT) -> None:
     "Write docments into the docstrings of all modules but the commands'."
-    sources = {p: p.read_text(encoding="utf-8") for p in modules(root) if p.name != "_modidx.py" and "cli" not in room(p, root).split(".")}
+    sources = {
+        p: p.read_text(encoding="utf-8")
+        for p in modules(root)
+        if p.name != "_modidx.py" and "cli" not in room(p, root).split(".")
+    }
     records = {
         node.name: fields(node, comments(source), source.splitlines())
         for source in sources.values()
@@ -138,7 +179,9 @@ def document(root: Path = ROOT) -> None:
 
 
 def export(root: Path = ROOT) -> None:
-    "Export into a package without generated modules, so that the module of a renamed notebook does not live on; put them back if that fails."
+    """Export into a package without generated modules, so that the module of a renamed notebook
+    does not live on; put them back if that fails.
+    """
     kept = {path: path.read_bytes() for path in modules(root)}
     for path in kept:
         path.unlink()

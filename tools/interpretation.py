@@ -1,16 +1,25 @@
-"""Make the tables of interpretation that nbs/05_interpretation reads: `python tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
+"""Make the tables of interpretation that nbs/05_interpretation reads: `python
+tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
-DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times each variant of either preset is fitted to U2OS;
-each recommended variant is fitted once to L1000. CHECKPOINTS is a folder
-to keep fits in: what stands there is not fitted again, so that seeds can be added later.
+DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times
+each variant of either preset is fitted to U2OS; each recommended variant is fitted once to L1000.
+CHECKPOINTS is a folder to keep fits in: what stands there is not fitted again, so that seeds can be
+added later.
 
-nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL, variance of posterior means, active, variance of draws around them (noise), mean |change|, correlation with the others
-nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units, mean |r|, total correlation
-nbs/results/interpretation_contributions.csv  U2OS, seed 0: groups of features by latent, around the posterior; and the contribution around the prior
-nbs/results/interpretation_distinct.csv       U2OS, every seed: of groups by compartment and channel, those cells with q < .05
-nbs/results/interpretation_genes.csv          L1000, seed 0: the ten genes that each latent moves most
+nbs/results/interpretation_latents.csv        a row a table, preset, model, seed and latent: KL,
+    variance of posterior means, active, variance of draws around them (noise), mean |change|,
+    correlation with the others
+nbs/results/interpretation_entanglement.csv   a row a table, preset, model and seed: active units,
+    mean |r|, total correlation
+nbs/results/interpretation_contributions.csv  U2OS, seed 0: groups of features by latent, around the
+    posterior; and the contribution around the prior
+nbs/results/interpretation_distinct.csv       U2OS, every seed: of groups by compartment and
+    channel, those cells with q < .05
+nbs/results/interpretation_genes.csv          L1000, seed 0: the ten genes that each latent moves
+    most
 nbs/results/interpretation_association.csv    seed 0: what each latent follows
-nbs/results/interpretation_stability.csv      U2OS: every ordered pair of fits of one kind; `pca` refitted to compounds drawn with replacement
+nbs/results/interpretation_stability.csv      U2OS: every ordered pair of fits of one kind; `pca`
+    refitted to compounds drawn with replacement
 """
 
 import sys
@@ -40,8 +49,11 @@ MANY = ("latents", "entanglement", "distinct", "stability")  # tables of every s
 
 
 def drawn(x: np.ndarray, compounds: pd.Series, seed: int) -> np.ndarray:
-    "Profiles of as many compounds, drawn with replacement; controls count as one compound and always stay."
-    rng, rows = np.random.default_rng(seed), compounds.reset_index(drop=True).groupby(compounds.to_numpy()).indices
+    """Profiles of as many compounds, drawn with replacement; controls count as one compound and
+    always stay.
+    """
+    rng = np.random.default_rng(seed)
+    rows = compounds.reset_index(drop=True).groupby(compounds.to_numpy()).indices
     names = [name for name in rows if len(rows[name]) < len(x) / 4]
     kept = [rows[name] for name in rows if name not in names]
     return x[np.concatenate(kept + [rows[name] for name in rng.choice(names, len(names))])]
@@ -56,7 +68,10 @@ def latent_table(model, x: np.ndarray) -> pd.DataFrame:
         unit["noise"] = posterior(model, x)[1].double().exp().mean(0).numpy()
     else:
         unit |= {"variance": codes.var(axis=0), "active": True}
-    sizes = {f"change_{around}": np.abs(traverse(model, x, around)).mean(axis=1) for around in ("posterior", "prior")}
+    sizes = {
+        f"change_{around}": np.abs(traverse(model, x, around)).mean(axis=1)
+        for around in ("posterior", "prior")
+    }
     with np.errstate(invalid="ignore", divide="ignore"):
         r = np.corrcoef(codes, rowvar=False)
     return pd.DataFrame(unit | sizes).assign(**{f"r_{i}": r[:, i] for i in range(len(r))})
@@ -72,19 +87,32 @@ def grouped(model, x: np.ndarray, var: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def measures(model: str, seed: int, fit, name: str, profiles) -> list[tuple[str, dict, pd.DataFrame]]:
+def measures(
+    model: str, seed: int, fit, name: str, profiles
+) -> list[tuple[str, dict, pd.DataFrame]]:
     "What one fit says: table, labels, rows."
     x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     train, label, one = x[part == "train"], dict(model=model, seed=seed), dict(model=model)
-    found = [("latents", label, latent_table(fit, train)), ("entanglement", label, pd.DataFrame([entanglement(fit, train)]))]
+    found = [
+        ("latents", label, latent_table(fit, train)),
+        ("entanglement", label, pd.DataFrame([entanglement(fit, train)])),
+    ]
     if seed == 0:
-        found.append(("association", one, association_table(latent_means(fit, x), profiles, PERMUTATIONS)))
+        found.append(
+            ("association", one, association_table(latent_means(fit, x), profiles, PERMUTATIONS))
+        )
         if name == "l1000":
             found.append(("genes", one, rank_features(traverse(fit, train), profiles.var_names)))
         else:
             found.append(("contributions", one, grouped(fit, train, profiles.var)))
     if name == "u2os":
-        found.append(("distinct", label, contribution_table(fit, train, feature_groups(profiles.var)).query("q < 0.05")))
+        found.append(
+            (
+                "distinct",
+                label,
+                contribution_table(fit, train, feature_groups(profiles.var)).query("q < 0.05"),
+            )
+        )
     return found
 
 
@@ -98,7 +126,11 @@ if __name__ == "__main__":
     keep_fits()
     folder, seeds, found = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10, {}
     kept = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    for name, preset, n in (("u2os", "chow2022", seeds), ("l1000", "recommended", 1), ("u2os", "recommended", seeds)):
+    for name, preset, n in (
+        ("u2os", "chow2022", seeds),
+        ("l1000", "recommended", 1),
+        ("u2os", "recommended", seeds),
+    ):
         file, how = TABLES[name]
         profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
         x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
@@ -107,15 +139,28 @@ if __name__ == "__main__":
         def keep(key, table, name=name, preset=preset, **about):
             found.setdefault(key, []).append(table.assign(**about, table=name, preset=preset))
 
-        fitted = fit_many({(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)} | {("pca", 0): PCA(10, random_state=0)}, train, valid, checkpoints=kept and kept / f"{name}-{preset}", jobs=-1)
-        tasks = (delayed(measures)(model, seed, fit, name, profiles) for (model, seed), fit in fitted.items())
+        fitted = fit_many(
+            {(v, s): make_vae(v, preset, random_state=s) for v in VAES for s in range(n)}
+            | {("pca", 0): PCA(10, random_state=0)},
+            train,
+            valid,
+            checkpoints=kept and kept / f"{name}-{preset}",
+            jobs=-1,
+        )
+        tasks = (
+            delayed(measures)(model, seed, fit, name, profiles)
+            for (model, seed), fit in fitted.items()
+        )
         for key, labels, table in sum(Parallel(n_jobs=-1)(tasks), []):
             keep(key, table, **labels)
         if n > 1:
-            groups, who = feature_groups(profiles.var), profiles.obs["compound"].astype(str)[part == "train"]
+            groups = feature_groups(profiles.var)
+            who = profiles.obs["compound"].astype(str)[part == "train"]
             pca = {s: PCA(10, random_state=0).fit(drawn(train, who, s)) for s in range(n)}
             families = {v: {s: fitted[v, s] for s in range(n)} for v in VAES} | {"pca": pca}
-            tables = Parallel(n_jobs=-1)(delayed(stability_table)(fits, train, groups) for fits in families.values())
+            tables = Parallel(n_jobs=-1)(
+                delayed(stability_table)(fits, train, groups) for fits in families.values()
+            )
             for model, table in zip(families, tables, strict=True):
                 keep("stability", table, model=model)
         for key, tables in found.items():

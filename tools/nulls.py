@@ -1,9 +1,9 @@
-"""Try every null in every silent world: `python tools/nulls.py` writes nbs/results/null_validity.csv, which nbs/07_nulls reads.
+"""Try every null in every silent world: `python tools/nulls.py` writes
+nbs/results/null_validity.csv, which nbs/07_nulls reads.
 
-Three thousand six hundred pairs a world, in 24 tables (48 of the reference world, whose tables are large), arithmetic in feature space,
-399 permutations of each null.
+Three thousand six hundred pairs a world, in 24 tables (48 of the reference world, whose tables are
+large), arithmetic in feature space, 399 permutations of each null.
 """
-
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,23 @@ if __name__ == "__main__":
     rows = []
     for (world, null), v in p.groupby(["world", "null"], sort=False).p:
         counts = np.histogram(v, np.linspace(0, 1, 21) + 1e-9 * np.r_[-1, np.ones(20)])[0]
-        rows.append({"world": world, "null": null, "pairs": len(v), "rate": (v <= 0.05).mean(), "ks_p": kstest(v, "uniform").pvalue, "share_above_95": (v > 0.95).mean()}
-                    | {f"bin_{i:02d}": n for i, n in enumerate(counts)})
+        rows.append(
+            {
+                "world": world,
+                "null": null,
+                "pairs": len(v),
+                "rate": (v <= 0.05).mean(),
+                "ks_p": kstest(v, "uniform").pvalue,
+                "share_above_95": (v > 0.95).mean(),
+            }
+            | {f"bin_{i:02d}": n for i, n in enumerate(counts)}
+        )
     table = pd.DataFrame(rows)
     worlds = {w: {"tables": len(SEEDS[w]), "pairs of each": PAIRS[w]} for w in WORLDS}
     every = sorted({seed for seeds in SEEDS.values() for seed in seeds})
     write_table("null_validity", table, settings={"worlds": worlds}, seeds=every)
-    print(table.pivot(index="world", columns="null", values="rate").round(3), table.pivot(index="world", columns="null", values="ks_p").round(3), sep="\n")
+    print(
+        table.pivot(index="world", columns="null", values="rate").round(3),
+        table.pivot(index="world", columns="null", values="ks_p").round(3),
+        sep="\n",
+    )

@@ -1,10 +1,13 @@
-"""Make the result tables that the paper's studies read, and compare them with the committed ones: `python tools/paper.py DATA [TOOL ...]`.
+"""Make the result tables that the paper's studies read, and compare them with the committed ones:
+`python tools/paper.py DATA [TOOL ...]`.
 
-DATA is a folder that holds the two public tables and the Repurposing Hub's map. Without TOOL, the tools below run one after another; the studies also read what `models`,
-`selection`, `scoreboard`, `nulls`, `screening` and `processing` made, which take longer and can be named. A table agrees if rows and words are the same and numbers within one
-part in a thousand of the largest of their column: on one kind of processor tables come out byte for byte, seconds aside; on another, matrix products round differently, and training carries that on.
-Where a table comes from (dates, versions, code) stands in nbs/results/provenance.json, which the
-tools write and nothing here compares.
+DATA is a folder that holds the two public tables and the Repurposing Hub's map. Without TOOL, the
+tools below run one after another; the studies also read what `models`, `selection`, `scoreboard`,
+`nulls`, `screening` and `processing` made, which take longer and can be named. A table agrees if
+rows and words are the same and numbers within one part in a thousand of the largest of their
+column: on one kind of processor tables come out byte for byte, seconds aside; on another, matrix
+products round differently, and training carries that on. Where a table comes from (dates, versions,
+code) stands in nbs/results/provenance.json, which the tools write and nothing here compares.
 
 Fits are kept in results/fits, and results/paper.json says what each tool was made from: a tool
 whose script, package, versions and data are as they were, and whose tables still stand, is not
@@ -32,7 +35,9 @@ MADE = ROOT / "results" / "paper.json"  # tool to what it was made from and its 
 
 
 def difference(old: pd.DataFrame, new: pd.DataFrame) -> float:
-    "Largest difference of a number, relative to the largest of its column; infinite where shape, words or gaps differ."
+    """Largest difference of a number, relative to the largest of its column; infinite where shape,
+    words or gaps differ.
+    """
     old, new = (t.drop(columns=UNSTEADY, errors="ignore") for t in (old, new))
     if list(old) != list(new) or len(old) != len(new):
         return float("inf")
@@ -54,7 +59,9 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> float:
 
 def committed(name: str) -> pd.DataFrame | None:
     "A result table as git has it; None for a new one."
-    shown = subprocess.run(["git", "show", f"HEAD:nbs/results/{name}"], cwd=ROOT, capture_output=True)
+    shown = subprocess.run(
+        ["git", "show", f"HEAD:nbs/results/{name}"], cwd=ROOT, capture_output=True
+    )
     return None if shown.returncode else pd.read_csv(io.BytesIO(shown.stdout))
 
 

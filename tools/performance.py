@@ -1,13 +1,19 @@
-"""Make the tables of performance that nbs/paper/07b_performance reads: `python tools/performance.py DATA`.
+"""Make the tables of performance that nbs/paper/07b_performance reads: `python tools/performance.py
+DATA`.
 
-DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Models are the recommended ones, one seed; relabelled 10,000 times.
-Some twenty minutes on two cores.
+DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Models are
+the recommended ones, one seed; relabelled 10,000 times. Some twenty minutes on two cores.
 
-nbs/results/lsa_TABLE.csv           a row a predictor and pair, `cpvae.lsa.table.COLUMNS` and where they come from
-nbs/results/lsa_TABLE_left_out.csv  the same by models that saw no compound of any pair, 1,000 relabellings
-nbs/results/lsa_TABLE_apart.csv     a row a VAE and pair: scores by models that saw everything but this pair ("one"), or but its set of five pairs and their mechanisms ("five":
-                                    L1000's five best and five middling pairs by the paper's z of the MMD-VAE, U2OS's five pairs)
-nbs/results/lsa_TABLE_null.csv      L2 and cosine under the real labels (permutation 0) and under the first ten relabellings
+nbs/results/lsa_TABLE.csv           a row a predictor and pair, `cpvae.lsa.table.COLUMNS` and where
+    they come from
+nbs/results/lsa_TABLE_left_out.csv  the same by models that saw no compound of any pair, 1,000
+    relabellings
+nbs/results/lsa_TABLE_apart.csv     a row a VAE and pair: scores by models that saw everything but
+    this pair ("one"), or but its set of five pairs and their mechanisms ("five":
+                                    L1000's five best and five middling pairs by the paper's z of
+                                    the MMD-VAE, U2OS's five pairs)
+nbs/results/lsa_TABLE_null.csv      L2 and cosine under the real labels (permutation 0) and under
+    the first ten relabellings
 """
 
 import sys
@@ -39,7 +45,12 @@ def scored(profiles, n_permutations: int):
     "Fit the three VAEs and PCA to the training part and score every pair."
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     asked = {v: make_vae(v, random_state=0) for v in VAES} | {"pca": PCA(10, random_state=0)}
-    return lsa_table(fit_many(asked, x[split == "train"], x[split == "valid"], jobs=-1), profiles, n_permutations, jobs=-1)
+    return lsa_table(
+        fit_many(asked, x[split == "train"], x[split == "valid"], jobs=-1),
+        profiles,
+        n_permutations,
+        jobs=-1,
+    )
 
 
 def apart(profiles, sets, strict: bool):
@@ -54,12 +65,21 @@ def apart(profiles, sets, strict: bool):
     fitted = leave_pairs_out(asked, ready, arithmetic.pairs, groups, strict, jobs=-1)
     for name, own in fitted.items():
         states, _, latents = predict_all(own, arithmetic, ready)
-        scores = score_states(states, arithmetic).rename_axis("pair").reset_index().assign(model=name)
+        scores = (
+            score_states(states, arithmetic).rename_axis("pair").reset_index().assign(model=name)
+        )
         for k, group in enumerate(groups):
-            l2, _ = shuffled_scores(own[group[0]], replace(arithmetic, pairs=tuple(arithmetic.pairs[i] for i in group)), latents[group[0]], ready)
+            l2, _ = shuffled_scores(
+                own[group[0]],
+                replace(arithmetic, pairs=tuple(arithmetic.pairs[i] for i in group)),
+                latents[group[0]],
+                ready,
+            )
             scores.loc[group, ["set", "z10"]] = [[k, z] for z in zscore_10_shuffles(l2)]
         found.append(scores)
-    return pd.concat(found)[["model", "pair", "set", "l2", "pearson", "delta_pearson", "mismatch_r", "z10"]].astype({"set": int})
+    return pd.concat(found)[
+        ["model", "pair", "set", "l2", "pearson", "delta_pearson", "mismatch_r", "z10"]
+    ].astype({"set": int})
 
 
 if __name__ == "__main__":
@@ -67,7 +87,9 @@ if __name__ == "__main__":
     folder, seen = Path(sys.argv[1]), {"models": (*VAES, "pca"), "preset": "recommended"}
     for name, (file, how) in TABLES.items():
         table = read_profiles(folder / file, **how)  # its mechanisms stay; the map gives targets
-        table.obs["target"] = read_profiles(folder / file, moa_table=folder / MAP, **how).obs["target"]
+        table.obs["target"] = read_profiles(folder / file, moa_table=folder / MAP, **how).obs[
+            "target"
+        ]
         about = dict(sources=[folder / file, folder / MAP], seeds=[0], digits=4)
         full, null = scored(prepare_profiles(table, RunConfig()), PERMUTATIONS)
         most = seen | {"permutations": PERMUTATIONS}
@@ -80,10 +102,14 @@ if __name__ == "__main__":
         fewer = seen | {"permutations": FEWER, "left out": "all pairs"}
         write_table(f"lsa_{name}_left_out", lsa, settings=fewer, **about)
         print(name, "left out", flush=True)
-        best, plain = full[full["model"] == "mmd"].sort_values("z10")["pair"].tolist(), drop_copies(table)
+        best = full[full["model"] == "mmd"].sort_values("z10")["pair"].tolist()
+        plain = drop_copies(table)
         middle = len(best) // 2 - 2
         fives = [best] if len(best) == 5 else [best[:5], best[middle : middle + 5]]
-        ways = {"one": apart(plain, [[pair] for pair in best], False), "five": apart(plain, fives, True)}
+        ways = {
+            "one": apart(plain, [[pair] for pair in best], False),
+            "five": apart(plain, fives, True),
+        }
         every = pd.concat([t.assign(left_out=way) for way, t in ways.items()])
         left_out = {"models": VAES, "left out": [*ways]}
         write_table(f"lsa_{name}_apart", every, settings=seen | left_out, **about)

@@ -1,8 +1,9 @@
 """What the processing alone does to the scores: `python tools/processing.py DATA`
 
-The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table, processed by either preset, or by the
-authors' and then centred, and split either way.
-Writes nbs/results/processing.csv, which 25a_preset reads and draws, because the table itself is not in the repository.
+The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table,
+processed by either preset, or by the authors' and then centred, and split either way. Writes
+nbs/results/processing.csv, which 25a_preset reads and draws, because the table itself is not in the
+repository.
 """
 
 import sys
@@ -30,15 +31,21 @@ SPLITS, MODELS, PERMUTATIONS = ("rows", "compound"), ("pca", "beta"), 100
 
 
 def processed(path: Path, processing: str, by: str, seed: int):
-    "Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound; `centred`: each feature then less its training median."
+    """Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound;
+    `centred`: each feature then less its training median.
+    """
     how = PREPARATION[processing.partition(",")[0]]
     profiles = read_profiles(path)
-    profiles = profiles if processing == "recommended" else with_set_aside(profiles)  # as `prepare_profiles` does
+    # as `prepare_profiles` does
+    profiles = profiles if processing == "recommended" else with_set_aside(profiles)
     profiles = split_profiles(drop_copies(profiles), by=by, valid=0.1, test=0.2, seed=seed)
     profiles = scale_profiles(select_features(profiles, **how["select"]), **how["scale"])
     if processing.endswith("centred"):
         train = (profiles.obs["split"] == "train").to_numpy()
-        profiles.var["center"] += np.median(profiles.layers["scaled"][train].astype(float), axis=0) * profiles.var["scale"]
+        profiles.var["center"] += (
+            np.median(profiles.layers["scaled"][train].astype(float), axis=0)
+            * profiles.var["scale"]
+        )
         profiles.layers["scaled"] = scale_values(profiles.X, profiles)
     return profiles
 
@@ -54,12 +61,28 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
     for name in MODELS:
-        model = fit_one(make_model(name, profiles, RunConfig(seed=seed)), x[part == "train"], x[part == "valid"])
-        fvu = feature_fvu(profiles, test, np.asarray(model.inverse_transform(model.transform(x[test]))))[shared]
+        model = fit_one(
+            make_model(name, profiles, RunConfig(seed=seed)), x[part == "train"], x[part == "valid"]
+        )
+        fvu = feature_fvu(
+            profiles, test, np.asarray(model.inverse_transform(model.transform(x[test])))
+        )[shared]
         lsa, _ = lsa_table({name: model}, profiles, n_permutations=PERMUTATIONS, seed=seed)
         lsa = lsa.query("model == @name")
-        rows.append(dict(processing=processing, split=by, model=name, seed=seed, features=len(shared), test_profiles=int(test.sum()),
-                         fvu=fvu.mean(), pairs=len(lsa), mismatch_r=lsa.mismatch_r.mean(), delta_pearson=lsa.delta_pearson.mean()))
+        rows.append(
+            dict(
+                processing=processing,
+                split=by,
+                model=name,
+                seed=seed,
+                features=len(shared),
+                test_profiles=int(test.sum()),
+                fvu=fvu.mean(),
+                pairs=len(lsa),
+                mismatch_r=lsa.mismatch_r.mean(),
+                delta_pearson=lsa.delta_pearson.mean(),
+            )
+        )
     return rows
 
 
@@ -72,4 +95,9 @@ if __name__ == "__main__":
     settings = {"processing": PROCESSING, "splits": SPLITS, "models": MODELS}
     settings |= {"permutations": PERMUTATIONS}
     write_table("processing", table, sources=[path], settings=settings, seeds=SEEDS)
-    print(table.groupby(["model", "processing", "split"])[["fvu", "mismatch_r", "delta_pearson"]].agg(["mean", "std"]).round(3).to_string())
+    print(
+        table.groupby(["model", "processing", "split"])[["fvu", "mismatch_r", "delta_pearson"]]
+        .agg(["mean", "std"])
+        .round(3)
+        .to_string()
+    )

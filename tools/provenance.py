@@ -121,9 +121,13 @@ def write_table(
     sources = [*sources]
     used = {"python": platform.python_version()} | {p: version(p) for p in (*PACKAGES, *packages)}
     entry = {
-        "command": command(sources), "created": datetime.now(UTC).date().isoformat(),
+        "command": command(sources),
+        "created": datetime.now(UTC).date().isoformat(),
         "data": {file.name: digest(file) for file in sorted({*sources})},
-        "settings": settings, "seeds": [*seeds], "versions": used, "code": CODE,
+        "settings": settings,
+        "seeds": [*seeds],
+        "versions": used,
+        "code": CODE,
     }
     text = table.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n")
     with locked(folder / ".provenance.lock"):

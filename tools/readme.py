@@ -1,7 +1,8 @@
-"""Write README.md from nbs/index.ipynb, as the site shows it. With --check: fail if the file says something else.
+"""Write README.md from nbs/index.ipynb, as the site shows it. With --check: fail if the file says
+something else.
 
-Figures go to README_files/. Links to notebooks and figures are whole addresses, so that they also lead somewhere from the
-page of a package index.
+Figures go to README_files/. Links to notebooks and figures are whole addresses, so that they also
+lead somewhere from the page of a package index.
 """
 
 import os
@@ -18,7 +19,9 @@ FIGURES = "README_files"
 
 
 def processed(path: Path) -> nbformat.NotebookNode:
-    "A notebook after the site's filter: exported and hidden cells gone, names linked, title in a raw cell."
+    """A notebook after the site's filter: exported and hidden cells gone, names linked, title in a
+    raw cell.
+    """
     from execnb.nbio import nb2str, read_nb
     from nbdev.processors import FilterDefaults
 
@@ -39,7 +42,11 @@ def tidy(text: str, nbs: Path) -> str:
     text = re.sub(r"<style scoped>.*?</style>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"^:::.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^#\| ?[\w-]+:.*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\]\(([^)#:\s]+)", lambda m: f"]({home}/blob/main/nbs/{m[1]}" if (nbs / m[1]).exists() else m[0], text)
+    text = re.sub(
+        r"\]\(([^)#:\s]+)",
+        lambda m: f"]({home}/blob/main/nbs/{m[1]}" if (nbs / m[1]).exists() else m[0],
+        text,
+    )
     text = text.replace(f"]({FIGURES}/", f"]({home}/raw/main/{FIGURES}/")
     text = re.sub(r"^[^\S\n]+$", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -48,13 +55,19 @@ def tidy(text: str, nbs: Path) -> str:
 def build(root: Path = ROOT) -> dict[str, bytes]:
     "What README.md and its figures should hold, by path from the top of the project."
     nb = processed(root / "nbs" / "index.ipynb")
-    head = next((yaml.safe_load(c.source.strip().strip("-")) for c in nb.cells if c.cell_type == "raw"), {})
+    head = next(
+        (yaml.safe_load(c.source.strip().strip("-")) for c in nb.cells if c.cell_type == "raw"), {}
+    )
     nb.cells = [c for c in nb.cells if c.cell_type != "raw"]
     for cell in nb.cells:
         if "#| echo: false" in cell.source:
             cell.metadata["transient"] = {"remove_source": True}
-    body, extra = MarkdownExporter().from_notebook_node(nb, resources={"unique_key": "index", "output_files_dir": FIGURES})
-    title = f"# {head.get('title', root.name)}\n\n" + (f"> {head['description']}\n\n" if "description" in head else "")
+    body, extra = MarkdownExporter().from_notebook_node(
+        nb, resources={"unique_key": "index", "output_files_dir": FIGURES}
+    )
+    title = f"# {head.get('title', root.name)}\n\n" + (
+        f"> {head['description']}\n\n" if "description" in head else ""
+    )
     files = {"README.md": tidy(title + body, root / "nbs").encode()}
     return files | {name: content for name, content in extra.get("outputs", {}).items()}
 

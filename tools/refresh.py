@@ -1,4 +1,5 @@
-"""Run notebooks from top to bottom in fresh kernels and keep their outputs: all of them, or those named.
+"""Run notebooks from top to bottom in fresh kernels and keep their outputs: all of them, or those
+named.
 
 Old outputs are cleared first, and a notebook that stops with an error keeps the file it had.
 """
@@ -25,7 +26,9 @@ def refresh(path: Path) -> float:
     try:
         for step in steps:
             if (done := run(*step, cwd=path.parent, quiet=True)).returncode:
-                sys.exit(f"refresh: {path.name} failed; it keeps its old outputs\n{done.stderr[-4000:]}")
+                sys.exit(
+                    f"refresh: {path.name} failed; it keeps its old outputs\n{done.stderr[-4000:]}"
+                )
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -1,10 +1,15 @@
-"""Score every predictor on two public tables, with models that saw the pairs and with models that did not: `python tools/scoreboard.py DATA`.
+"""Score every predictor on two public tables, with models that saw the pairs and with models that
+did not: `python tools/scoreboard.py DATA`.
 
-DATA is a folder that holds the U2OS and the L1000 table. Models are fitted without the compounds that carry any of the pairs (five
-seeds of division and weights, twenty minutes on two quiet cores), on everything, and (`strict`) without those that carry any of their mechanisms (two seeds each). Features are scaled by what carries no pair. The empirical-Bayes predictor was chosen on the first, third, fifth ...
-pair of L1000 and on simulated profiles; its place on the other half of the pairs was looked up once, here.
+DATA is a folder that holds the U2OS and the L1000 table. Models are fitted without the compounds
+that carry any of the pairs (five seeds of division and weights, twenty minutes on two quiet cores),
+on everything, and (`strict`) without those that carry any of their mechanisms (two seeds each).
+Features are scaled by what carries no pair. The empirical-Bayes predictor was chosen on the first,
+third, fifth ... pair of L1000 and on simulated profiles; its place on the other half of the pairs
+was looked up once, here.
 
-nbs/results/scoreboard.csv        a row a table, way of leaving out, predictor and pair: scores, mean over seeds; p by the matched null, of the first seed
+nbs/results/scoreboard.csv        a row a table, way of leaving out, predictor and pair: scores,
+    mean over seeds; p by the matched null, of the first seed
 nbs/results/scoreboard_pairs.csv  a row a pair: compounds, shared targets, agreement of replicates
 """
 
@@ -38,8 +43,14 @@ ABOUT = "n_compounds_a n_compounds_b n_compounds_ab target_overlap replicate_r s
 
 
 def models(table: str, seed: int) -> dict:
-    "Everything that is fitted; the authors squeezed features of Cell Painting to [0, 1] and left genes as they were."
-    chow = lambda v: make_vae(v, "chow2022-l1000", random_state=seed) if table == "L1000" else make_pipeline(MinMaxScaler(), make_vae(v, "chow2022", random_state=seed))
+    """Everything that is fitted; the authors squeezed features of Cell Painting to [0, 1] and left
+    genes as they were.
+    """
+    chow = lambda v: (
+        make_vae(v, "chow2022-l1000", random_state=seed)
+        if table == "L1000"
+        else make_pipeline(MinMaxScaler(), make_vae(v, "chow2022", random_state=seed))
+    )
     found = {v: make_vae(v, random_state=seed) for v in ("vanilla", "beta", "mmd")}
     found |= {f"{v}, chow2022": chow(v) for v in ("vanilla", "beta", "mmd")}
     return found | {"pca": PCA(10, random_state=0), "pca100": PCA(100, random_state=0)}
@@ -55,20 +66,39 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     if way == "nothing":  # divided as before, and everything left out goes to training
         ready.obs["split"] = ready.obs["split"].replace("test", "train")
         x, valid = ready.layers["scaled"], (ready.obs["split"] == "valid").to_numpy()
-        fitted = dict(zip(asked, Parallel(n_jobs=-1)(delayed(fit_one)(m, x[~valid], x[valid]) for m in asked.values()), strict=True))
+        fitted = dict(
+            zip(
+                asked,
+                Parallel(n_jobs=-1)(
+                    delayed(fit_one)(m, x[~valid], x[valid]) for m in asked.values()
+                ),
+                strict=True,
+            )
+        )
     else:
         P = len(arithmetic.pairs)
-        fitted = {name: own[0] for name, own in leave_pairs_out(asked, ready, arithmetic.pairs, [range(P)], way == "strict", jobs=-1).items()}
+        fitted = {
+            name: own[0]
+            for name, own in leave_pairs_out(
+                asked, ready, arithmetic.pairs, [range(P)], way == "strict", jobs=-1
+            ).items()
+        }
     fitted["additive_input"] = FunctionTransformer()
     predicted = {name: predict_all(m, arithmetic, ready) for name, m in fitted.items()}
     states = {name: every for name, (_, every, _) in predicted.items()}
     for name in ("vanilla", "beta", "mmd", "pca100", "additive_input"):
-        states[f"empirical_bayes, {name}"] = predict_by(shrunk_codes, fitted[name], arithmetic, ready)
+        states[f"empirical_bayes, {name}"] = predict_by(
+            shrunk_codes, fitted[name], arithmetic, ready
+        )
     states["ridge, pca100"] = predict_by(regressed_codes, fitted["pca100"], arithmetic, ready)
-    states["ensemble"] = sum(states[f"empirical_bayes, {name}"] for name in ("vanilla", "beta", "mmd", "pca100")) / 4
+    states["ensemble"] = (
+        sum(states[f"empirical_bayes, {name}"] for name in ("vanilla", "beta", "mmd", "pca100")) / 4
+    )
     scores = score_table(states, arithmetic)
     if way == "pairs" and seed == 0:
-        latents = {name: predicted[name][2] for name in ("vanilla", "beta", "mmd", "pca", "additive_input")}
+        latents = {
+            name: predicted[name][2] for name in ("vanilla", "beta", "mmd", "pca", "additive_input")
+        }
         own, how = {name: fitted[name] for name in latents}, (PERMUTATIONS, seed, ("matched",))
         tests, _ = permutation_tests(own, latents, arithmetic, ready, *how, jobs=-1)
         scores = scores.merge(tests, on=["model", "pair"], how="left")
@@ -83,16 +113,30 @@ if __name__ == "__main__":
     tasks = [(t.upper(), s, way) for t in TABLES for way, seeds in SEEDS.items() for s in seeds]
     every = pd.concat([one(folder, *task) for task in tasks], ignore_index=True)
     (ROOT / "results").mkdir(exist_ok=True)
-    every.to_parquet(ROOT / "results" / "scoreboard_seeds.parquet")  # every seed, for other questions
-    keys, baseline = ["table", "left_out", "model", "space", "pair"], (every["space"] == "input") | (every["model"] == "mechanism_blind")
+    # every seed, for other questions
+    every.to_parquet(ROOT / "results" / "scoreboard_seeds.parquet")
+    keys = ["table", "left_out", "model", "space", "pair"]
+    baseline = (every["space"] == "input") | (every["model"] == "mechanism_blind")
     about = every.drop_duplicates(["table", "pair"])[["table", "pair", *ABOUT]]
     read = dict(sources=[folder / file for file, _ in TABLES.values()])
     write_table("scoreboard_pairs", about, digits=4, settings={}, seeds=[0], **read)
     every = every[(every["left_out"] == "pairs") | ~baseline]
     by = every.astype({"beats_both_parents": float}).groupby(keys, sort=False)
-    means = by[[*SCORES, "cosine", "effect", "p_matched", "p_floor"]].mean().assign(mismatch_r_sd=by.mismatch_r.std()).reset_index()
+    means = (
+        by[[*SCORES, "cosine", "effect", "p_matched", "p_floor"]]
+        .mean()
+        .assign(mismatch_r_sd=by.mismatch_r.std())
+        .reset_index()
+    )
     means = means.assign(seeds=means.left_out.map({w: len(v) for w, v in SEEDS.items()}))
     settings = {"models": [*models("U2OS", 0)], "permutations": PERMUTATIONS}
     settings |= {"seeds by what is left out": SEEDS}
     write_table("scoreboard", means, digits=3, settings=settings, seeds=SEEDS["pairs"], **read)
-    print(means.groupby(["table", "left_out", "model", "space"], sort=False)[["l2", "delta_pearson", "mismatch_r", "ap"]].mean().round(3).to_string())
+    print(
+        means.groupby(["table", "left_out", "model", "space"], sort=False)[
+            ["l2", "delta_pearson", "mismatch_r", "ap"]
+        ]
+        .mean()
+        .round(3)
+        .to_string()
+    )

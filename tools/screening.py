@@ -1,9 +1,10 @@
-"""Hide mechanisms and look whether they are found: `python tools/screening.py DATA` writes nbs/results/screening.csv and
-screening_candidates.csv, which nbs/11_screening reads.
+"""Hide mechanisms and look whether they are found: `python tools/screening.py DATA` writes
+nbs/results/screening.csv and screening_candidates.csv, which nbs/11_screening reads.
 
-DATA is a folder that holds the U2OS and the L1000 table. Each is prepared as a run prepares it; PCA and a beta-VAE of ten latent units are
-fitted on its training part, which takes no labels. Compounds are dealt at random to the half that the score is chosen on and the half that is
-held out. With analogues removed, compounds of one skeleton do not speak for each other.
+DATA is a folder that holds the U2OS and the L1000 table. Each is prepared as a run prepares it; PCA
+and a beta-VAE of ten latent units are fitted on its training part, which takes no labels. Compounds
+are dealt at random to the half that the score is chosen on and the half that is held out. With
+analogues removed, compounds of one skeleton do not speak for each other.
 """
 
 import sys
@@ -35,22 +36,39 @@ SETTINGS = {
 
 def spaces(profiles, arithmetic) -> dict[str, np.ndarray]:
     "States of compounds less the control, in the spaces where they are compared."
-    away, x, part = arithmetic.means - arithmetic.control, np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
+    away = arithmetic.means - arithmetic.control
+    x = np.asarray(profiles.layers["scaled"])
+    part = profiles.obs["split"].to_numpy()
     path = common_path(arithmetic.means, arithmetic.control)
     apart = away - away.mean(0)
     latent = {}
-    for name, model in (("PCA-10", PCA(10, random_state=0).fit(x[part == "train"])), ("beta-VAE", fit_one(make_vae("beta", random_state=0), x[part == "train"], x[part == "valid"]))):
+    for name, model in (
+        ("PCA-10", PCA(10, random_state=0).fit(x[part == "train"])),
+        (
+            "beta-VAE",
+            fit_one(make_vae("beta", random_state=0), x[part == "train"], x[part == "valid"]),
+        ),
+    ):
         latents = latent_groups(model, arithmetic, profiles)
         latent[name] = latents.compounds - latents.control
-    return {"features": away, "common removed": apart - (apart @ path) @ path.T, "whitened": half_whiten(away, 1), "half-whitened": half_whiten(away)} | latent
+    return {
+        "features": away,
+        "common removed": apart - (apart @ path) @ path.T,
+        "whitened": half_whiten(away, 1),
+        "half-whitened": half_whiten(away),
+    } | latent
 
 
 def all_scores(profiles, arithmetic, allowed, members, states) -> dict[tuple[str, str], np.ndarray]:
-    "Scores by space and method; and what needs no profile: the size of a mechanism, and the nearest cell count."
+    """Scores by space and method; and what needs no profile: the size of a mechanism, and the
+    nearest cell count.
+    """
     found = {}
     for space, x in states.items():
         u = unit(x, centre=False)
-        found |= {(space, method): score(u @ u.T, members, allowed) for method, score in SCORES.items()}
+        found |= {
+            (space, method): score(u @ u.T, members, allowed) for method, score in SCORES.items()
+        }
         cosine = np.where(allowed, u @ u.T, 0) @ members
         count = allowed.astype(float) @ members
         found[space, "mean"] = np.where(count > 0, cosine / np.maximum(count, 1), -np.inf)
@@ -62,28 +80,55 @@ def all_scores(profiles, arithmetic, allowed, members, states) -> dict[tuple[str
     return found
 
 
-def pairs_found(arithmetic, members: pd.DataFrame, states: dict[str, np.ndarray], least: int = 2) -> list[tuple[str, str, pd.DataFrame]]:
-    "Space, method, and where the right pair stands among all pairs of mechanisms with some compounds of their own."
+def pairs_found(
+    arithmetic, members: pd.DataFrame, states: dict[str, np.ndarray], least: int = 2
+) -> list[tuple[str, str, pd.DataFrame]]:
+    """Space, method, and where the right pair stands among all pairs of mechanisms with some
+    compounds of their own.
+    """
     m = members.to_numpy()
     own = m & (m.sum(1) == 1)[:, None]
     pairs = np.array(list(combinations(np.flatnonzero(own.sum(0) >= least), 2)))
     number = {tuple(pair): j for j, pair in enumerate(pairs)}
-    rows = [(i, number[pair]) for i in np.flatnonzero(m.sum(1) == 2) if (pair := tuple(np.flatnonzero(m[i]))) in number]
+    rows = [
+        (i, number[pair])
+        for i in np.flatnonzero(m.sum(1) == 2)
+        if (pair := tuple(np.flatnonzero(m[i]))) in number
+    ]
     found = []
     for space, x in states.items():
-        u, mean = unit(x, centre=False), np.stack([x[one].mean(0) if one.any() else 0 * x[0] for one in own.T])
+        u = unit(x, centre=False)
+        mean = np.stack([x[one].mean(0) if one.any() else 0 * x[0] for one in own.T])
         vote = SCORES["votes"](u @ u.T, m, ~np.eye(len(u), dtype=bool))
         at, right = [i for i, _ in rows], [j for _, j in rows]
-        for method, score in (("A - D + B", u[at] @ unit(mean[pairs].sum(1), centre=False).T), ("votes", vote[at][:, pairs].sum(2))):
+        for method, score in (
+            ("A - D + B", u[at] @ unit(mean[pairs].sum(1), centre=False).T),
+            ("votes", vote[at][:, pairs].sum(2)),
+        ):
             rank = 1 + (score > score[range(len(at)), right][:, None]).sum(1)
-            found.append((space, method, pd.DataFrame({"row": at, "rank": rank, "n_ranked": len(pairs), "found": rank <= max(1, len(pairs) // 100)})))
+            found.append(
+                (
+                    space,
+                    method,
+                    pd.DataFrame(
+                        {
+                            "row": at,
+                            "rank": rank,
+                            "n_ranked": len(pairs),
+                            "found": rank <= max(1, len(pairs) // 100),
+                        }
+                    ),
+                )
+            )
     return found
 
 
 def candidates(arithmetic, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
     "The best candidates of a screen, and how many there are."
     new = screen(arithmetic, barred=near).query("not known")
-    return new.head(top).assign(n_tests=len(new), n_q05=int((new["q"] < 0.05).sum()), n_p05=int((new["p"] <= 0.05).sum()))
+    return new.head(top).assign(
+        n_tests=len(new), n_q05=int((new["q"] < 0.05).sum()), n_p05=int((new["p"] <= 0.05).sum())
+    )
 
 
 def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -91,21 +136,58 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     file, how = TABLES[name]
     profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig())
     arithmetic = prepare(profiles)
-    members, states, near = mechanism_members(arithmetic.compounds["moa"]), spaces(profiles, arithmetic), analogues(arithmetic, profiles)
+    members = mechanism_members(arithmetic.compounds["moa"])
+    states = spaces(profiles, arithmetic)
+    near = analogues(arithmetic, profiles)
     first = np.random.default_rng(0).random(len(near)) < 0.5
     rows = []
     for removed in (False, True):
-        scores = all_scores(profiles, arithmetic, ~np.eye(len(near), dtype=bool) & ~(near & removed), members.to_numpy(float), states)
+        scores = all_scores(
+            profiles,
+            arithmetic,
+            ~np.eye(len(near), dtype=bool) & ~(near & removed),
+            members.to_numpy(float),
+            states,
+        )
         for (space, method), score in scores.items():
             for n_terms, label in ((2, "second"), (1, "only")):
-                mine, other = (hidden_second_mechanism(s, members, n_terms) for s in (score, scores["features", "nearest"]))
+                mine, other = (
+                    hidden_second_mechanism(s, members, n_terms)
+                    for s in (score, scores["features", "nearest"])
+                )
                 total = int((members.sum(1) == n_terms).sum())
-                for part, take in (("all", first | True), ("chosen on", first), ("held out", ~first)):
+                for part, take in (
+                    ("all", first | True),
+                    ("chosen on", first),
+                    ("held out", ~first),
+                ):
                     if take[mine["row"]].any() and (part == "all" or not removed):
                         found = summarize_hidden(mine[take[mine["row"]]], other[take[other["row"]]])
-                        rows.append({"table": name, "space": space, "method": method, "analogues": "removed" if removed else "kept", "hidden": label, "part": part, "with_terms": total} | found)
+                        rows.append(
+                            {
+                                "table": name,
+                                "space": space,
+                                "method": method,
+                                "analogues": "removed" if removed else "kept",
+                                "hidden": label,
+                                "part": part,
+                                "with_terms": total,
+                            }
+                            | found
+                        )
     for space, method, ranked in pairs_found(arithmetic, members, states):
-        rows.append({"table": name, "space": space, "method": method, "analogues": "kept", "hidden": "pair", "part": "all", "with_terms": int((members.sum(1) == 2).sum())} | summarize_hidden(ranked))
+        rows.append(
+            {
+                "table": name,
+                "space": space,
+                "method": method,
+                "analogues": "kept",
+                "hidden": "pair",
+                "part": "all",
+                "with_terms": int((members.sum(1) == 2).sum()),
+            }
+            | summarize_hidden(ranked)
+        )
     every = pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2)
     return every, candidates(arithmetic, near).assign(table=name)
 
@@ -119,4 +201,23 @@ if __name__ == "__main__":
         write_table(name, pd.concat(parts), sources=sources, settings=settings, seeds=[0])
     table = pd.concat(found for found, _ in done)
     shown = table[(table["part"] == "all") & (table["hidden"] == "second")]
-    print(shown[["table", "space", "method", "analogues", "n", "recall_1pct", "low", "high", "mrr", "gain", "gain_low", "gain_high"]].round(3).to_string(index=False))
+    print(
+        shown[
+            [
+                "table",
+                "space",
+                "method",
+                "analogues",
+                "n",
+                "recall_1pct",
+                "low",
+                "high",
+                "mrr",
+                "gain",
+                "gain_low",
+                "gain_high",
+            ]
+        ]
+        .round(3)
+        .to_string(index=False)
+    )

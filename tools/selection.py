@@ -1,7 +1,10 @@
-"""How β, λ, the number of latent units and the other settings come out on two real tables: python tools/selection.py FOLDER [beta] [lambda] [latent] [trials] [rungs]
+"""How β, λ, the number of latent units and the other settings come out on two real tables: python
+tools/selection.py FOLDER [beta] [lambda] [latent] [trials] [rungs]
 
-FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset prepares it, the settings are varied around that preset's, and every
-fit is scored. Writes nbs/results/selection_*.csv, which 04_selection reads, checks and draws, because the tables themselves are not in the repository.
+FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset prepares it, the
+settings are varied around that preset's, and every fit is scored. Writes
+nbs/results/selection_*.csv, which 04_selection reads, checks and draws, because the tables
+themselves are not in the repository.
 """
 
 import sys
@@ -23,13 +26,20 @@ from cpvae.tune.curves import latent_curve, weight_curve
 from cpvae.tune.search import importances, space_of, trials_table, tune, vae_settings
 
 PAPER = {"u2os": "chow2022", "l1000": "chow2022-l1000"}  # preset of the paper's settings
-BETAS = {"chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100)}
+BETAS = {
+    "chow2022": (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+    "recommended": (0, 0.1, 0.3, 1, 3, 10, 30, 100),
+}
 LAMBDAS = {"chow2022": (0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7), "recommended": (0, 100, 1000)}
-SEEDS = {"beta": {"chow2022": range(3), "recommended": range(2)}, "mmd_weight": {"chow2022": range(2), "recommended": range(1)}}
+SEEDS = {
+    "beta": {"chow2022": range(3), "recommended": range(2)},
+    "mmd_weight": {"chow2022": range(2), "recommended": range(1)},
+}
 SIZES, SIZE_SEEDS = (5, 10, 50, 150), range(2)
 TRIALS = 16
 SHARES = (0.25, 0.5, 0.75)  # of a trial's epochs
-BUDGET = {"chow2022": {"epochs": 30}, "recommended": {"steps": 1000}}  # of a trial, and of a fit of the latent curve
+# of a trial, and of a fit of the latent curve
+BUDGET = {"chow2022": {"epochs": 30}, "recommended": {"steps": 1000}}
 # By table: seeds, and what was varied.
 MADE = {
     "beta": (range(3), {"weights": BETAS, "seeds": SEEDS["beta"]}),
@@ -42,10 +52,14 @@ MADE = {
 
 
 def parts(folder: Path):
-    "Each table prepared by each preset: what identifies it, training profiles, validation profiles, preset of the models."
+    """Each table prepared by each preset: what identifies it, training profiles, validation
+    profiles, preset of the models.
+    """
     for table, (name, how) in TABLES.items():
         for preparation in ("chow2022", "recommended"):
-            profiles = prepare_profiles(read_profiles(folder / name, **how), RunConfig(preset=preparation))
+            profiles = prepare_profiles(
+                read_profiles(folder / name, **how), RunConfig(preset=preparation)
+            )
             x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
             about = {"table": table.upper(), "preparation": preparation}
             preset = PAPER[table] if preparation == "chow2022" else "recommended"
@@ -54,19 +68,32 @@ def parts(folder: Path):
 
 def curves(prepared, which: str, grids: dict) -> pd.DataFrame:
     "The curve of one weight on every part."
-    return pd.concat([
-        weight_curve(x, valid, grids[about["preparation"]], which, preset=preset, seeds=SEEDS[which][about["preparation"]], jobs=-1).assign(**about, n=len(x))
-        for about, x, valid, preset in prepared
-    ])
+    return pd.concat(
+        [
+            weight_curve(
+                x,
+                valid,
+                grids[about["preparation"]],
+                which,
+                preset=preset,
+                seeds=SEEDS[which][about["preparation"]],
+                jobs=-1,
+            ).assign(**about, n=len(x))
+            for about, x, valid, preset in prepared
+        ]
+    )
 
 
 def latent(prepared) -> pd.DataFrame:
     "FVU against latent units, recommended preset, half of its steps."
     how = dict(seeds=SIZE_SEEDS, jobs=-1, **BUDGET["recommended"])
-    return pd.concat([
-        latent_curve(x, valid, SIZES, **how).assign(**about, n=len(x))
-        for about, x, valid, preset in prepared if preset == "recommended"
-    ])
+    return pd.concat(
+        [
+            latent_curve(x, valid, SIZES, **how).assign(**about, n=len(x))
+            for about, x, valid, preset in prepared
+            if preset == "recommended"
+        ]
+    )
 
 
 def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -74,7 +101,15 @@ def trials(prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables, matter = [], []
     for about, x, valid, preset in prepared:
         if about != {"table": "L1000", "preparation": "recommended"}:
-            study = tune(x, valid, variant="beta", preset=preset, trials=TRIALS, jobs=-1, **BUDGET[about["preparation"]])
+            study = tune(
+                x,
+                valid,
+                variant="beta",
+                preset=preset,
+                trials=TRIALS,
+                jobs=-1,
+                **BUDGET[about["preparation"]],
+            )
             tables.append(trials_table(study).assign(**about, n=len(x)))
             matter.append(importances(study).rename("importance").reset_index().assign(**about))
     return pd.concat(tables), pd.concat(matter)
@@ -95,8 +130,19 @@ def rungs(prepared) -> pd.DataFrame:
             space = space_of(preset, "beta")
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
             drawn = [study.ask(fixed_distributions=space).params for _ in range(TRIALS)]
-            models = [make_vae("beta", preset, **BUDGET[about["preparation"]], **vae_settings(params), random_state=i) for i, params in enumerate(drawn)]
-            values = Parallel(n_jobs=-1)(delayed(at_shares)(m, x, valid, "beta" in space) for m in models)
+            models = [
+                make_vae(
+                    "beta",
+                    preset,
+                    **BUDGET[about["preparation"]],
+                    **vae_settings(params),
+                    random_state=i,
+                )
+                for i, params in enumerate(drawn)
+            ]
+            values = Parallel(n_jobs=-1)(
+                delayed(at_shares)(m, x, valid, "beta" in space) for m in models
+            )
             table = pd.DataFrame(drawn).join(pd.DataFrame(values, columns=[*map(str, SHARES), "1"]))
             tables.append(table.assign(**about, schedule=models[0].schedule, n=len(x)))
     return pd.concat(tables)
@@ -115,7 +161,8 @@ def write(name: str, table: pd.DataFrame, folder: Path) -> None:
 if __name__ == "__main__":
     keep_fits()
     warnings.simplefilter("ignore")  # each model that collapsed would say so
-    folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["beta", "lambda", "latent", "trials", "rungs"]
+    folder = Path(sys.argv[1])
+    wanted = sys.argv[2:] or ["beta", "lambda", "latent", "trials", "rungs"]
     prepared = list(parts(folder))
     if "beta" in wanted:
         write("beta", curves(prepared, "beta", BETAS), folder)

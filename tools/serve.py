@@ -33,9 +33,18 @@ class Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", wanted or "") if how.get("ranges", True) else None
         start = int(asked[1]) if asked else 0
         if asked and start >= len(body):
-            return self.head(416, {"Content-Range": f"bytes */{len(body)}"} | how.get("headers", {}), b"beyond the end")
+            return self.head(
+                416,
+                {"Content-Range": f"bytes */{len(body)}"} | how.get("headers", {}),
+                b"beyond the end",
+            )
         headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if asked else {}
-        self.head(206 if asked else 200, headers | how.get("headers", {}), body[start:], how.get("length", True))
+        self.head(
+            206 if asked else 200,
+            headers | how.get("headers", {}),
+            body[start:],
+            how.get("length", True),
+        )
         sent = body[start:][: how.get("cut")]
         for i in range(0, len(sent), server.block):
             self.wfile.write(sent[i : i + server.block])
@@ -48,7 +57,9 @@ class Handler(BaseHTTPRequestHandler):
     def head(self, status: int, headers: dict, body: bytes, length: bool = True) -> None:
         "Send the status line and headers; for 416 the body too."
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} if length else {}).items() | headers.items():
+        for name, value in (
+            {"Content-Length": str(len(body))} if length else {}
+        ).items() | headers.items():
             self.send_header(name, value)
         self.end_headers()
         if status == 416:
@@ -77,8 +88,10 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []  # path and Range of each request
         self.encodings: set[str | None] = set()  # every Accept-Encoding that came
         self.sat_out = 0  # stalls that came to their end
-        # How to answer the next requests: `cut` after so many bytes, `status` instead of a file, `ranges` False to ignore
-        # Range, `length` False to keep quiet about it, `stall` for seconds at the end, `headers` to add or replace.
+        # How to answer the next requests: `cut` after so many bytes, `status` instead of a file,
+        # `ranges` False to ignore
+        # Range, `length` False to keep quiet about it, `stall` for seconds at the end, `headers` to
+        # add or replace.
         self.script: list[dict] = []
 
     @property
@@ -91,7 +104,9 @@ class Server(ThreadingHTTPServer):
 def serving(folder: Path) -> Iterator[Server]:
     "A server that runs in a thread, for as long as the block lasts."
     server = Server(folder)
-    threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.02), daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs=dict(poll_interval=0.02), daemon=True
+    ).start()
     try:
         yield server
     finally:
@@ -101,7 +116,9 @@ def serving(folder: Path) -> Iterator[Server]:
 
 def main() -> None:
     "Serve until interrupted."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder whose files are served")
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free")
     parser.add_argument("--cut", type=int, help="bytes after which an answer breaks off")

@@ -1,11 +1,15 @@
-"""Make the tables that nbs/04d_fidelity and nbs/04c_features_rebuilt read: `python tools/simulation.py DATA [SEEDS]`.
+"""Make the tables that nbs/04d_fidelity and nbs/04c_features_rebuilt read: `python
+tools/simulation.py DATA [SEEDS]`.
 
-DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS consensus, L1000) are prepared and modelled as either preset does;
-seed 0 gives curves, maps and features, and SEEDS (1) seeds of weights and draws the measures of fidelity.
+DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS
+consensus, L1000) are prepared and modelled as either preset does; seed 0 gives curves, maps and
+features, and SEEDS (1) seeds of weights and draws the measures of fidelity.
 
-nbs/results/simulation_fidelity.csv  how real simulated profiles are: `cpvae.measure.fidelity.fidelity_tables`, by data set, preset and seed
+nbs/results/simulation_fidelity.csv  how real simulated profiles are:
+    `cpvae.measure.fidelity.fidelity_tables`, by data set, preset and seed
 nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
-nbs/results/table1.csv               `cpvae.measure.features.distance_table`, and the regularisers' shares of the last validation loss
+nbs/results/table1.csv               `cpvae.measure.features.distance_table`, and the regularisers'
+    shares of the last validation loss
 nbs/results/features_errors.csv      error and variance of every feature, U2OS consensus
 nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
 nbs/results/training_curves.csv      losses by epoch, some 80 epochs a curve
@@ -47,8 +51,14 @@ EPOCHS, POINTS = 80, 300  # of a training curve, about; of a cloud of a map
 
 def table1(fitted, profiles) -> pd.DataFrame:
     "Table 1 with the shares of KL and MMD in the last validation loss."
-    shares = [dict(model=n, shuffled=s) | loss_shares(m.history_, m.beta, m.mmd_weight) for (n, s), m in fitted.items() if isinstance(m, VAE)]
-    return distance_table(fitted, profiles).merge(pd.DataFrame(shares), how="left", on=["model", "shuffled"])
+    shares = [
+        dict(model=n, shuffled=s) | loss_shares(m.history_, m.beta, m.mmd_weight)
+        for (n, s), m in fitted.items()
+        if isinstance(m, VAE)
+    ]
+    return distance_table(fitted, profiles).merge(
+        pd.DataFrame(shares), how="left", on=["model", "shuffled"]
+    )
 
 
 def curves(fitted) -> pd.DataFrame:
@@ -66,12 +76,18 @@ def features(models, profiles, rows) -> tuple[pd.DataFrame, pd.DataFrame]:
     who = np.where(control, "control", profiles.obs["compound"].astype(str).to_numpy()[rows])
     channel, clusters = np.array([authors_channel(name) for name in var.index]), feature_clusters(x)
     known, cells = channel != "", (var["compartment"] == "Cells").to_numpy()
-    sides = {"DNA-AGP": (channel == "DNA", channel == "AGP"), "Cells-others": (known & cells, known & ~cells)}
+    sides = {
+        "DNA-AGP": (channel == "DNA", channel == "AGP"),
+        "Cells-others": (known & cells, known & ~cells),
+    }
     errors, contrasts = [], []
     for name, model in models.items():
         x_hat = reconstruct(model, x)
         errors.append(feature_table(x, x_hat, var).assign(model=name))
-        contrasts += [group_contrast(x, x_hat, a, b, who, clusters).assign(model=name, contrast=which) for which, (a, b) in sides.items()]
+        contrasts += [
+            group_contrast(x, x_hat, a, b, who, clusters).assign(model=name, contrast=which)
+            for which, (a, b) in sides.items()
+        ]
     return pd.concat(errors), pd.concat(contrasts)
 
 
@@ -86,12 +102,18 @@ def seen_once(config, profiles, dataset: str, fitted):
     yield "table1", table1(fitted, profiles)
     yield "training_curves", curves(fitted)
     if dataset != "l1000":
-        rows = np.ones(profiles.n_obs, bool) if config.preset == "chow2022" else (profiles.obs["split"] == "test").to_numpy()
+        rows = (
+            np.ones(profiles.n_obs, bool)
+            if config.preset == "chow2022"
+            else (profiles.obs["split"] == "test").to_numpy()
+        )
         errors, contrasts = features({n: with_means(m) for n, m in real.items()}, profiles, rows)
         yield "features_contrasts", contrasts
         if dataset == "consensus":
             yield "features_errors", errors.drop(columns=["compartment", "channel"])
-    embedded = umap_table({(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800)
+    embedded = umap_table(
+        {(n, False): m for n, m in real.items() if n != "pca"}, profiles, max_points=800
+    )
     mixed = embedded.sample(frac=1, random_state=0).groupby(["model", "kind"])
     yield f"umap_{dataset}", mixed.head(POINTS).drop(columns="shuffled")
 
@@ -109,7 +131,10 @@ def measured(dataset: str, preset: str, folder: Path, seed: int) -> list[tuple[s
         found += seen_once(config, profiles, dataset, fitted)
         models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
     else:
-        asked = {name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings)) for name in config.models}
+        asked = {
+            name: make_model(name, profiles, RunConfig(preset=preset, seed=seed, **settings))
+            for name in config.models
+        }
         models = fit_many(asked, x[split == "train"], x[split == "valid"], jobs=1)
     fidelity, spread = fidelity_tables(models, profiles, seed)
     found.append(("simulation_fidelity", fidelity.assign(seed=seed)))
@@ -127,7 +152,9 @@ if __name__ == "__main__":
     keep_fits()
     folder, n_seeds, parts = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, {}
     tasks = [*product(range(n_seeds), DATASETS, PRESETS)]
-    every = Parallel(n_jobs=-1, return_as="generator")(delayed(measured)(dataset, preset, folder, seed) for seed, dataset, preset in tasks)
+    every = Parallel(n_jobs=-1, return_as="generator")(
+        delayed(measured)(dataset, preset, folder, seed) for seed, dataset, preset in tasks
+    )
     for (seed, dataset, preset), found in zip(tasks, every, strict=True):
         for name, table in found:
             parts.setdefault(name, []).append(table.assign(dataset=dataset, preset=preset))
@@ -138,4 +165,10 @@ if __name__ == "__main__":
             seeds = range(seed + 1 if name == "simulation_fidelity" else 1)
             how = dict(settings=settings(name, datasets), seeds=seeds, digits=4)
             write_table(name, table, sources=read, **how)
-        print(datetime.now(UTC).time().isoformat("seconds"), dataset, preset, f"seed {seed} measured", flush=True)
+        print(
+            datetime.now(UTC).time().isoformat("seconds"),
+            dataset,
+            preset,
+            f"seed {seed} measured",
+            flush=True,
+        )

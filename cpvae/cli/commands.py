@@ -40,7 +40,10 @@ def read(
     if any(name.startswith(("https://", "http://")) for name in profiles):
         from cpvae.datasets import fetch_address
 
-        profiles = [str(fetch_address(name, progress=not quiet)) if name.startswith("http") else name for name in profiles]
+        profiles = [
+            str(fetch_address(name, progress=not quiet)) if name.startswith("http") else name
+            for name in profiles
+        ]
     missing = [name for name in profiles if not Path(name).exists() and "://" not in name]
     if len(profiles) == 1 and missing and not Path(profiles[0]).suffix:
         from cpvae.datasets import known_datasets, load_dataset
@@ -51,15 +54,26 @@ def read(
         if profiles[0] in known_datasets():
             return load_dataset(profiles[0], progress=not quiet, **options)
         if close := get_close_matches(profiles[0], ["simulated", *known_datasets()], 1):
-            raise FileNotFoundError(errno.ENOENT, f"no such file or dataset; did you mean {close[0]}?", missing[0])
+            raise FileNotFoundError(
+                errno.ENOENT, f"no such file or dataset; did you mean {close[0]}?", missing[0]
+            )
     if missing:
-        raise FileNotFoundError(errno.ENOENT, "no such file; check the name and the folder", missing[0])
+        raise FileNotFoundError(
+            errno.ENOENT, "no such file; check the name and the folder", missing[0]
+        )
     from cpvae.profiles.read import read_profiles
 
     return read_profiles(profiles[0] if len(profiles) == 1 else profiles, **options)
 
 # %% ../../nbs/26_commands.ipynb #6e55711d
-COUNTED = ("evaluable pairs", "incomplete pairs", "pairs scored", "mechanisms for --a and --b", "mechanisms never alone")  # facts of which the number comes first
+# facts of which the number comes first
+COUNTED = (
+    "evaluable pairs",
+    "incomplete pairs",
+    "pairs scored",
+    "mechanisms for --a and --b",
+    "mechanisms never alone",
+)
 
 
 def lines(
@@ -68,14 +82,25 @@ def lines(
     "Lay out what a table holds."
     width, text = max(map(len, facts)) + 2, []
     for name, value in facts.items():
-        many = [f"{k}: {v or '(none)'}" for k, v in value.items()] if isinstance(value, dict) else value
+        many = (
+            [f"{k}: {v or '(none)'}" for k, v in value.items()]
+            if isinstance(value, dict)
+            else value
+        )
         if not isinstance(many, list):
-            many = [f"{many:,}" if isinstance(many, int) and not isinstance(many, bool) else {True: "yes", False: "no"}.get(many, str(many))]
+            many = [
+                f"{many:,}"
+                if isinstance(many, int) and not isinstance(many, bool)
+                else {True: "yes", False: "no"}.get(many, str(many))
+            ]
         elif name == "notes" or name in COUNTED or isinstance(value, dict):
             many = ([f"{len(many):,}"] if name in COUNTED else []) + many
         else:
             many = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in many) or "none"]
-        text += [f"{name if i == 0 else '':<{width}}{line}".rstrip() for i, line in enumerate(many or ["none"])]
+        text += [
+            f"{name if i == 0 else '':<{width}}{line}".rstrip()
+            for i, line in enumerate(many or ["none"])
+        ]
     return text
 
 # %% ../../nbs/26_commands.ipynb #561d51f1
@@ -102,8 +127,12 @@ def describe_for_info(
     profiles: list[str],  # as for `read`
     how: dict,  # options of `read_profiles`
     group_by: str = "moa",  # what A and B are: "moa", "target" or "treatment"
-) -> dict:  # as from `describe_profiles`, with a note where a control has to be declared before a run
-    "Read and describe a table; a missing control is noted, not refused. Raises CpvaeError for anything else."
+    # as from `describe_profiles`, with a note where a control has to be declared before a run
+) -> dict:
+    """Read and describe a table; a missing control is noted, not refused.
+
+    Raises CpvaeError for anything else.
+    """
     from cpvae.errors import CpvaeError
     from cpvae.profiles.pairs import describe_profiles, lacks, why_no_pair
 
@@ -113,21 +142,34 @@ def describe_for_info(
     except CpvaeError as error:
         if "zero_control" in how or "--zero-control" not in str(error):
             raise
-        table, notes = read(profiles, 0, zero_control=True, **how), [f"`cpvae run` will refuse: {error}"]
+        table = read(profiles, 0, zero_control=True, **how)
+        notes = [f"`cpvae run` will refuse: {error}"]
         table.uns["cpvae"]["zero_control"] = False
         said = table.uns["cpvae"]["notes"]  # less what the refusal says already
-        table.uns["cpvae"]["notes"] = [note for note in said if not note.startswith("Counted as compounds though")]
+        table.uns["cpvae"]["notes"] = [
+            note for note in said if not note.startswith("Counted as compounds though")
+        ]
     if group_by != "moa":
         from cpvae.profiles.pairs import by_target, by_treatment
 
         table = {"target": by_target, "treatment": by_treatment}[group_by](table)
     facts = describe_profiles(table)
-    facts["incomplete pairs"] = {pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()}
+    facts["incomplete pairs"] = {
+        pair: lacks(**about) for pair, about in facts["incomplete pairs"].items()
+    }
     facts["measured pairs"] = f"{facts['measured pairs']} of {len(facts['evaluable pairs'])}"
     told = any(note.startswith("No compound has a mechanism") for note in facts["notes"])
-    notes += [why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"] and not told]
-    flag = lambda name: {"is_control": " (--control)", "well": "", "moa": " (--moa)" if "moa_table" in how else " (--moa-column)"}.get(name, f" (--{name}-column)")
-    facts["columns"] = {name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()}
+    notes += [
+        why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"] and not told
+    ]
+    flag = lambda name: {
+        "is_control": " (--control)",
+        "well": "",
+        "moa": " (--moa)" if "moa_table" in how else " (--moa-column)",
+    }.get(name, f" (--{name}-column)")
+    facts["columns"] = {
+        name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()
+    }
     return facts | {"notes": notes + facts["notes"]}
 
 # %% ../../nbs/26_commands.ipynb #8791dc19
@@ -135,8 +177,18 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
     from cpvae.run.pipeline import run_pipeline
     from cpvae.run.preset import RunConfig
 
-    folder = run_pipeline(table, out, RunConfig(**settings), jobs=jobs, resume=resume, command=f"cpvae {shlex.join(sys.argv[1:])}", progress=not quiet)
-    typer.echo(f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}")
+    folder = run_pipeline(
+        table,
+        out,
+        RunConfig(**settings),
+        jobs=jobs,
+        resume=resume,
+        command=f"cpvae {shlex.join(sys.argv[1:])}",
+        progress=not quiet,
+    )
+    typer.echo(
+        f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}"
+    )
 
 # %% ../../nbs/26_commands.ipynb #c94673ce
 @app.command()
@@ -146,13 +198,53 @@ def run(
     how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
-    models: Annotated[str, typer.Option(help="Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (PCA with a learned decoder), pca.", callback=_checked_by(_names_models))] = "vanilla,beta,mmd,pca",
-    params: Annotated[list[Path] | None, typer.Option(help="JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may be repeated.", show_default=False, callback=_checked_by(_is_there))] = None,
+    models: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain"
+                " autoencoder), pca-mlp (PCA with a learned decoder), pca."
+            ),
+            callback=_checked_by(_names_models),
+        ),
+    ] = "vanilla,beta,mmd,pca",
+    params: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help=(
+                "JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may"
+                " be repeated."
+            ),
+            show_default=False,
+            callback=_checked_by(_is_there),
+        ),
+    ] = None,
     normalize: Normalize = None,
     consensus: Consensus = None,
-    permutations: Annotated[int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")] = 10_000,
-    leave_out: Annotated[list[str] | None, typer.Option(help="A pair 'A|B' whose compounds no model, scaler or selection may see; may be repeated.", show_default=False, callback=_checked_by(_names_a_pair))] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="With --leave-out: compounds with A or B alone are not seen either, as in the paper.")] = False,
+    permutations: Annotated[
+        int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")
+    ] = 10_000,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "A pair 'A|B' whose compounds no model, scaler or selection may see; may be"
+                " repeated."
+            ),
+            show_default=False,
+            callback=_checked_by(_names_a_pair),
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help=(
+                "With --leave-out: compounds with A or B alone are not seen either, as in the"
+                " paper."
+            ),
+        ),
+    ] = False,
     group_by: GroupBy = "moa",
     resume: Resume = False,
     seed: Seed = 0,
@@ -161,17 +253,44 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Run the whole pipeline on a table of profiles. Three VAEs and PCA, evaluation, arithmetic, report."
+    """Run the whole pipeline on a table of profiles.
+
+    Three VAEs and PCA, evaluation, arithmetic, report.
+    """
     if strict and not leave_out:
-        raise typer.BadParameter("it says how much --leave-out takes with it, and nothing is left out; name a pair with --leave-out 'A|B'", param_hint="--strict")
+        raise typer.BadParameter(
+            "it says how much --leave-out takes with it, and nothing is left out; name a pair with"
+            " --leave-out 'A|B'",
+            param_hint="--strict",
+        )
     with refusing(debug, RESUMABLE):
         chosen, out = tuple(split_names(models)), own_folder(out or default_place(profiles), "run")
         vae = settings_in(params, preset, chosen) if params else {}
         if params and leave_out:
-            typer.echo("cpvae: the settings in --params were chosen on profiles that may hold the pair left out", err=True)
+            typer.echo(
+                "cpvae: the settings in --params were chosen on profiles that may hold the pair"
+                " left out",
+                err=True,
+            )
         table = read(profiles, seed, quiet, **how)
-        _run(table, out, jobs, quiet, resume, preset=preset, models=chosen, normalize=normalize, consensus=consensus, seed=seed, n_permutations=permutations,
-             leave_out=tuple(leave_out or ()), strict=strict, group_by=group_by, device=device, vae=vae)
+        _run(
+            table,
+            out,
+            jobs,
+            quiet,
+            resume,
+            preset=preset,
+            models=chosen,
+            normalize=normalize,
+            consensus=consensus,
+            seed=seed,
+            n_permutations=permutations,
+            leave_out=tuple(leave_out or ()),
+            strict=strict,
+            group_by=group_by,
+            device=device,
+            vae=vae,
+        )
 
 # %% ../../nbs/26_commands.ipynb #6ef94a11
 @app.command()
@@ -187,7 +306,17 @@ def demo(
     "Run the whole pipeline on simulated profiles. Their truth is known; it takes about a minute."
     with refusing(debug, RESUMABLE):
         own_folder(out, "demo")
-        _run(read(["simulated"], seed), out, jobs, quiet, resume, seed=seed, device=device, n_permutations=2000, vae=dict(steps=1200, hidden_layer_sizes=(250,)))
+        _run(
+            read(["simulated"], seed),
+            out,
+            jobs,
+            quiet,
+            resume,
+            seed=seed,
+            device=device,
+            n_permutations=2000,
+            vae=dict(steps=1200, hidden_layer_sizes=(250,)),
+        )
 
 # %% ../../nbs/26_commands.ipynb #58bb5830
 def default_place(
@@ -213,11 +342,22 @@ def own_file(
     *heads: str,  # how a file begins that the same command wrote; none: it is known by another
 ) -> Path:  # the same
     "Refuse to write over what another command, or a person, made. Raises CpvaeError."
-    begins = path.open("rb").read(max(map(len, heads), default=0)) if path.is_file() and path.stat().st_size else b""
-    if path.is_dir() or (path.is_file() and path.stat().st_size and not any(begins.startswith(head.encode()) for head in heads)):
+    begins = (
+        path.open("rb").read(max(map(len, heads), default=0))
+        if path.is_file() and path.stat().st_size
+        else b""
+    )
+    if path.is_dir() or (
+        path.is_file()
+        and path.stat().st_size
+        and not any(begins.startswith(head.encode()) for head in heads)
+    ):
         from cpvae.errors import CommandError
 
-        raise CommandError(f"{path}: is there already, and another made it; choose another {option}, or move it away")
+        raise CommandError(
+            f"{path}: is there already, and another made it; choose another {option}, or move it"
+            " away"
+        )
     return path
 
 
@@ -234,19 +374,27 @@ def own_folder(
     check_destination(out)
     try:
         by = json.loads((out / "run.json").read_text(encoding="utf-8"))["command"].split()[1]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # nothing there, or damaged
+    # nothing there, or damaged
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         by = command
     if by in ("run", "demo") and by != command:
-        raise CommandError(f"{out}: holds what `cpvae {by}` made; choose another --out, or move it away")
+        raise CommandError(
+            f"{out}: holds what `cpvae {by}` made; choose another --out, or move it away"
+        )
     return out
 
 # %% ../../nbs/26_commands.ipynb #cli0par01
 def settings_in(
-    files: list[Path],  # JSON, as `tune` and `select-beta` write it: "models", variant to parameters, and the "preset" they hold for
+    # JSON, as `tune` and `select-beta` write it: "models", variant to parameters, and the "preset"
+    # they hold for
+    files: list[Path],
     preset: str,  # of the run
     models: tuple[str, ...],  # of the run
 ) -> dict[str, dict]:  # for `RunConfig.vae`
-    "Settings of a run's models from files. Raises CpvaeError for a file that holds none, or none that can be used."
+    """Settings of a run's models from files.
+
+    Raises CpvaeError for a file that holds none, or none that can be used.
+    """
     from cpvae.errors import CommandError, CpvaeError
     from cpvae.run.preset import RunConfig
 
@@ -256,9 +404,14 @@ def settings_in(
             record = json.loads(file.read_text(encoding="utf-8"))
             own = {variant: dict(params) for variant, params in record["models"].items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise CommandError(f'--params: {file} holds no settings; `cpvae tune` and `cpvae select-beta` write such files, as {{"models": {{"beta": {{"beta": 2.0}}}}}}') from None
+            raise CommandError(
+                f"--params: {file} holds no settings; `cpvae tune` and `cpvae select-beta` write"
+                ' such files, as {"models": {"beta": {"beta": 2.0}}}'
+            ) from None
         if record.get("preset", preset) != preset:
-            raise CommandError(f"--params: {file} holds for --preset {record['preset']}, and this run has {preset}")
+            raise CommandError(
+                f"--params: {file} holds for --preset {record['preset']}, and this run has {preset}"
+            )
         if twice := sorted(set(own) & set(found)):
             raise CommandError(f"--params: two files hold settings of {twice[0]}; give one")
         try:
@@ -269,7 +422,8 @@ def settings_in(
     return found
 
 # %% ../../nbs/26_commands.ipynb #4d2318ea
-def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled training and validation profiles, and the name of the models' preset
+# scaled training and validation profiles, and the name of the models' preset
+def _parts(profiles: list[str], how: dict, quiet: bool, **settings):
     from cpvae.errors import CommandError
     from cpvae.run.preset import RunConfig, prepare_profiles, vae_preset
 
@@ -277,7 +431,10 @@ def _parts(profiles: list[str], how: dict, quiet: bool, **settings):  # scaled t
     prepared = prepare_profiles(read(profiles, config.seed, quiet, **how), config)
     x, split = prepared.layers["scaled"], prepared.obs["split"].to_numpy()
     if (split == "valid").sum() < 10:
-        raise CommandError(f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10, so add compounds")
+        raise CommandError(
+            f"{(split == 'valid').sum()} validation profiles are too few to choose by; it takes 10,"
+            " so add compounds"
+        )
     return x[split == "train"], x[split == "valid"], vae_preset(prepared, config)
 
 # %% ../../nbs/26_commands.ipynb #cli0sel01
@@ -287,7 +444,9 @@ GRIDS = {"beta": "0.01,0.03,0.1,0.3,1,3,10,30,100", "lambda": "0,1,10,100,1e3,1e
 
 def _is_a_table(path: Path) -> None:
     if path.suffix != ".csv":
-        raise ValueError(f"{path}: the table of a curve ends in .csv; a figure and a choice will stand beside it")
+        raise ValueError(
+            f"{path}: the table of a curve ends in .csv; a figure and a choice will stand beside it"
+        )
 
 
 def _ends_in_csv(path: Path) -> None:
@@ -297,7 +456,10 @@ def _ends_in_csv(path: Path) -> None:
 
 def _is_a_journal(path: Path) -> None:
     if path.suffix in (".csv", ".json"):
-        raise ValueError(f"{path}: a journal may not end in {path.suffix}, which the trials or the choice beside it do; such as {path.with_suffix('.log').name}")
+        raise ValueError(
+            f"{path}: a journal may not end in {path.suffix}, which the trials or the choice beside"
+            f" it do; such as {path.with_suffix('.log').name}"
+        )
 
 # %% ../../nbs/26_commands.ipynb #cli0sel02
 def _mark(command: str) -> str:  # how a choice begins
@@ -325,7 +487,12 @@ def save_choice(
 ) -> None:
     "Write what was chosen, as `cpvae run --params` reads it."
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"made_by": f"cpvae {command}", "preset": preset, "models": advice.params, "advice": list(advice.lines)}
+    record = {
+        "made_by": f"cpvae {command}",
+        "preset": preset,
+        "models": advice.params,
+        "advice": list(advice.lines),
+    }
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 # %% ../../nbs/26_commands.ipynb #cli0sel03
@@ -335,16 +502,34 @@ def next_run(
     gains: bool,  # whether that is better than the preset
 ) -> list[str]:  # one line, or two
     "What to type next: `cpvae run` on the same table, read and prepared in the same way."
-    shared = [p for p in ctx.command.params if p.name in inspect.signature(run).parameters and p.name not in ("profiles", "out", "jobs", "quiet", "debug")]
+    shared = [
+        p
+        for p in ctx.command.params
+        if p.name in inspect.signature(run).parameters
+        and p.name not in ("profiles", "out", "jobs", "quiet", "debug")
+    ]
     words = ["cpvae", "run", *ctx.params["profiles"]]
     for p in shared:
         value = ctx.params[p.name]
         if isinstance(value, (list, tuple)):
             words += [word for one in value for word in (p.opts[0], str(one))]
             continue
-        words += [] if value in (None, False, p.default) else [p.opts[0]] if value is True else [p.opts[0], str(value)]
+        words += (
+            []
+            if value in (None, False, p.default)
+            else [p.opts[0]]
+            if value is True
+            else [p.opts[0], str(value)]
+        )
     chosen = f"next: {shlex.join([*words, '--params', str(choice)])}"
-    return [chosen] if gains else [f"next: {shlex.join(words)}", f"or, with what was found: {chosen.removeprefix('next: ')}"]
+    return (
+        [chosen]
+        if gains
+        else [
+            f"next: {shlex.join(words)}",
+            f"or, with what was found: {chosen.removeprefix('next: ')}",
+        ]
+    )
 
 # %% ../../nbs/26_commands.ipynb #022e1098
 @app.command("select-beta")
@@ -353,10 +538,36 @@ def select_beta(
     ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
-    out: Annotated[Path | None, typer.Option(help="Table of the curve, one row a weight and seed; the figure and the choice stand beside it. Default: results/NAME-select-WEIGHT.csv.", show_default=False, callback=_checked_by(_is_a_table))] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Table of the curve, one row a weight and seed; the figure and the choice stand"
+                " beside it. Default: results/NAME-select-WEIGHT.csv."
+            ),
+            show_default=False,
+            callback=_checked_by(_is_a_table),
+        ),
+    ] = None,
     preset: Preset = "recommended",
-    weight: Annotated[str, typer.Option(help="beta, of the KL divergence, or lambda, of the MMD.", **_one_of("weight", "beta", "lambda"))] = "beta",
-    grid: Annotated[str | None, typer.Option(help="Weights to try, joined by commas. Default: half-decades of beta, decades of lambda.", show_default=False, callback=_checked_by(split_weights))] = None,
+    weight: Annotated[
+        str,
+        typer.Option(
+            help="beta, of the KL divergence, or lambda, of the MMD.",
+            **_one_of("weight", "beta", "lambda"),
+        ),
+    ] = "beta",
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Weights to try, joined by commas. Default: half-decades of beta, decades of"
+                " lambda."
+            ),
+            show_default=False,
+            callback=_checked_by(split_weights),
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Fits of each weight.")] = 3,
     normalize: Normalize = None,
     consensus: Consensus = None,
@@ -365,17 +576,39 @@ def select_beta(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Choose beta (or lambda) from how it changes a model. Which to take, how sure that is, and what the paper's criterion and others would choose."
-    which, values = {"beta": "beta", "lambda": "mmd_weight"}[weight], split_weights(grid or GRIDS[weight])
+    """Choose beta (or lambda) from how it changes a model.
+
+    Which to take, how sure that is, and what the paper's criterion and others would choose.
+    """
+    which = {"beta": "beta", "lambda": "mmd_weight"}[weight]
+    values = split_weights(grid or GRIDS[weight])
     with refusing(debug):
-        choice = own_places(out := out or default_place(profiles, f"-select-{weight}.csv"), "--out", "select-beta", "weight,seed,diverged")
-        x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
+        choice = own_places(
+            out := out or default_place(profiles, f"-select-{weight}.csv"),
+            "--out",
+            "select-beta",
+            "weight,seed,diverged",
+        )
+        x, x_valid, models = _parts(
+            profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed
+        )
         from cpvae.errors import CommandError
         from cpvae.tune.curves import choices, curve_figure, weight_advice, weight_curve
 
-        curve = weight_curve(x, x_valid, values, which, preset=models, seeds=range(seed, seed + seeds), jobs=jobs, progress=not quiet)
+        curve = weight_curve(
+            x,
+            x_valid,
+            values,
+            which,
+            preset=models,
+            seeds=range(seed, seed + seeds),
+            jobs=jobs,
+            progress=not quiet,
+        )
         if curve.groupby("weight").diverged.any().all():
-            raise CommandError("fits of every weight diverged; look for extreme values in the profiles")
+            raise CommandError(
+                "fits of every weight diverged; look for extreme values in the profiles"
+            )
         advice = weight_advice(curve, which)
         save_choice(advice, choice, "select-beta", preset)
         save_table(curve, out)
@@ -391,9 +624,22 @@ def tune(
     ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
-    storage: Annotated[Path | None, typer.Option(help="Journal of the search; a search found there goes on, and several processes may share it. The trials and the choice stand beside it. Default: results/NAME-tune-VARIANT.log.", show_default=False, callback=_checked_by(_is_a_journal))] = None,
+    storage: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Journal of the search; a search found there goes on, and several processes may"
+                " share it. The trials and the choice stand beside it. Default:"
+                " results/NAME-tune-VARIANT.log."
+            ),
+            show_default=False,
+            callback=_checked_by(_is_a_journal),
+        ),
+    ] = None,
     preset: Preset = "recommended",
-    variant: Annotated[str, typer.Option(help="Of the VAE.", **_one_of("variant", "vanilla", "beta", "mmd"))] = "vanilla",
+    variant: Annotated[
+        str, typer.Option(help="Of the VAE.", **_one_of("variant", "vanilla", "beta", "mmd"))
+    ] = "vanilla",
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 50,
     normalize: Normalize = None,
     consensus: Consensus = None,
@@ -402,34 +648,70 @@ def tune(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Search the models' settings (Bayesian, with Optuna). Judged on validation profiles; which to take, and how sure that is."
+    """Search the models' settings (Bayesian, with Optuna).
+
+    Judged on validation profiles; which to take, and how sure that is.
+    """
     with refusing(debug, "the same command goes on with the trials so far"):
-        storage = own_file(storage or default_place(profiles, f"-tune-{variant}.log"), "--storage", '{"op_code"')
+        storage = own_file(
+            storage or default_place(profiles, f"-tune-{variant}.log"), "--storage", '{"op_code"'
+        )
         choice = own_places(storage.with_suffix(".csv"), "--storage", "tune", "number,state,value")
-        x, x_valid, models = _parts(profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed)
+        x, x_valid, models = _parts(
+            profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed
+        )
         from cpvae.errors import CommandError
         from cpvae.tune.search import fit_again, trials_advice, trials_table
         from cpvae.tune.search import tune as search
 
         try:
             storage.parent.mkdir(parents=True, exist_ok=True)
-            study = search(x, x_valid, variant=variant, preset=models, storage=storage, trials=trials, seed=seed, jobs=jobs, progress=not quiet)
+            study = search(
+                x,
+                x_valid,
+                variant=variant,
+                preset=models,
+                storage=storage,
+                trials=trials,
+                seed=seed,
+                jobs=jobs,
+                progress=not quiet,
+            )
         except ValueError as error:
             raise CommandError(str(error)) from error
         table = trials_table(study)
         if "complete" not in set(table.state):
-            raise CommandError(f"all {len(table)} trials diverged; look for extreme values in the profiles")
+            raise CommandError(
+                f"all {len(table)} trials diverged; look for extreme values in the profiles"
+            )
         advice = trials_advice(study, fit_again(study, x, x_valid, jobs=jobs, progress=not quiet))
         save_choice(advice, choice, "tune", preset)
         save_table(table, storage.with_suffix(".csv"))
-        typer.echo(f"search: {storage}; trials: {storage.with_suffix('.csv').name}; choice: {choice.name}\n")
+        typer.echo(
+            f"search: {storage}; trials: {storage.with_suffix('.csv').name}; choice:"
+            f" {choice.name}\n"
+        )
         typer.echo("\n".join([*advice.lines, *next_run(ctx, choice, advice.gains)]))
 
 # %% ../../nbs/26_commands.ipynb #82acd3d3
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Dataset: lincs-cp5, lincs-cp4, lincs-l1000 or moa-map.", show_default=False, metavar="lincs-cp5|lincs-cp4|lincs-l1000|moa-map")],
-    base_url: Annotated[str | None, typer.Option(help="Take the files from this address instead, such as a mirror.", show_default=False, callback=_checked_by(_is_an_address))] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Dataset: lincs-cp5, lincs-cp4, lincs-l1000 or moa-map.",
+            show_default=False,
+            metavar="lincs-cp5|lincs-cp4|lincs-l1000|moa-map",
+        ),
+    ],
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Take the files from this address instead, such as a mirror.",
+            show_default=False,
+            callback=_checked_by(_is_an_address),
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -442,7 +724,9 @@ def fetch(
 
 # %% ../../nbs/26_commands.ipynb #cli0shn01
 def _shown(table, form: str = "{:.2f}") -> str:  # as text; a column without any value is left out
-    return table.dropna(axis=1, how="all").to_string(index=False, na_rep="–", float_format=form.format)
+    return table.dropna(axis=1, how="all").to_string(
+        index=False, na_rep="–", float_format=form.format
+    )
 
 # %% ../../nbs/26_commands.ipynb #cli0tel01
 def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
@@ -453,8 +737,14 @@ def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
     alone = "no interval, as A or B is a single well, or their state does not move"
     typer.echo(f"{a} + {b}: A - D + B; {interval if sure else alone}")
     typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
-    typer.echo(f"\nNearest compounds (cosine: direction from the control, 1 is the same)\n{_shown(found.nearest.head(top))}")
-    typer.echo(f"\nFeatures that move most (change from the control, scaled units)\n{_shown(found.moved.head(top))}")
+    typer.echo(
+        "\nNearest compounds (cosine: direction from the control, 1 is the"
+        f" same)\n{_shown(found.nearest.head(top))}"
+    )
+    typer.echo(
+        "\nFeatures that move most (change from the control, scaled"
+        f" units)\n{_shown(found.moved.head(top))}"
+    )
     if found.moved["control_sds"].isna().all():
         typer.echo("No change in sds of the control: it takes two control wells that differ.")
     if len(found.summary):
@@ -463,13 +753,39 @@ def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
 # %% ../../nbs/26_commands.ipynb #d62ae63a
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
-    a: Annotated[str, typer.Option(help="First mechanism, as `cpvae info RUN` lists it, such as 'mTOR inhibitor'.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
+    ],
+    a: Annotated[
+        str,
+        typer.Option(
+            help="First mechanism, as `cpvae info RUN` lists it, such as 'mTOR inhibitor'.",
+            show_default=False,
+        ),
+    ],
     b: Annotated[str, typer.Option(help="Second mechanism, likewise.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose predictions came nearest.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Model of the run, as `cpvae info RUN` or the report names it. Default: the one"
+                " whose predictions came nearest."
+            ),
+            show_default=False,
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)] = None,
-    state: Annotated[Path | None, typer.Option(help="Write the predicted profile to this CSV: feature, scaled, raw.", show_default=False, callback=_checked_by(_ends_in_csv))] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predicted profile to this CSV: feature, scaled, raw.",
+            show_default=False,
+            callback=_checked_by(_ends_in_csv),
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     "Predict two mechanisms together; name the nearest compounds."
@@ -497,15 +813,25 @@ def predict(
 # %% ../../nbs/26_commands.ipynb #db2af30c
 @app.command(name="screen")
 def screen_command(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
-    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")] = False,
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
+    ],
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Write every compound and mechanism to this CSV.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write every compound and mechanism to this CSV.", show_default=False),
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Find compounds that look like a mechanism. Each against each: candidates for unknown or second mechanisms, with q-values."
+    """Find compounds that look like a mechanism.
+
+    Each against each: candidates for unknown or second mechanisms, with q-values.
+    """
     with refusing(debug):
         from cpvae.run.record import run_folder
 
@@ -518,7 +844,10 @@ def screen_command(
         if out:
             found.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
         new = found[~found["known"].astype(bool)]
-        typer.echo(f"{found['compound'].nunique():,} compounds; {len(new):,} candidates, {int((new['q'] < 0.05).sum())} of them with q < .05")
+        typer.echo(
+            f"{found['compound'].nunique():,} compounds; {len(new):,} candidates,"
+            f" {int((new['q'] < 0.05).sum())} of them with q < .05"
+        )
         if len(new):
             typer.echo(_shown(new.head(top), "{:.3g}"))
         if out:
@@ -528,15 +857,33 @@ def screen_command(
 @app.command()
 @reads_profiles
 def transform(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
+    ],
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
-    model: Annotated[str | None, typer.Option(help="Model of the run, as `cpvae info RUN` names it. Default: all of them.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Table of codes, a row a profile. Default: results/NAME-codes.csv.", show_default=False, callback=_checked_by(_ends_in_csv))] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model of the run, as `cpvae info RUN` names it. Default: all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of codes, a row a profile. Default: results/NAME-codes.csv.",
+            show_default=False,
+            callback=_checked_by(_ends_in_csv),
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    "Encode new profiles by a finished run. Its preparation, scaling and models; plates that they rebuild badly are named."
+    """Encode new profiles by a finished run.
+
+    Its preparation, scaling and models; plates that they rebuild badly are named.
+    """
     with refusing(debug):
         from cpvae.run.record import run_folder
 
@@ -547,12 +894,17 @@ def transform(
         found = Run(run).transform(read(profiles, 0, quiet, **how), model)
         table = codes_table(found)
         save_table(table, out)
-        typer.echo("\n".join([*found.uns["cpvae"]["notes"], f"codes of {len(table):,} profiles: {out}"]))
+        typer.echo(
+            "\n".join([*found.uns["cpvae"]["notes"], f"codes of {len(table):,} profiles: {out}"])
+        )
 
 # %% ../../nbs/26_commands.ipynb #d1137d63
 @contextmanager
-def _somewhere_to_cache() -> Iterator[None]:  # a context in which Matplotlib and Numba have a folder to write to
-    "Where the home folder may not be written to, a temporary one serves; Numba would refuse to work."
+# a context in which Matplotlib and Numba have a folder to write to
+def _somewhere_to_cache() -> Iterator[None]:
+    """Where the home folder may not be written to, a temporary one serves;
+    Numba would refuse to work.
+    """
     home = os.path.expanduser("~")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     if os.access(cache if os.path.exists(cache) else home, os.W_OK):
@@ -568,9 +920,15 @@ def main() -> None:
     "Entry point of the `cpvae` command."
     _steady_streams()
     if sys.flags.optimize > 1:
-        typer.echo("cpvae: Python runs with -OO (or PYTHONOPTIMIZE=2), which takes away texts that anndata needs; -O works", err=True)
+        typer.echo(
+            "cpvae: Python runs with -OO (or PYTHONOPTIMIZE=2), which takes away texts that anndata"
+            " needs; -O works",
+            err=True,
+        )
         sys.exit(2)
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]))
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"])
+    )
     stopped = _heed_signals()
     try:
         with _somewhere_to_cache():

@@ -21,11 +21,15 @@ from .refusing import app
 # %% ../../nbs/26a_options.ipynb #186cfd94
 def _some_jobs(value: int) -> int:
     if value == 0:
-        raise typer.BadParameter("0 fits at a time do nothing; give 1 or more, or -1 for one a core")
+        raise typer.BadParameter(
+            "0 fits at a time do nothing; give 1 or more, or -1 for one a core"
+        )
     return value
 
 
-def _checked_by(check: Callable) -> Callable:  # a callback that gives an option's value, or each of its values, to a function that may raise CommandError
+# a callback that gives an option's value, or each of its values, to a function that may raise
+# CommandError
+def _checked_by(check: Callable) -> Callable:
     def callback(value):
         try:
             for one in value if isinstance(value, (list, tuple)) else [value] * (value is not None):
@@ -98,42 +102,289 @@ def split_weights(
     return values
 
 # %% ../../nbs/26a_options.ipynb #5c514aff
-Profiles = Annotated[list[str], typer.Argument(help="Profiles: a file (.csv or .tsv, also compressed; .parquet, .feather, .h5ad, .zarr, .gct, .gctx), several, a folder of plates, or an https address; or a name: simulated, lincs-cp5, lincs-cp4, lincs-l1000.", show_default=False)]
-Out = Annotated[Path | None, typer.Option(help="Run folder; an earlier run of that name is replaced. Default: results/NAME.", show_default=False)]
-Preset = Annotated[str, typer.Option(help="chow2022 is the paper's models, split and scaling.", **_one_of("preset", "recommended", "chow2022"))]
-Normalize = Annotated[str | None, typer.Option(help="First normalise each plate to its controls, by pycytominer's method of that name.", show_default=False, **_one_of("way to normalise", "mad_robustize", "standardize", "robustize"))]
-Consensus = Annotated[str | None, typer.Option(help="First average replicate wells of a compound and dose; modz weights wells by how well they agree.", show_default=False, **_one_of("consensus", "modz", "median", "mean"))]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")]
-Jobs = Annotated[int, typer.Option(min=-1, callback=_some_jobs, help="Fits at the same time; -1 is one a core. Changes no result.")]
-Device = Annotated[str, typer.Option(help="Where VAEs are trained: cuda is NVIDIA's, mps Apple's (untested), auto an accelerator if there is one. Another device gives another fit of the same quality.", **_one_of("device", "auto", "cpu", "cuda", "mps"))]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing of progress: print results and errors only.")]
+Profiles = Annotated[
+    list[str],
+    typer.Argument(
+        help=(
+            "Profiles: a file (.csv or .tsv, also compressed; .parquet, .feather, .h5ad, .zarr,"
+            " .gct, .gctx), several, a folder of plates, or an https address; or a name: simulated,"
+            " lincs-cp5, lincs-cp4, lincs-l1000."
+        ),
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Run folder; an earlier run of that name is replaced. Default: results/NAME.",
+        show_default=False,
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="chow2022 is the paper's models, split and scaling.",
+        **_one_of("preset", "recommended", "chow2022"),
+    ),
+]
+
+# %% ../../nbs/26a_options.ipynb #4781199d
+Normalize = Annotated[
+    str | None,
+    typer.Option(
+        help="First normalise each plate to its controls, by pycytominer's method of that name.",
+        show_default=False,
+        **_one_of("way to normalise", "mad_robustize", "standardize", "robustize"),
+    ),
+]
+Consensus = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "First average replicate wells of a compound and dose; modz weights wells by how well"
+            " they agree."
+        ),
+        show_default=False,
+        **_one_of("consensus", "modz", "median", "mean"),
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Of everything random: the same seed gives the same tables.")
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        min=-1,
+        callback=_some_jobs,
+        help="Fits at the same time; -1 is one a core. Changes no result.",
+    ),
+]
+
+# %% ../../nbs/26a_options.ipynb #50d85399
+Device = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Where VAEs are trained: cuda is NVIDIA's, mps Apple's (untested), auto an accelerator"
+            " if there is one. Another device gives another fit of the same quality."
+        ),
+        **_one_of("device", "auto", "cpu", "cuda", "mps"),
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing of progress: print results and errors only.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what a killed or interrupted run with the same settings left.")]
-GroupBy = Annotated[str, typer.Option(help="What A and B are: mechanisms, annotated targets, or treatments, of which A|B is the measured combination.", **_one_of("group", "moa", "target", "treatment"))]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with what a killed or interrupted run with the same settings left."
+    ),
+]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "What A and B are: mechanisms, annotated targets, or treatments, of which A|B is the"
+            " measured combination."
+        ),
+        **_one_of("group", "moa", "target", "treatment"),
+    ),
+]
+
+# %% ../../nbs/26a_options.ipynb #c8ee10d6
 RESUMABLE = "the same command with --resume goes on where it stopped"  # said of an interrupted run
 
 # %% ../../nbs/26a_options.ipynb #6fb1f184
-# How profiles are read: option of a command to the argument of `read_profiles` it becomes, and its type.
+# How profiles are read: option of a command to the argument of `read_profiles` it becomes, and its
+# type.
 READING = {
-    "moa": ("moa_table", Annotated[Path | None, typer.Option(help="Table of mechanisms (a column moa and one that names compounds), joined by Broad id, InChIKey or name; replaces the profiles' own.", show_default=False, callback=_checked_by(_is_there))]),
-    "zero_control": ("zero_control", Annotated[bool, typer.Option("--zero-control", help="The zero vector is the control, as in z-scores relative to controls.")]),
-    "control": ("control", Annotated[list[str] | None, typer.Option(help="What marks control rows: a value, such as DMSO, or COLUMN=VALUE; * stands for anything; may be repeated.", show_default=False)]),
-    "compound_column": ("compound", Annotated[str | None, typer.Option(help="Column that names the compound; several joined by '+' where a well got several.", show_default=False)]),
-    "dose_column": ("dose", Annotated[str | None, typer.Option(help="Column of the dose.", show_default=False)]),
-    "dose_unit": ("dose_unit", Annotated[str | None, typer.Option(help="Unit of the dose: M, mM, uM or nM; log10M or log10uM for logarithms. Default: as the column says.", show_default=False, callback=_checked_by(_names_a_dose_unit))]),
-    "time_column": ("time", Annotated[str | None, typer.Option(help="Column of the time, h.", show_default=False)]),
-    "cell_column": ("cell", Annotated[str | None, typer.Option(help="Column of the cell line.", show_default=False)]),
-    "plate_column": ("plate", Annotated[str | None, typer.Option(help="Column of the plate.", show_default=False)]),
-    "moa_column": ("moa", Annotated[str | None, typer.Option(help="Column of mechanisms of action, joined by '|'.", show_default=False)]),
-    "moa_separator": ("moa_separator", Annotated[str | None, typer.Option(help="Mark that joins mechanisms beside '|', such as ';'.", show_default=False)]),
-    "drop_na": ("drop_na", Annotated[bool, typer.Option("--drop-na", help="Leave out features missing in more than 5 % of rows, then rows that still miss something.")]),
-    "profile_info": ("profile_info", Annotated[Path | None, typer.Option(help="Table that describes the profiles by their id, such as GEO's sig_info.", show_default=False, callback=_checked_by(_is_there))]),
-    "feature_info": ("feature_info", Annotated[Path | None, typer.Option(help="Table that describes the features by their id, such as GEO's gene_info.", show_default=False, callback=_checked_by(_is_there))]),
-    "layer": ("layer", Annotated[str | None, typer.Option(help="Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X.", show_default=False)]),
-    "obsm": ("obsm", Annotated[str | None, typer.Option(help="Of an AnnData: the part of obsm that holds the values, such as an embedding, instead of X.", show_default=False)]),
-    "features": ("features", Annotated[list[str] | None, typer.Option(help="Features are the number columns that match this shell pattern, such as 'emb_*'; may be repeated.", show_default=False)]),
-    "not_features": ("not_features", Annotated[list[str] | None, typer.Option(help="Number columns that match this shell pattern are no features; may be repeated.", show_default=False)]),
-    "all_genes": ("all_genes", Annotated[bool, typer.Option("--all-genes", help="Read inferred genes too, not only landmark genes.")]),
+    "moa": (
+        "moa_table",
+        Annotated[
+            Path | None,
+            typer.Option(
+                help=(
+                    "Table of mechanisms (a column moa and one that names compounds), joined by"
+                    " Broad id, InChIKey or name; replaces the profiles' own."
+                ),
+                show_default=False,
+                callback=_checked_by(_is_there),
+            ),
+        ],
+    ),
+    "zero_control": (
+        "zero_control",
+        Annotated[
+            bool,
+            typer.Option(
+                "--zero-control",
+                help="The zero vector is the control, as in z-scores relative to controls.",
+            ),
+        ],
+    ),
+    "control": (
+        "control",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                help=(
+                    "What marks control rows: a value, such as DMSO, or COLUMN=VALUE; * stands for"
+                    " anything; may be repeated."
+                ),
+                show_default=False,
+            ),
+        ],
+    ),
+    "compound_column": (
+        "compound",
+        Annotated[
+            str | None,
+            typer.Option(
+                help=(
+                    "Column that names the compound; several joined by '+' where a well got"
+                    " several."
+                ),
+                show_default=False,
+            ),
+        ],
+    ),
+    "dose_column": (
+        "dose",
+        Annotated[str | None, typer.Option(help="Column of the dose.", show_default=False)],
+    ),
+    "dose_unit": (
+        "dose_unit",
+        Annotated[
+            str | None,
+            typer.Option(
+                help=(
+                    "Unit of the dose: M, mM, uM or nM; log10M or log10uM for logarithms. Default:"
+                    " as the column says."
+                ),
+                show_default=False,
+                callback=_checked_by(_names_a_dose_unit),
+            ),
+        ],
+    ),
+    "time_column": (
+        "time",
+        Annotated[str | None, typer.Option(help="Column of the time, h.", show_default=False)],
+    ),
+    "cell_column": (
+        "cell",
+        Annotated[str | None, typer.Option(help="Column of the cell line.", show_default=False)],
+    ),
+    "plate_column": (
+        "plate",
+        Annotated[str | None, typer.Option(help="Column of the plate.", show_default=False)],
+    ),
+    "moa_column": (
+        "moa",
+        Annotated[
+            str | None,
+            typer.Option(help="Column of mechanisms of action, joined by '|'.", show_default=False),
+        ],
+    ),
+    "moa_separator": (
+        "moa_separator",
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Mark that joins mechanisms beside '|', such as ';'.", show_default=False
+            ),
+        ],
+    ),
+    "drop_na": (
+        "drop_na",
+        Annotated[
+            bool,
+            typer.Option(
+                "--drop-na",
+                help=(
+                    "Leave out features missing in more than 5 % of rows, then rows that still miss"
+                    " something."
+                ),
+            ),
+        ],
+    ),
+    "profile_info": (
+        "profile_info",
+        Annotated[
+            Path | None,
+            typer.Option(
+                help="Table that describes the profiles by their id, such as GEO's sig_info.",
+                show_default=False,
+                callback=_checked_by(_is_there),
+            ),
+        ],
+    ),
+    "feature_info": (
+        "feature_info",
+        Annotated[
+            Path | None,
+            typer.Option(
+                help="Table that describes the features by their id, such as GEO's gene_info.",
+                show_default=False,
+                callback=_checked_by(_is_there),
+            ),
+        ],
+    ),
+    "layer": (
+        "layer",
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X.",
+                show_default=False,
+            ),
+        ],
+    ),
+    "obsm": (
+        "obsm",
+        Annotated[
+            str | None,
+            typer.Option(
+                help=(
+                    "Of an AnnData: the part of obsm that holds the values, such as an embedding,"
+                    " instead of X."
+                ),
+                show_default=False,
+            ),
+        ],
+    ),
+    "features": (
+        "features",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                help=(
+                    "Features are the number columns that match this shell pattern, such as"
+                    " 'emb_*'; may be repeated."
+                ),
+                show_default=False,
+            ),
+        ],
+    ),
+    "not_features": (
+        "not_features",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                help=(
+                    "Number columns that match this shell pattern are no features; may be repeated."
+                ),
+                show_default=False,
+            ),
+        ],
+    ),
+    "all_genes": (
+        "all_genes",
+        Annotated[
+            bool,
+            typer.Option("--all-genes", help="Read inferred genes too, not only landmark genes."),
+        ],
+    ),
 }
 
 # %% ../../nbs/26a_options.ipynb #5dcb59df
@@ -142,7 +393,15 @@ def reads_profiles(
 ) -> Callable:  # takes the options of `READING` in its place
     "Give a command the options that say how profiles are read, after its own."
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "how"]
-    given = [inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=False if get_args(t)[0] is bool else None, annotation=t) for o, (_, t) in READING.items()]
+    given = [
+        inspect.Parameter(
+            o,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if get_args(t)[0] is bool else None,
+            annotation=t,
+        )
+        for o, (_, t) in READING.items()
+    ]
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + given
 
     @wraps(command)
@@ -165,6 +424,11 @@ def _show_version(value: bool) -> None:
 # %% ../../nbs/26a_options.ipynb #4e50fc78
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
 ) -> None:
     "Variational autoencoders and latent space arithmetic on cell profiles."

@@ -21,13 +21,17 @@ from typer.core import TyperGroup
 
 # %% ../../nbs/26b_refusing.ipynb #cli0line1
 @contextmanager
-def _in_a_line() -> Iterator[None]:  # a context in which a command line that cannot be understood is refused in one line, too
+# a context in which a command line that cannot be understood is refused in one line, too
+def _in_a_line() -> Iterator[None]:
     try:
         yield
     except typer.BadParameter.__base__ as error:
         if "\n" in (text := error.format_message()):  # the help
             raise
-        if (given := getattr(error.__cause__, "errors", list)()) and isinstance(given[0]["input"], str):  # pydantic's
+        # pydantic's
+        if (given := getattr(error.__cause__, "errors", list)()) and isinstance(
+            given[0]["input"], str
+        ):
             text += f"; {given[0]['input']!r} was given"
         typer.echo(f"cpvae: {text}", err=True)
         raise typer.Exit(2) from None
@@ -44,21 +48,36 @@ class _Commands(TyperGroup):
 
 # %% ../../nbs/26b_refusing.ipynb #4e10146d
 # All commands.
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 # %% ../../nbs/26b_refusing.ipynb #37a8fc66
 def _advice(error: Exception) -> str:  # what a user can do about it; "" if it is a defect
-    checks = sys.modules.get("cpvae.errors")  # a CpvaeError can only come from there; not imported for this
+    # a CpvaeError can only come from there; not imported for this
+    checks = sys.modules.get("cpvae.errors")
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
-        return f"memory ran out ({error or 'no more can be had'}); fewer --jobs, or fewer profiles or features, need less"
+        return (
+            f"memory ran out ({error or 'no more can be had'}); fewer --jobs, or fewer profiles or"
+            " features, need less"
+        )
     if type(error).__name__ == "TerminatedWorkerError":
         return "a worker process was killed, most likely because memory ran out; try --jobs 1"
-    return str(error) if isinstance(error, OSError) or (checks and isinstance(error, checks.CpvaeError)) else ""
+    return (
+        str(error)
+        if isinstance(error, OSError) or (checks and isinstance(error, checks.CpvaeError))
+        else ""
+    )
 
 
-def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:  # the one behind an error, which a library may have wrapped
+# the one behind an error, which a library may have wrapped
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
@@ -66,13 +85,15 @@ def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:  # the 
 
 _GOING_ON = []  # how to go on after an interrupt, while a command runs; said once
 
-
+# %% ../../nbs/26b_refusing.ipynb #50374ced
 @contextmanager
 def refusing(
     debug: bool = False,  # show the traceback
     interrupted: str = "the same command starts anew",  # how to go on after an interrupt
 ) -> Iterator[None]:  # a context in which errors end the program in one line
-    "Turn errors into one line on stderr: exit code 2 for what a user can mend, 1 for a defect, 128 and the signal's number for an interrupt."
+    """Turn errors into one line on stderr: exit code 2 for what a user can mend, 1 for a defect,
+    128 and the signal's number for an interrupt.
+    """
     _GOING_ON.append(interrupted)
     try:
         yield
@@ -85,7 +106,10 @@ def refusing(
             raise typer.Exit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
         if debug:
             traceback.print_exc()
-        text = _advice(error) or f"{error} (a defect of cpvae: {type(error).__name__}; --debug shows where)"
+        text = (
+            _advice(error)
+            or f"{error} (a defect of cpvae: {type(error).__name__}; --debug shows where)"
+        )
         typer.echo(f"cpvae: {' '.join(text.split())}", err=True)
         raise typer.Exit(2 if _advice(error) else 1) from None
     finally:
@@ -100,7 +124,8 @@ class _Lasting(io.FileIO):
             return super().write(data)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            if error.errno not in (errno.EPIPE, errno.EINVAL):  # Windows calls a broken pipe an invalid argument
+            # Windows calls a broken pipe an invalid argument
+            if error.errno not in (errno.EPIPE, errno.EINVAL):
                 raise
             return len(data)
 
@@ -121,7 +146,9 @@ def _steady_streams() -> None:
 
 # %% ../../nbs/26b_refusing.ipynb #88ed4b76
 def _leave(code: int) -> None:
-    "End at once, workers first; nobody waits for them, and joblib's helper takes away what they shared."
+    """End at once, workers first; nobody waits for them, and joblib's helper takes away what they
+    shared.
+    """
     processes = sys.modules.get("multiprocessing")
     for worker in processes.active_children() if processes else ():
         try:
@@ -141,7 +168,9 @@ def _overdue(code):
 
 
 def _heed_signals() -> list[int]:  # gets the number of the signal that ends the program
-    "Turn signals that ask for the end into KeyboardInterrupt; what was to be ignored, as under nohup, still is."
+    """Turn signals that ask for the end into KeyboardInterrupt; what was to be ignored, as under
+    nohup, still is.
+    """
     stopped = []
 
     def stop(number, frame):
@@ -153,7 +182,8 @@ def _heed_signals() -> list[int]:  # gets the number of the signal that ends the
         patience.start()
         raise KeyboardInterrupt(number)
 
-    sys.unraisablehook = lambda told: None if stopped else sys.__unraisablehook__(told)  # where an interrupt cannot be raised
+    # where an interrupt cannot be raised
+    sys.unraisablehook = lambda told: None if stopped else sys.__unraisablehook__(told)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), stop)

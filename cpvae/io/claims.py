@@ -20,9 +20,11 @@ def _elsewhere(place, other):
     return ValueError(f"{place} stands in another file, {other}; write everything into one file")
 
 
-def _objects(file) -> Iterator:  # every group and table of an HDF5 file, once, whatever links lead to it
+# every group and table of an HDF5 file, once, whatever links lead to it
+def _objects(file) -> Iterator:
     "Walk along the hard links. Raises ValueError at a link to another file."
     import h5py
+
     todo, seen = [file], set()
     while todo:
         item = todo.pop()
@@ -49,11 +51,14 @@ def _check_stored(data) -> None:
                 raise _elsewhere(data.name, source.file_name)
         return
     if data.chunks:
-        there, claimed = data.id.get_num_chunks(), prod(ceil(n / k) for n, k in zip(data.shape, data.chunks))
+        there = data.id.get_num_chunks()
+        claimed = prod(ceil(n / k) for n, k in zip(data.shape, data.chunks))
     else:
         there, claimed = data.id.get_storage_size(), data.size * data.id.get_type().get_size()
     if there < claimed:
-        raise ValueError(f"{data.name} is to be {' x '.join(map(str, data.shape))}, but not all of it is stored")
+        raise ValueError(
+            f"{data.name} is to be {' x '.join(map(str, data.shape))}, but not all of it is stored"
+        )
 
 # %% ../../nbs/21j_claims.ipynb #clm00009
 _MOST = 1 << 24  # bytes of a table of numbers that are read
@@ -62,6 +67,7 @@ _MOST = 1 << 24  # bytes of a table of numbers that are read
 def _blocks(data) -> Iterator[slice]:  # rows to read at a time
     "Cut what is to be read of a table into pieces."
     import h5py
+
     text = h5py.check_string_dtype(data.dtype) is not None
     width = max(1, prod(data.shape[1:])) * max(1, data.id.get_type().get_size())
     piece = prod(data.chunks or (1,)) * data.id.get_type().get_size()
@@ -73,19 +79,27 @@ def _blocks(data) -> Iterator[slice]:  # rows to read at a time
 
 
 def _limit(seconds):
-    "Let this process compute for some seconds more, however long it has to wait; Windows has no such limit."
+    """Let this process compute for some seconds more, however long it has to wait;
+    Windows has no such limit.
+    """
     try:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (ceil(time.process_time()) + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_CPU,
+        (ceil(time.process_time()) + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]),
+    )
 
-
+# %% ../../nbs/21j_claims.ipynb #3606117c
 def look_into(
     path: str | Path,  # an HDF5 file
-    seconds: int | None = None,  # of computing for each step, after which the process is killed; None: no limit
+    # of computing for each step, after which the process is killed; None: no limit
+    seconds: int | None = None,
 ) -> None:
-    """Read every attribute and name of a file. Raises ValueError, or what h5py raises, if it is damaged or stands in several files.
+    """Read every attribute and name of a file.
+
+    Raises ValueError, or what h5py raises, if it is damaged or stands in several files.
 
     Parameters
     ----------
@@ -95,6 +109,7 @@ def look_into(
         of computing for each step, after which the process is killed; None: no limit
     """
     import h5py
+
     with h5py.File(path, locking=False) as file:
         for item in _objects(file):
             if seconds:
@@ -114,7 +129,9 @@ def check_claims(
     path: str | Path,  # an HDF5 file
     seconds: int = 5,  # of computing at one object
 ) -> None:
-    """Have an HDF5 file looked through. Raises CpvaeError if it is damaged, or parts of it stand in other files.
+    """Have an HDF5 file looked through.
+
+    Raises CpvaeError if it is damaged, or parts of it stand in other files.
 
     Parameters
     ----------
@@ -124,23 +141,37 @@ def check_claims(
         of computing at one object
     """
     from cpvae.errors import FileError
+
     path = Path(path)
     code = "import sys; from cpvae.io.claims import _report; _report(sys.argv[1], int(sys.argv[2]))"
-    surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
+    surroundings = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONWARNINGS": "ignore",
+    }
     command = [sys.executable, "-P", "-c", code, str(path.absolute()), str(seconds)]
     try:
-        said = subprocess.run(command, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * seconds).stdout
+        said = subprocess.run(
+            command,
+            env=surroundings,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60 * seconds,
+        ).stdout
     except subprocess.TimeoutExpired as late:
         said = late.stdout or b""
     except OSError:  # no process can be had, or there is no Python of its own
         return
     begun, _, found = said.decode("utf-8", "replace").partition("\n")
     if begun == "begun":
-        reason = json.loads(found) if found else "is damaged (reading it does not come to an end); copy or export it again"
+        reason = (
+            json.loads(found)
+            if found
+            else "is damaged (reading it does not come to an end); copy or export it again"
+        )
         if reason:
             raise FileError(f"{path.name}: {reason}")
 
-
+# %% ../../nbs/21j_claims.ipynb #1e40597e
 def _report(path, seconds):
     "What the process of its own says."
     print("begun", flush=True)

@@ -95,38 +95,108 @@ def prefixed(
 # %% ../../nbs/21a_columns.ipynb #col00009
 STANDARD_COLUMNS = {  # standard name -> names in use, without "Metadata_", the most telling first
     "compound": (
-        "compound", "pert_iname", "cmap_name", "broad_sample", "JCP2022", "pert_id", "drugbank_id",
-        "compound_name", "drug_name", "drug", "cmpd", "InChIKey",
+        "compound",
+        "pert_iname",
+        "cmap_name",
+        "broad_sample",
+        "JCP2022",
+        "pert_id",
+        "drugbank_id",
+        "compound_name",
+        "drug_name",
+        "drug",
+        "cmpd",
+        "InChIKey",
     ),
     "dose": (
-        "conc_uM", "dose_uM", "concentration_uM", "conc_nM", "dose_nM", "concentration_nM",
-        "conc_mM", "dose_mM", "mmoles_per_liter", "pert_dose", "pert_idose", "dose", "dose_value",
-        "dosage", "concentration", "compound_concentration", "final_concentration", "conc",
-        "compound_conc_uM", "compound_conc", "cmpd_conc", "final_conc_uM",
+        "conc_uM",
+        "dose_uM",
+        "concentration_uM",
+        "conc_nM",
+        "dose_nM",
+        "concentration_nM",
+        "conc_mM",
+        "dose_mM",
+        "mmoles_per_liter",
+        "pert_dose",
+        "pert_idose",
+        "dose",
+        "dose_value",
+        "dosage",
+        "concentration",
+        "compound_concentration",
+        "final_concentration",
+        "conc",
+        "compound_conc_uM",
+        "compound_conc",
+        "cmpd_conc",
+        "final_conc_uM",
     ),
     "time": (
-        "time_h", "time_hr", "time_hours", "timepoint_h", "timepoint_hr", "timepoint_hours",
-        "time_point", "pert_time", "pert_itime", "incubation_time", "treatment_time",
-        "exposure_time", "incubation", "hours", "time",
+        "time_h",
+        "time_hr",
+        "time_hours",
+        "timepoint_h",
+        "timepoint_hr",
+        "timepoint_hours",
+        "time_point",
+        "pert_time",
+        "pert_itime",
+        "incubation_time",
+        "treatment_time",
+        "exposure_time",
+        "incubation",
+        "hours",
+        "time",
     ),
     "cell": (
-        "cell_line", "cell_iname", "cell_id", "cell", "cell_line_name", "cell_name", "cell_type",
+        "cell_line",
+        "cell_iname",
+        "cell_id",
+        "cell",
+        "cell_line_name",
+        "cell_name",
+        "cell_type",
     ),
     "plate": (
-        "Plate", "Assay_Plate_Barcode", "plate_barcode", "plate_id", "plate_name", "barcode",
-        "det_plate", "rna_plate", "Plate_Map_Name",
+        "Plate",
+        "Assay_Plate_Barcode",
+        "plate_barcode",
+        "plate_id",
+        "plate_name",
+        "barcode",
+        "det_plate",
+        "rna_plate",
+        "Plate_Map_Name",
     ),
     "well": (
-        "Well", "well_position", "det_well", "rna_well", "pert_well", "well_id", "well_name",
+        "Well",
+        "well_position",
+        "det_well",
+        "rna_well",
+        "pert_well",
+        "well_id",
+        "well_name",
     ),
     "moa": ("moa", "mechanism_of_action", "mechanism"),
 }
+
+# %% ../../nbs/21a_columns.ipynb #b5815278
 ALSO_READ = {  # what is read where a table has it, beside the standard columns
     "target": ("target", "target_list", "targets", "gene_target"),
     "scaffold": ("scaffold", "murcko_scaffold"),
     "cell_count": (
-        "rel_cell_count", "cell_count", "count_cells", "cells_count", "object_count", "n_cells",
-        "num_cells", "number_of_cells", "nuclei_count", "count_nuclei", "count_objects",
+        "rel_cell_count",
+        "cell_count",
+        "count_cells",
+        "cells_count",
+        "object_count",
+        "n_cells",
+        "num_cells",
+        "number_of_cells",
+        "nuclei_count",
+        "count_nuclei",
+        "count_objects",
     ),
     "control_type": ("control_type", "pert_type"),
     "batch": ("batch", "batch_id", "batch_name", "experiment", "experiment_name", "source"),
@@ -135,7 +205,9 @@ ALSO_READ = {  # what is read where a table has it, beside the standard columns
 DOSE_UNITS = ("pert_dose_unit", "dose_unit", "dose_units", "conc_unit", "concentration_unit")
 
 # %% ../../nbs/21a_columns.ipynb #col00011
-_NAMES = [name for group in (STANDARD_COLUMNS, ALSO_READ) for names in group.values() for name in names]
+_NAMES = [
+    name for group in (STANDARD_COLUMNS, ALSO_READ) for names in group.values() for name in names
+]
 _SPELT = frozenset([*STANDARD_COLUMNS, *_NAMES, *map("Metadata_{}".format, _NAMES)])
 
 
@@ -152,7 +224,9 @@ class Named(Mapping):
         self,
         names: Iterable[str],  # of the columns
     ):
-        best_last = sorted(reversed(list(names)), key=lambda n: (not n.startswith("Metadata_"), n in _SPELT))
+        best_last = sorted(
+            reversed(list(names)), key=lambda n: (not n.startswith("Metadata_"), n in _SPELT)
+        )
         self._held = {plain(name): name for name in best_last}
 
     def __getitem__(self, name: str) -> str:
@@ -206,8 +280,12 @@ _MEASURED = frozenset(  # CellProfiler's categories of features
     """.split()
 )
 _BOOKKEEPING = {  # CellProfiler's categories that are none -> what they tell
-    **dict.fromkeys(["FileName", "PathName", "URL", "MD5Digest", "Frame", "Series", "Channel"], "files"),
-    **dict.fromkeys(["ExecutionTime", "ModuleError", "ProcessingStatus", "Group", "Scaling"], "the processing"),
+    **dict.fromkeys(
+        ["FileName", "PathName", "URL", "MD5Digest", "Frame", "Series", "Channel"], "files"
+    ),
+    **dict.fromkeys(
+        ["ExecutionTime", "ModuleError", "ProcessingStatus", "Group", "Scaling"], "the processing"
+    ),
     **dict.fromkeys(["Width", "Height", "ImageNumber", "TableNumber"], "the image"),
     **dict.fromkeys(["Location", "BoundingBox"], "the position"),
     **dict.fromkeys(["ObjectNumber", "Number", "Parent", "Children"], "numbers of objects"),
@@ -235,7 +313,11 @@ def bookkeeping(
     """
     if _MAP.fullmatch(name):
         return "a coordinate of a map"
-    if name == "" or name.startswith("Unnamed: ") or plain(name) in ("index", "level0", "rownames", "rownumber"):
+    if (
+        name == ""
+        or name.startswith("Unnamed: ")
+        or plain(name) in ("index", "level0", "rownames", "rownumber")
+    ):
         return "an index of rows"
     first, *rest = name.split("_")
     if first in _BOOKKEEPING and (rest or first.endswith("Number")):  # of a table of images
@@ -250,9 +332,12 @@ def bookkeeping(
     return "a count of objects" if plain(name) in map(plain, ALSO_READ["cell_count"]) else ""
 
 # %% ../../nbs/21a_columns.ipynb #col00017
-_GENE = re.compile(r"[A-Z0-9][A-Z0-9.@:/-]*(orf\d+[A-Z]?)?|ENS[A-Z]*\d{11}(\.\d+)?|(AFFX-)?[\w-]+_at")
+_GENE = re.compile(
+    r"[A-Z0-9][A-Z0-9.@:/-]*(orf\d+[A-Z]?)?|ENS[A-Z]*\d{11}(\.\d+)?|(AFFX-)?[\w-]+_at"
+)
 _MOUSE = re.compile("[A-Z][a-z0-9]+([-.][a-z0-9]+)*|[0-9A-Z-]+Rik")  # symbols of mouse and rat
-_WORD = re.compile("[A-Za-z]*[a-z][A-Za-z]*([_ ][A-Za-z0-9]+)*")  # no gene among symbols in capitals
+# no gene among symbols in capitals
+_WORD = re.compile("[A-Za-z]*[a-z][A-Za-z]*([_ ][A-Za-z0-9]+)*")
 _LOWER = re.compile("[a-z]+([_ ][A-Za-z0-9]+)*")  # no gene among those of mouse
 
 
@@ -286,7 +371,8 @@ def _start(name: str) -> str:  # what stands before the first mark; "" if there 
     return head if mark else ""
 
 
-def _numbered(name: str) -> str:  # "emb…" of "emb_12", "numbers" of "12", "" of a name without a number
+# "emb…" of "emb_12", "numbers" of "12", "" of a name without a number
+def _numbered(name: str) -> str:
     return (f"{_stem(name)}…" if _stem(name) else "numbers") if name[-1:].isdigit() else ""
 
 
@@ -310,10 +396,11 @@ def belongs(
     """
     return bool({_numbered(name), f"{_start(name)}…" if _start(name) else ""} & set(stems) - {""})
 
-
+# %% ../../nbs/21a_columns.ipynb #85e88e1c
 def families(
     names: Sequence[str],  # of number columns that may be features
-) -> dict[str, list[str]]:  # family -> its names, the largest first; only families of a tenth or more
+    # family -> its names, the largest first; only families of a tenth or more
+) -> dict[str, list[str]]:
     """Sort names by what they share. CellProfiler's and numbered names come before genes.
 
     Parameters
@@ -330,10 +417,18 @@ def families(
     most = lambda form: sum(form.fullmatch(name) is not None for name in names) >= 0.8 * len(names)
     genes = _WORD if most(_GENE) else _LOWER if most(_MOUSE) else None  # what cannot be one of them
     kinds = [lambda n: "CellProfiler's" if is_cellprofiler(n) else "", _numbered]
-    kinds += [lambda n: "" if genes.fullmatch(n) else "genes"] if genes else [lambda n: f"{_start(n)}…" if _start(n) else ""]
+    kinds += (
+        [lambda n: "" if genes.fullmatch(n) else "genes"]
+        if genes
+        else [lambda n: f"{_start(n)}…" if _start(n) else ""]
+    )
     for kind in kinds:
         sizes = Counter(filter(None, map(kind, rest)))
-        large = {stem for stem, n in sizes.items() if n >= least and (not genes or kind is kinds[-1] or n >= 0.8 * len(names))}
+        large = {
+            stem
+            for stem, n in sizes.items()
+            if n >= least and (not genes or kind is kinds[-1] or n >= 0.8 * len(names))
+        }
         for stem in large:
             found[stem] = [name for name in rest if kind(name) == stem]
         rest = [name for name in rest if kind(name) not in large]
@@ -351,6 +446,7 @@ class Wanted:
     not_features : tuple[str, ...], default ()
         shell patterns; what matches one is no feature
     """
+
     features: tuple[str, ...] = ()  # shell patterns; if there are any, only what matches one
     not_features: tuple[str, ...] = ()  # shell patterns; what matches one is no feature
 
@@ -372,7 +468,9 @@ class Wanted:
         """
         if is_prefixed(name) or any(fnmatchcase(name, pattern) for pattern in self.not_features):
             return False
-        return any(fnmatchcase(name, pattern) for pattern in self.features) if self.features else None
+        return (
+            any(fnmatchcase(name, pattern) for pattern in self.features) if self.features else None
+        )
 
 
 ANY = Wanted()  # what a user says who says nothing
@@ -394,9 +492,11 @@ class Choice:
     notes : list[str], default field(default_factory=list)
         doubts, in words
     """
+
     features: list[str]  # names, in the order of the table
     aside: dict[str, list[str]] = field(default_factory=dict)  # what they tell instead -> names
-    stems: list[str] = field(default_factory=list)  # families of the number columns, the largest first; stems of their names if there is no family
+    # families of the number columns, the largest first; stems of their names if there is no family
+    stems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # doubts, in words
 
 # %% ../../nbs/21a_columns.ipynb #col00021
@@ -457,8 +557,9 @@ def choose_features(
     if odd := [name for name in free if name not in taken]:
         aside["names unlike the features'"] = odd
         choice.notes.append(
-            f"Number columns taken as metadata, since {len(taken):,} of {len(free):,} are called like {next(iter(found.values()))[0]}: "
-            f"{listed(odd, 8)}; --features decides otherwise."
+            f"Number columns taken as metadata, since {len(taken):,} of {len(free):,} are called"
+            f" like {next(iter(found.values()))[0]}: {listed(odd, 8)}; --features decides"
+            " otherwise."
         )
     if not choice.features:
         raise FileError(_no_features(names, where, wanted))
@@ -493,8 +594,13 @@ def _set_aside(names, free, wanted):  # what columns tell that are no features -
 
 def _no_features(names, where, wanted):
     "Why no feature is left."
-    held = f"its number columns are {listed(list(names), 8)}" if names else "it has no number column"
+    held = (
+        f"its number columns are {listed(list(names), 8)}" if names else "it has no number column"
+    )
     if wanted.features or wanted.not_features:
         given = listed([*wanted.features, *wanted.not_features])
         return f"{where}: no feature is left by --features and --not-features ({given}); {held}"
-    return f"{where}: has no feature columns; expected Cells_*, Cytoplasm_*, Nuclei_*, one number column a gene, or say --features PATTERN ({held})"
+    return (
+        f"{where}: has no feature columns; expected Cells_*, Cytoplasm_*, Nuclei_*, one number"
+        f" column a gene, or say --features PATTERN ({held})"
+    )

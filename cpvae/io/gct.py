@@ -27,7 +27,10 @@ def _refuse_gct_cell(path, error, n_about, ids):
         raise error
     line = next(islice(_lines(path), int(found[2]) - 1, None))
     place = f"feature {short(line.split(chr(9))[0])}, profile {short(ids[int(found[1]) - n_about])}"
-    raise FileError(f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend the cell') from error
+    raise FileError(
+        f'{path.name}: {place} holds "{found[3].rstrip(chr(39))}"; values must be numbers, so mend'
+        " the cell"
+    ) from error
 
 
 def _gct_line(line):
@@ -44,10 +47,15 @@ def _gct_counts(version, counts, header, where):  # rows, profiles, annotations 
             f"{where}: is no GCT 1.2 or 1.3; the first line should be #1.3, "
             "the second its counts of rows and columns"
         )
-    rows, profiles, about, promised = [*map(int, counts), *((1, 0) if version == "#1.2" else (0, 0))][:4]
+    rows, profiles, about, promised = [
+        *map(int, counts),
+        *((1, 0) if version == "#1.2" else (0, 0)),
+    ][:4]
     if len(header) != (wanted := 1 + about + profiles):
         cells = counted(len(header), "cell")
-        raise FileError(f"{where}: line 3 has {cells}, but by line 2 it should have {wanted}; export it again")
+        raise FileError(
+            f"{where}: line 3 has {cells}, but by line 2 it should have {wanted}; export it again"
+        )
     return rows, profiles, about, promised
 
 # %% ../../nbs/21h_gct.ipynb #frm0gcta
@@ -55,7 +63,9 @@ def _is_matrix_row(cells, start):
     "Whether a line is annotated as a feature is, and holds numbers."
     missing = {"", "-666", *map(str.lower, _MISSING)}
     numeric = lambda cell: cell.lower() in missing or re.fullmatch(r"[-+.\deE]+", cell)
-    return any(cell.lower() not in missing for cell in cells[1:start]) and all(map(numeric, cells[start:]))
+    return any(cell.lower() not in missing for cell in cells[1:start]) and all(
+        map(numeric, cells[start:])
+    )
 
 
 def _gct_annotations(lines, promised, start, width):  # name -> cells of the profiles, notes
@@ -72,6 +82,7 @@ def _gct_annotations(lines, promised, start, width):  # name -> cells of the pro
 @dataclass
 class _GctTop:
     "Everything in a GCT file that stands above its matrix."
+
     about_rows: list[str]  # names of the row annotations
     profiles: pd.DataFrame  # ids of the profiles and their annotations
     n_rows: int  # features that are promised
@@ -97,13 +108,15 @@ def _gct_top(path):
 def _read_gct(path, select=None, wanted=ANY):
     "Parts of a GCT file, turned so that profiles are rows."
     import pyarrow as pa
+
     top = _gct_top(path)
     about, n, start, narrow = len(top.about_rows), len(top.profiles), 0, _Narrow(top.n_rows)
     values, texts = np.empty((n, top.n_rows), np.float32), [[] for _ in top.about_rows]
     kinds = [pa.string()] * about + [pa.float64()] * n + [pa.string()] * top.n_added
     try:
         for batch in _batches(path, "\t", kinds, top.skip, quote=False):
-            stop, columns = min(start + batch.num_rows, top.n_rows), batch.columns[about : about + n]
+            stop = min(start + batch.num_rows, top.n_rows)
+            columns = batch.columns[about : about + n]
             block = np.array([column.to_numpy(zero_copy_only=False) for column in columns])
             here = slice(min(start, stop), stop)
             values[:, here] = narrow(block[:, : here.stop - here.start], here)
@@ -113,15 +126,29 @@ def _read_gct(path, select=None, wanted=ANY):
     except pa.ArrowInvalid as error:
         _refuse_gct_cell(path, error, about, top.profiles["id"])
     if start != top.n_rows:
-        raise FileError(f"{path.name}: has {counted(start, 'feature row')}, but line 2 promises {top.n_rows:,}; it seems to be cut short, so copy it again")
-    info = {name: pa.chunked_array(text, pa.string()).to_pandas() for name, text in zip(top.about_rows, texts)}
+        raise FileError(
+            f"{path.name}: has {counted(start, 'feature row')}, but line 2 promises {top.n_rows:,};"
+            " it seems to be cut short, so copy it again"
+        )
+    info = {
+        name: pa.chunked_array(text, pa.string()).to_pandas()
+        for name, text in zip(top.about_rows, texts)
+    }
     metadata = top.profiles.set_axis(_metadata_names(list(top.profiles), path.name), axis=1)
     ids = list(info["id"])
-    return Parts(ids, _without_minus_666(values), metadata, top.notes + narrow.notes(ids, path.name), pd.DataFrame(info))
+    return Parts(
+        ids,
+        _without_minus_666(values),
+        metadata,
+        top.notes + narrow.notes(ids, path.name),
+        pd.DataFrame(info),
+    )
 
 # %% ../../nbs/21h_gct.ipynb #9b055bdc
 def _chunk_edges(size, chunk, most):
-    "Where to cut a length into pieces of whole chunks, `most` long at most (but one chunk at least)."
+    """Where to cut a length into pieces of whole chunks, `most` long at most (but one chunk at
+    least).
+    """
     step = chunk * max(1, most // chunk)
     return [(start, min(start + step, size)) for start in range(0, size, step)]
 
@@ -138,29 +165,58 @@ def _pick_columns(matrix, places, budget=1 << 24, narrow=None):
         here = np.flatnonzero((places >= left) & (places < right))
         if len(here):
             for top, bottom in _chunk_edges(matrix.shape[0], height, budget // (right - left)):
-                values[top:bottom, here] = narrow(matrix[top:bottom, left:right][:, places[here] - left], here)
+                values[top:bottom, here] = narrow(
+                    matrix[top:bottom, left:right][:, places[here] - left], here
+                )
     return values
 
 
 def _hdf5_table(group):
     "The columns of a GCTX annotation, ids first."
-    columns = {name: np.asarray(group[name][()]).ravel() for name in sorted(group, key=lambda name: name != "id")}
-    return pd.DataFrame({name: np.char.decode(cells, "utf-8").astype(object) if cells.dtype.kind == "S" else cells for name, cells in columns.items()}).map(
-        lambda cell: cell.decode() if isinstance(cell, bytes) else cell
-    )
+    columns = {
+        name: np.asarray(group[name][()]).ravel()
+        for name in sorted(group, key=lambda name: name != "id")
+    }
+    return pd.DataFrame(
+        {
+            name: np.char.decode(cells, "utf-8").astype(object)
+            if cells.dtype.kind == "S"
+            else cells
+            for name, cells in columns.items()
+        }
+    ).map(lambda cell: cell.decode() if isinstance(cell, bytes) else cell)
 
 # %% ../../nbs/21h_gct.ipynb #995fdf78
 def _read_gctx(path, select, wanted):
     "Parts of a GCTX file; of its genes only those that `select` keeps."
     import h5py
+
     with h5py.File(path) as file:
-        if "0/DATA/0/matrix" not in file or "0/META/COL/id" not in file or "0/META/ROW/id" not in file:
+        if (
+            "0/DATA/0/matrix" not in file
+            or "0/META/COL/id" not in file
+            or "0/META/ROW/id" not in file
+        ):
             hint = "rename it .h5ad" if "obs" in file else "export it as GCTX or GCT again"
-            raise FileError(f"{path.name}: is HDF5 but not laid out as GCTX (it has no /0/DATA/0/matrix with ids); {hint}")
-        matrix, profiles, info = file["0/DATA/0/matrix"], _hdf5_table(file["0/META/COL"]), _hdf5_table(file["0/META/ROW"])
+            raise FileError(
+                f"{path.name}: is HDF5 but not laid out as GCTX (it has no /0/DATA/0/matrix with"
+                f" ids); {hint}"
+            )
+        matrix = file["0/DATA/0/matrix"]
+        profiles = _hdf5_table(file["0/META/COL"])
+        info = _hdf5_table(file["0/META/ROW"])
         if matrix.shape != (len(profiles), len(info)):
-            raise FileError(f"{path.name}: its matrix is {' x '.join(map(str, matrix.shape))}, but there are {len(profiles)} profiles and {len(info)} features; export it again")
-        parts = Parts(list(_as_text(info["id"])), np.empty((0, 0)), profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1), [], info)
+            raise FileError(
+                f"{path.name}: its matrix is {' x '.join(map(str, matrix.shape))}, but there are"
+                f" {len(profiles)} profiles and {len(info)} features; export it again"
+            )
+        parts = Parts(
+            list(_as_text(info["id"])),
+            np.empty((0, 0)),
+            profiles.set_axis(_metadata_names(list(profiles), path.name), axis=1),
+            [],
+            info,
+        )
         places, parts = select(parts)
         narrow = _Narrow(len(places))
         parts.values = _without_minus_666(_pick_columns(matrix, places, narrow=narrow))

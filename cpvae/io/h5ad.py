@@ -25,12 +25,12 @@ def _plain(record):
         return {key: _plain(value) for key, value in record.items()}
     return record.tolist() if isinstance(record, (np.ndarray, np.generic)) else record
 
-
 # %% ../../nbs/21g_h5ad.ipynb #4825d7a5
 def _dense(X, narrow):
     "The values of `X` as float32, whether it is stored dense or sparse, in a file or in memory."
     if not hasattr(X, "shape"):  # a group that holds a sparse matrix
         from anndata.io import read_elem
+
         X = read_elem(X)
         X.check_format()  # a place outside the matrix would be written to, whatever stands there
     values = np.empty(X.shape, np.float32)
@@ -58,9 +58,15 @@ def _obs_parts(obs, var, values, where, layers=()):
     _check_upright(["obs", *map(str, var.index)], obs.index, where)
     if obs.columns.empty:
         _check_genes_in_rows(["", *map(str, var.index)], obs.index.to_series(), where)
-    if not obs.index.equals(pd.RangeIndex(len(obs)).astype(str)) and "id" not in obs and "Metadata_id" not in obs:
+    if (
+        not obs.index.equals(pd.RangeIndex(len(obs)).astype(str))
+        and "id" not in obs
+        and "Metadata_id" not in obs
+    ):
         obs.insert(0, "Metadata_id", obs.index)
-    metadata = obs.set_axis(_metadata_names(list(map(str, obs.columns)), where), axis=1).reset_index(drop=True)
+    metadata = obs.set_axis(
+        _metadata_names(list(map(str, obs.columns)), where), axis=1
+    ).reset_index(drop=True)
     info = var.drop(columns="id", errors="ignore").reset_index(drop=True)
     info.insert(0, "id", var.index.astype(str))
     head, notes = values[:1000], []
@@ -110,14 +116,17 @@ def _chosen(X, held, named, where):  # what holds the values, and its name if it
             there = listed(list(held[kind])) or "none"
             raise FileError(f"{where}: has no {name} in {kind} ({_OPTION[kind]}); it has {there}")
     if len(named) > 1:
-        raise FileError(f"{where}: {' and '.join(map(_OPTION.get, named))} are both given; leave one out")
+        raise FileError(
+            f"{where}: {' and '.join(map(_OPTION.get, named))} are both given; leave one out"
+        )
     for kind, name in named.items():
         return held[kind][name], name if kind == "obsm" else ""
     if X is not None and 0 not in getattr(X, "shape", ())[1:]:
         return X, ""
     ways = [
         f"{listed(list(names))} in {kind} ({_OPTION[kind]} {next(iter(names))})"
-        for kind, names in held.items() if len(names)
+        for kind, names in held.items()
+        if len(names)
     ]
     advice = f"name what holds them: {' or '.join(ways)}"
     advice = advice if ways else "put the values to analyse into X and write it again"
@@ -127,6 +136,7 @@ def _chosen(X, held, named, where):  # what holds the values, and its name if it
 def _embedding(stored, name):  # values, names of its columns
     "A part of obsm: a table with names, or an array whose columns are numbered from 1."
     from anndata.io import read_elem
+
     in_memory = isinstance(stored, pd.DataFrame) or not hasattr(stored, "attrs")
     table = stored if in_memory else read_elem(stored)
     if isinstance(table, pd.DataFrame):
@@ -149,7 +159,9 @@ def _stored_parts(store, X, held, named, where):  # `store` gives obs, var and `
         shape = " x ".join(map(str, values.shape))
         raise ValueError(f"X is {shape}, but obs has {len(obs)} rows and var {len(var)}")
     if about is not None and not named:
-        return Parts(list(var.index), values, with_plain_text(obs), [], with_plain_text(var), _plain(about))
+        return Parts(
+            list(var.index), values, with_plain_text(obs), [], with_plain_text(var), _plain(about)
+        )
     parts = _obs_parts(obs, var, values, where, () if named else held["layers"])
     return replace(parts, notes=parts.notes + narrow.notes(parts.features, where))
 
@@ -193,7 +205,11 @@ def parts_from_anndata(
     if parts.about is not None:
         return parts
     wanted = Wanted(tuple(features), tuple(not_features))
-    parts = replace(parts, features=_by_symbol(parts.features, parts.feature_info), metadata=_tidy(parts.metadata))
+    parts = replace(
+        parts,
+        features=_by_symbol(parts.features, parts.feature_info),
+        metadata=_tidy(parts.metadata),
+    )
     return _settled(_sorted_out(parts, where, wanted, False), where)
 
 
@@ -203,11 +219,11 @@ def _anndata_parts(profiles, where, layer, obsm):
     held = {"layers": profiles.layers, "obsm": profiles.obsm}
     return _stored_parts(store, profiles.X, held, _named(layer, obsm), where)
 
-
 # %% ../../nbs/21g_h5ad.ipynb #frm0anrd
 def _read_store(file, path, named):
     "Parts of an AnnData in an open HDF5 file or Zarr store."
     from anndata.io import read_elem
+
     if "obs" not in file or "var" not in file:
         kind = "Zarr" if path.suffix.lower() == ".zarr" else "HDF5"
         hint = "rename it .gctx" if "0" in file else "write it with AnnData"
@@ -222,15 +238,17 @@ def _read_store(file, path, named):
 def _read_h5ad(path, select=None, wanted=ANY, layer=None, obsm=None):
     "Parts of an AnnData file; anndata itself reads those from before 0.7, whose tables are arrays."
     import h5py
+
     with h5py.File(path) as file:
         if not isinstance(file.get("obs"), h5py.Dataset):
             return _read_store(file, path, _named(layer, obsm))
     import anndata
+
     return _anndata_parts(anndata.read_h5ad(path), path.name, layer, obsm)
 
 
 def _read_zarr(path, select=None, wanted=ANY, layer=None, obsm=None):
     "Parts of an AnnData in a Zarr store, which is a folder."
     import zarr
-    return _read_store(zarr.open_group(str(path), mode="r"), path, _named(layer, obsm))
 
+    return _read_store(zarr.open_group(str(path), mode="r"), path, _named(layer, obsm))

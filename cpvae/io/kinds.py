@@ -17,7 +17,11 @@ from ..errors import CpvaeError, FileError, counted
 
 # %% ../../nbs/21d_kinds_of_files.ipynb #b7506c32
 # Suffix of a compressed file -> how it begins, and pyarrow's name of the compression.
-COMPRESSED = {".gz": (b"\x1f\x8b", "gzip"), ".bz2": (b"BZh", "bz2"), ".zst": (b"\x28\xb5\x2f\xfd", "zstd")}
+COMPRESSED = {
+    ".gz": (b"\x1f\x8b", "gzip"),
+    ".bz2": (b"BZh", "bz2"),
+    ".zst": (b"\x28\xb5\x2f\xfd", "zstd"),
+}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}  # suffix -> what stands between two cells
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # how every HDF5 file begins
 _KINDS = {  # how a file begins -> what it holds, and what to do if its suffix says otherwise
@@ -27,14 +31,24 @@ _KINDS = {  # how a file begins -> what it holds, and what to do if its suffix s
     b"\x28\xb5\x2f\xfd": ("Zstandard", "rename it {name}.zst"),
     b"PAR1": ("parquet", "rename it {stem}.parquet"),
     b"ARROW1": ("feather", "rename it {stem}.feather"),
-    b"FEA1": ("feather of version 1", "read it with the program that wrote it, and save it as parquet"),
+    b"FEA1": (
+        "feather of version 1",
+        "read it with the program that wrote it, and save it as parquet",
+    ),
     _HDF5: ("HDF5", "rename it {stem}.h5ad or {stem}.gctx, whichever it is"),
     b"#1.": ("GCT", "rename it {stem}.gct"),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save the sheet as CSV"),
     b"\x80": ("a Python pickle", "open it in Python and save it as parquet"),
     b"PK\x03\x04": ("a zip archive or an Excel workbook", "unzip it, or save the sheet as CSV"),
 }
-_BEGINS = {".parquet": b"PAR1", ".feather": b"ARROW1", ".h5ad": _HDF5, ".gctx": _HDF5, ".gct": b"#1."}  # suffix -> how it begins
+# suffix -> how it begins
+_BEGINS = {
+    ".parquet": b"PAR1",
+    ".feather": b"ARROW1",
+    ".h5ad": _HDF5,
+    ".gctx": _HDF5,
+    ".gct": b"#1.",
+}
 
 
 def _suffixes(path):
@@ -48,26 +62,38 @@ def _check_begin(head, expected, path):
     "Refuse a file that begins as another kind does; `expected` is empty for text."
     start = head.decode("utf-8", "ignore").lstrip("\ufeff \t\r\n").lower()
     if start.startswith("version https://git-lfs"):
-        raise FileError(f"{path.name}: is a Git LFS pointer, not the data; fetch it with git lfs pull")
+        raise FileError(
+            f"{path.name}: is a Git LFS pointer, not the data; fetch it with git lfs pull"
+        )
     if start.startswith(("<!doctype html", "<html")):
-        raise FileError(f"{path.name}: is a web page, not a table; download the file again, and log in first if the site asks for it")
+        raise FileError(
+            f"{path.name}: is a web page, not a table; download the file again, and log in first if"
+            " the site asks for it"
+        )
     if not head and not expected:
         raise FileError(f"{path.name}: is empty; expected a header and one row a profile")
     if head[257:262] == b"ustar":
         raise FileError(f"{path.name}: is a tar archive; unpack it, and give the tables inside")
-    found = next((begin for begin in _KINDS if head.startswith(begin) and (begin or not head)), None)
+    found = next(
+        (begin for begin in _KINDS if head.startswith(begin) and (begin or not head)), None
+    )
     if found is None and expected and b"\0" not in head:
-        holds, advice = "plain text", "rename it {stem}" if _suffixes(path)[1] else "rename it {stem}.csv"
+        holds = "plain text"
+        advice = "rename it {stem}" if _suffixes(path)[1] else "rename it {stem}.csv"
     elif found is None or found == expected:
         return
     else:
         holds, advice = _KINDS[found]
-    raise FileError(f"{path.name}: is damaged, or not what its suffix says: it holds {holds}; {advice.format(name=path.name, stem=path.stem)}")
+    raise FileError(
+        f"{path.name}: is damaged, or not what its suffix says: it holds {holds};"
+        f" {advice.format(name=path.name, stem=path.stem)}"
+    )
 
-
+# %% ../../nbs/21d_kinds_of_files.ipynb #ab0c8662
 def _open(path):
     "The bytes of a file, decompressed."
     import pyarrow as pa
+
     packed = _suffixes(path)[1]
     return pa.input_stream(str(path), compression=COMPRESSED[packed][1] if packed else None)
 
@@ -76,7 +102,9 @@ def _check_kind(path):
     "Refuse a file whose first bytes do not fit its suffix."
     suffix, packed = _suffixes(path)
     with open(path, "rb") as file:
-        _check_begin(file.read(512), COMPRESSED[packed][0] if packed else _BEGINS.get(suffix, b""), path)
+        _check_begin(
+            file.read(512), COMPRESSED[packed][0] if packed else _BEGINS.get(suffix, b""), path
+        )
     if packed:
         with _open(path) as file:
             _check_begin(file.read(512), _BEGINS.get(suffix, b""), path)
@@ -84,10 +112,18 @@ def _check_kind(path):
 # %% ../../nbs/21d_kinds_of_files.ipynb #8b391d63
 def _different_lengths(name, reason, skip):
     "Advice on pyarrow's complaint `Row #3: Expected 2 columns, got 3: 1,2,3`."
-    row, expected, got = map(int, re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", reason).groups())
+    row, expected, got = map(
+        int, re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", reason).groups()
+    )
     if got > expected and row - skip == 1:
-        return f"{name}: rows are of different lengths: the first has more cells than the header ({got}, not {expected}); give every column a name"
-    return f"{name}: rows are of different lengths: row {row - skip} below the header has {counted(got, 'cell')}, the header {expected}; mend it, or export the table again"
+        return (
+            f"{name}: rows are of different lengths: the first has more cells than the header"
+            f" ({got}, not {expected}); give every column a name"
+        )
+    return (
+        f"{name}: rows are of different lengths: row {row - skip} below the header has"
+        f" {counted(got, 'cell')}, the header {expected}; mend it, or export the table again"
+    )
 
 
 def _is_ours(error):
@@ -95,7 +131,7 @@ def _is_ours(error):
     *_, (frame, _) = walk_tb(error.__traceback__)
     return frame.f_globals.get("__package__") == globals().get("__package__")
 
-
+# %% ../../nbs/21d_kinds_of_files.ipynb #aa7ff187
 @contextmanager
 def _explained(path):
     "Turn what a parser says of a file into advice; what it warns of is not for the user's eyes."
@@ -109,11 +145,19 @@ def _explained(path):
     except PermissionError as error:
         raise FileError(f"{name}: may not be opened; ask for permission to read it") from error
     except MemoryError as error:
-        raise FileError(f"{name}: does not fit into memory ({str(error) or 'there is no more'}); read fewer files or genes, or copy it again if it is small") from error
+        raise FileError(
+            f"{name}: does not fit into memory ({str(error) or 'there is no more'}); read fewer"
+            " files or genes, or copy it again if it is small"
+        ) from error
     except Exception as error:
-        if _is_ours(error) and not isinstance(error, (OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError, zlib.error)):
+        if _is_ours(error) and not isinstance(
+            error,
+            (OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError, zlib.error),
+        ):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:160]
         if "UTF8" in reason or isinstance(error, UnicodeDecodeError):
             raise FileError(f"{name}: is not UTF-8 text; save it again as UTF-8") from error
-        raise FileError(f"{name}: is damaged, or not what its suffix says ({reason}); copy or export it again") from error
+        raise FileError(
+            f"{name}: is damaged, or not what its suffix says ({reason}); copy or export it again"
+        ) from error

@@ -22,6 +22,7 @@ from .tables import _holds_lists, parts_from_table
 def _parquet_numbers(column, where, name, start):
     "A column of any type as numbers."
     import pyarrow as pa
+
     if pa.types.is_nested(column.type):
         raise _holds_lists(where, name)
     if pa.types.is_decimal(column.type):
@@ -34,14 +35,17 @@ def _parquet_numbers(column, where, name, start):
 def _parquet_kind(file, name, kind):
     "Whether a column of a parquet file, of this type, holds numbers."
     import pyarrow as pa
+
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return True
-    return not (pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind)) and _mostly_numbers(file.read([name]).column(0).to_pandas())
-
+    return not (
+        pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind)
+    ) and _mostly_numbers(file.read([name]).column(0).to_pandas())
 
 # %% ../../nbs/21f_parquet.ipynb #f89d1167
 def _is_list_of_words(kind):
     import pyarrow as pa
+
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
@@ -51,18 +55,29 @@ def _is_list_of_words(kind):
 def _parquet_names(file, kinds, where):  # names of the columns that hold one value a row, notes
     "Leave out saved row indices and lists of numbers; refuses a file of nothing but lists."
     import pyarrow as pa
+
     nested = {name for name, kind in kinds.items() if pa.types.is_nested(kind)}
-    lists = [name for name in kinds if name in nested and not is_cellprofiler(name) and not _is_list_of_words(kinds[name])]
+    lists = [
+        name
+        for name in kinds
+        if name in nested and not is_cellprofiler(name) and not _is_list_of_words(kinds[name])
+    ]
     left_out = set(lists)
-    names = [name for name in kinds if name not in left_out and not re.fullmatch(r"__index_level_\d+__", name)]
+    names = [
+        name
+        for name in kinds
+        if name not in left_out and not re.fullmatch(r"__index_level_\d+__", name)
+    ]
     number = lambda name: may_be_feature(name) and _parquet_kind(file, name, kinds[name])
     if lists and not any(is_cellprofiler(name) or number(name) for name in names):
         raise _holds_lists(where, lists[0])
     return names, [f"Left out because their cells are lists: {listed(lists)}."] if lists else []
 
-
+# %% ../../nbs/21f_parquet.ipynb #ea773c1e
 def _check_rows(file, kinds, names, where):
-    "Refuse a transposed table; what names its rows stands first, or last or without a name if it was the index."
+    """Refuse a transposed table; what names its rows stands first, or last or without a name if it
+    was the index.
+    """
     if any(map(is_cellprofiler, names)):
         return
     for name in dict.fromkeys([*list(kinds)[-1:], *names[:1], *names[-1:]]):
@@ -74,7 +89,9 @@ def _check_rows(file, kinds, names, where):
 
 
 def _parquet_blocks(file, names, width=64):
-    "Some columns of some rows at a time, one row group after the other: asked for more at once, pyarrow holds all of it at once."
+    """Some columns of some rows at a time, one row group after the other: asked for more at once,
+    pyarrow holds all of it at once.
+    """
     for left in range(0, len(names), width):
         start, here = 0, names[left : left + width]
         for group in range(file.num_row_groups):
@@ -86,6 +103,7 @@ def _parquet_blocks(file, names, width=64):
 def _parquet_features(file, kinds, names, where, wanted):  # as `_split_names`
     "Which columns of a parquet file are features."
     import pyarrow as pa
+
     is_numeric = lambda i: _parquet_kind(file, names[i], kinds[names[i]])
     judged = _numbers_or_truth(names, is_numeric, lambda i: pa.types.is_boolean(kinds[names[i]]))
     return _split_names([name.strip() for name in names], judged, where, wanted)
@@ -107,6 +125,7 @@ def _parquet_values(file, names, where, narrow):
 def _read_parquet(path, select=None, wanted=ANY):
     "Parts of a parquet file."
     from pyarrow.parquet import ParquetFile
+
     file = ParquetFile(path, buffer_size=1 << 20)
     schema = file.schema_arrow  # made anew each time it is asked for
     _check_levels(schema.names, path.name)
@@ -118,8 +137,12 @@ def _read_parquet(path, select=None, wanted=ANY):
     chosen, narrow = [names[i] for i in features], _Narrow(len(features))
     values = _parquet_values(file, chosen, path.name, narrow)
     metadata = file.read([names[i] for i in others]).to_pandas(ignore_metadata=True)
-    metadata = pd.DataFrame(dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(len(values)))
-    aside = choice.aside | _no_numbers([name.strip() for name in names], others, [metadata[name] for name in renamed], choice)
+    metadata = pd.DataFrame(
+        dict(zip(renamed, (metadata[names[i]] for i in others))), index=range(len(values))
+    )
+    aside = choice.aside | _no_numbers(
+        [name.strip() for name in names], others, [metadata[name] for name in renamed], choice
+    )
     notes += choice.notes + narrow.notes(choice.features, path.name)
     return Parts(choice.features, values, metadata, notes, aside=aside, stems=choice.stems)
 
@@ -127,4 +150,7 @@ def _read_parquet(path, select=None, wanted=ANY):
 def _read_feather(path, select=None, wanted=ANY):
     "Parts of a feather file, which is read at once."
     from pyarrow import feather
-    return parts_from_table(feather.read_table(path).to_pandas(ignore_metadata=True), path.name, wanted)
+
+    return parts_from_table(
+        feather.read_table(path).to_pandas(ignore_metadata=True), path.name, wanted
+    )

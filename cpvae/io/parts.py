@@ -44,31 +44,47 @@ class Parts:
     stems : list[str], default field(default_factory=list)
         families that the features' names belong to
     """
+
     features: list[str]  # `G` names
     values: np.ndarray  # `[N,G]` float32; missing is NaN
     metadata: pd.DataFrame  # `[N,M]` columns all called `Metadata_*`; missing is None or NaN
     notes: list[str] = field(default_factory=list)  # what was decided on the way, in words
-    feature_info: pd.DataFrame | None = None  # `[G,K]` what is known of the features, in their order; "id" is the file's own name of each
-    about: dict | None = None  # `uns["cpvae"]` of a file that cpvae wrote; `metadata` and `feature_info` then are its `obs` and `var`
-    aside: dict[str, list[str]] = field(default_factory=dict)  # columns that are no features though they may hold numbers: what they tell -> names
+    # `[G,K]` what is known of the features, in their order; "id" is the file's own name of each
+    feature_info: pd.DataFrame | None = None
+    # `uns["cpvae"]` of a file that cpvae wrote; `metadata` and `feature_info` then are its `obs`
+    # and `var`
+    about: dict | None = None
+    # columns that are no features though they may hold numbers: what they tell -> names
+    aside: dict[str, list[str]] = field(default_factory=dict)
     stems: list[str] = field(default_factory=list)  # families that the features' names belong to
 
 # %% ../../nbs/21b_parts.ipynb #df5f1028
 # Plain names whose values name something even where they look like numbers: plate 007 stays 007.
-_IDENTIFIERS = frozenset(plain(name) for what in ("compound", "plate", "well", "moa") for name in STANDARD_COLUMNS[what]) | {"inchikey14", "smiles", "target"}
+_IDENTIFIERS = frozenset(
+    plain(name) for what in ("compound", "plate", "well", "moa") for name in STANDARD_COLUMNS[what]
+) | {"inchikey14", "smiles", "target"}
 # Plain names that tell the plate.
 _PLATES = frozenset(map(plain, STANDARD_COLUMNS["plate"]))
 
 # %% ../../nbs/21b_parts.ipynb #55b74a40
 def _check_names(names, where):
     "Refuse repeated, missing and number-like column names."
-    numbers = [name for name in names if name[:1] in "-.0123456789" and re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())]
+    numbers = [
+        name
+        for name in names
+        if name[:1] in "-.0123456789" and re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", name.lower())
+    ]
     numbers = [name for name in numbers if not _BENT.fullmatch(name)]
     if numbers:
-        raise FileError(f"{where}: column is called {numbers[0]}, so the header row seems to be missing; add one")
+        raise FileError(
+            f"{where}: column is called {numbers[0]}, so the header row seems to be missing;"
+            " add one"
+        )
     if len(set(names)) < len(names):
         if twice := {name for name, n in Counter(names).items() if n > 1 and name}:
-            raise FileError(f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one")
+            raise FileError(
+                f"{where}: column name {listed(sorted(twice))} appears twice; rename or remove one"
+            )
     if "" in names[1:]:
         raise FileError(f"{where}: column {names.index('', 1) + 1} has no name; name or remove it")
 
@@ -77,21 +93,44 @@ def _metadata_names(names, where):
     "Names with their prefix; refuses two that become one."
     renamed = [prefixed(name) for name in names]
     if clash := [name for name, n in Counter(renamed).items() if n > 1]:
-        raise FileError(f"{where}: {short(clash[0])} stands there twice, with and without its prefix; remove one")
+        raise FileError(
+            f"{where}: {short(clash[0])} stands there twice, with and without its prefix;"
+            " remove one"
+        )
     return renamed
 
 # %% ../../nbs/21b_parts.ipynb #fcdece12
 def _check_upright(names, first, where):
-    "Refuse a transposed table by what names its rows: features, where the columns are wells or samples."
+    """Refuse a transposed table by what names its rows: features, where the columns are wells or
+    samples.
+    """
     cells = pd.Series(first, dtype=object).dropna().astype(str)
     if any(map(is_cellprofiler, names)) or cells.empty or cells.duplicated().any():
         return
     named = cells[cells.map(is_cellprofiler)]
-    wells = all(re.fullmatch(r"[A-P]\d{1,2}|(gsm|profile|s|sample|w|well)[ _.-]?\d+", name, re.IGNORECASE) for name in names[1:])
-    genes = wells and bare(names[0]) in ("", "unnamed: 0", "gene", "genes", "gene_symbol", "symbol", "feature", "features", "id")
-    if len(named) or (genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5):
+    wells = all(
+        re.fullmatch(r"[A-P]\d{1,2}|(gsm|profile|s|sample|w|well)[ _.-]?\d+", name, re.IGNORECASE)
+        for name in names[1:]
+    )
+    genes = wells and bare(names[0]) in (
+        "",
+        "unnamed: 0",
+        "gene",
+        "genes",
+        "gene_symbol",
+        "symbol",
+        "feature",
+        "features",
+        "id",
+    )
+    if len(named) or (
+        genes and cells.str.fullmatch(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at").mean() > 0.5
+    ):
         example = [*named, *cells][0]
-        raise FileError(f"{where}: features stand in rows (such as {short(example)}); transpose the table, so that each has a column")
+        raise FileError(
+            f"{where}: features stand in rows (such as {short(example)}); transpose the table, so"
+            " that each has a column"
+        )
 
 # %% ../../nbs/21b_parts.ipynb #frm0turn
 _GENE = re.compile(r"[A-Z]+[0-9.-]*[A-Z]+[A-Z0-9.-]*|\d\w*_at|ENS[A-Z]*G\d+(\.\d+)?")
@@ -125,7 +164,6 @@ def _check_genes_in_rows(names, first, where):
             "has a column, and add Metadata_ columns that tell compound and dose"
         )
 
-
 # %% ../../nbs/21b_parts.ipynb #frm0lvls
 def _refuse_levels(where, above, below):
     "Refuse names of two levels, as a pandas MultiIndex or merged cells make them."
@@ -140,7 +178,6 @@ def _check_levels(names, where):
     "Refuse names that are tuples: saved columns of a pandas MultiIndex."
     if names and all(re.fullmatch(r"\('.*\)", name) for name in names):
         _refuse_levels(where, *re.findall(r"'([^']*)'", names[-1])[:2])
-
 
 # %% ../../nbs/21b_parts.ipynb #frm0date
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mrz|Mai|Okt|Dez)"
@@ -158,16 +195,23 @@ def _bent_names(features):
     days = days if 2 * len(numbers) < len(features) else set()
     bent = [name for name in features if name in days or _BENT.fullmatch(name)]
     told = "Feature names that a spreadsheet seems to have turned into dates or numbers"
-    advice = "mend them (1-Sep was SEPT1, now SEPTIN1; 2.31E+13 a RIKEN clone), or they match no gene"
+    advice = (
+        "mend them (1-Sep was SEPT1, now SEPTIN1; 2.31E+13 a RIKEN clone), or they match no gene"
+    )
     return [f"{told}: {listed(bent, 8)}; {advice}."] if bent else []
 
-
 # %% ../../nbs/21b_parts.ipynb #713a8799
-def _split_names(names, is_numeric, where, wanted):  # the choice of features, their places, places of the others, what these are called
+# the choice of features, their places, places of the others, what these are called
+def _split_names(names, is_numeric, where, wanted):
     "Tell features from metadata among columns of which `is_numeric(place)` hold numbers."
     _check_names(names, where)
-    indexed = bool(names) and (names[0] == "" or names[0].startswith("Unnamed: "))  # a saved row index
-    numeric = [i for i in range(len(names)) if not is_prefixed(names[i]) and (is_cellprofiler(names[i]) or is_numeric(i))]
+    # a saved row index
+    indexed = bool(names) and (names[0] == "" or names[0].startswith("Unnamed: "))
+    numeric = [
+        i
+        for i in range(len(names))
+        if not is_prefixed(names[i]) and (is_cellprofiler(names[i]) or is_numeric(i))
+    ]
     choice = choose_features([names[i] for i in numeric], where, wanted)
     chosen = set(choice.features)
     features = [i for i in numeric if names[i] in chosen]
@@ -175,19 +219,36 @@ def _split_names(names, is_numeric, where, wanted):  # the choice of features, t
     return choice, features, others, _metadata_names([names[i] for i in others], where)
 
 
-def _no_numbers(names, others, columns, choice):  # what to add to `Parts.aside`; adds a note to the choice
-    "Columns without the prefix of metadata that hold nothing, or text though they are called like the features."
-    free = {names[i]: cells.notna().any() for i, cells in zip(others, columns) if not is_prefixed(names[i])}
+# what to add to `Parts.aside`; adds a note to the choice
+def _no_numbers(names, others, columns, choice):
+    """Columns without the prefix of metadata that hold nothing, or text though they are called like
+    the features.
+    """
+    free = {
+        names[i]: cells.notna().any()
+        for i, cells in zip(others, columns)
+        if not is_prefixed(names[i])
+    }
     empty = [name for name, filled in free.items() if not filled]
     told = set(name for aside in choice.aside.values() for name in aside)
-    text = [name for name, filled in free.items() if filled and name not in told and may_be_feature(name) and belongs(name, choice.stems)]
+    text = [
+        name
+        for name, filled in free.items()
+        if filled and name not in told and may_be_feature(name) and belongs(name, choice.stems)
+    ]
     if text:
-        choice.notes.append(f"Taken as metadata for the text in them, though called like the features: {listed(text)}; mend their cells if they hold measurements.")
+        choice.notes.append(
+            "Taken as metadata for the text in them, though called like the features:"
+            f" {listed(text)}; mend their cells if they hold measurements."
+        )
     return {reason: held for reason, held in (("nothing (empty)", empty), ("text", text)) if held}
 
 # %% ../../nbs/21b_parts.ipynb #c30f363f
 # Cells that hold nothing, and what spreadsheets write where a formula failed.
-_MISSING = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|na|nan|null".split("|")
+_MISSING = (
+    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|"
+    "<NA>|N/A|NA|NULL|NaN|None|n/a|na|nan|null"
+).split("|")
 _MISSING += """
     #VALUE! #DIV/0! #REF! #NAME? #NUM! #NULL! #SPILL! #CALC! #FIELD! #BLOCKED! #UNKNOWN! #CONNECT!
     #GETTING_DATA #ERROR! #WERT! #BEZUG! #ZAHL! #NV #VALEUR! #NOM? #NOMBRE! #¡VALOR! #¿NOMBRE?
@@ -245,12 +306,22 @@ def _numbers_or_truth(names, is_numeric, is_truth):  # a function like `is_numer
 
 # %% ../../nbs/21b_parts.ipynb #frm0refc
 def _refuse_cell(where, name, row, cell, second_header=False):
-    hint = "so mend the cell" if is_cellprofiler(name) else f"so mend the cell, or call the column Metadata_{short(name)} if it describes the profile"
+    hint = (
+        "so mend the cell"
+        if is_cellprofiler(name)
+        else (
+            f"so mend the cell, or call the column Metadata_{short(name)} if it describes the"
+            " profile"
+        )
+    )
     if re.fullmatch(r"-?\d+,\d+", str(cell)):
         hint = "so write them with decimal points"
     elif str(cell) == name or second_header:
         hint = "so remove that row if it is a second header"
-    raise FileError(f'{where}: column {short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}"; features must be numbers, {hint}')
+    raise FileError(
+        f'{where}: column {short(name)}, row {row + 1} below the header holds "{str(cell)[:40]}";'
+        f" features must be numbers, {hint}"
+    )
 
 
 def _checked_numbers(cells, where, name, start=0):
@@ -324,11 +395,15 @@ def _outlying(parts):
 
 # %% ../../nbs/21b_parts.ipynb #778a6f52
 def _is_identifier(name):
-    return plain(name) in _IDENTIFIERS or bare(name).endswith(("_id", "barcode", "_name", "_iname", "_sample"))
+    return plain(name) in _IDENTIFIERS or bare(name).endswith(
+        ("_id", "barcode", "_name", "_iname", "_sample")
+    )
 
 
 def _as_text(column):
-    "Text of a column; a whole number that became a float is written without its point, and CLUE's -666 is missing."
+    """Text of a column; a whole number that became a float is written without its point, and CLUE's
+    -666 is missing.
+    """
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
     text = column.astype(object).map(_cell_text, na_action="ignore").astype(object)
@@ -336,7 +411,9 @@ def _as_text(column):
 
 
 def _identifiers(text):
-    "Identifiers that text shows as floats, because one was missing when it was written, as whole numbers again."
+    """Identifiers that text shows as floats, because one was missing when it was written, as whole
+    numbers again.
+    """
     if pd.Series(text.dropna().unique()).str.fullmatch(r"\d+\.0").all():
         return text.str.removesuffix(".0")
     return text
@@ -348,7 +425,9 @@ def _tidy_column(column):
         return column.astype("boolean" if column.isna().any() else bool)
     if pd.api.types.is_numeric_dtype(column) and not _is_identifier(column.name):
         column = column.mask(column == -666) if (column == -666).any() else column
-        return column.astype("int64" if pd.api.types.is_integer_dtype(column) and not column.isna().any() else float)
+        return column.astype(
+            "int64" if pd.api.types.is_integer_dtype(column) and not column.isna().any() else float
+        )
     text = _as_text(column)
     filled = pd.Series(text.dropna().unique(), dtype=object)
     if filled.empty:
@@ -356,7 +435,11 @@ def _tidy_column(column):
     if _is_identifier(column.name):
         return _identifiers(text)
     if filled.str.fullmatch("true|false", case=False).all():
-        return text.str.lower().map({"true": True, "false": False}).astype("boolean" if text.isna().any() else bool)
+        return (
+            text.str.lower()
+            .map({"true": True, "false": False})
+            .astype("boolean" if text.isna().any() else bool)
+        )
     if filled.str.fullmatch(r"-?(0|[1-9]\d{0,17})").all() and text.notna().all():
         return text.astype("int64")
     if filled.str.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?(e[+-]?\d+)?", case=False).all():
@@ -366,7 +449,9 @@ def _tidy_column(column):
 
 def _tidy(table):
     "The one form of a table of metadata."
-    return pd.DataFrame({name: _tidy_column(table[name]) for name in table.columns}, index=pd.RangeIndex(len(table)))
+    return pd.DataFrame(
+        {name: _tidy_column(table[name]) for name in table.columns}, index=pd.RangeIndex(len(table))
+    )
 
 # %% ../../nbs/21b_parts.ipynb #687ec4f3
 def with_plain_text(
@@ -384,6 +469,15 @@ def with_plain_text(
     pd.DataFrame
         the same, its text as objects, None where it is missing
     """
-    held = {name: kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind for name, kind in table.dtypes.items()}
-    text = [name for name, kind in held.items() if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype)]
-    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), None) for name in text})
+    held = {
+        name: kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind
+        for name, kind in table.dtypes.items()
+    }
+    text = [
+        name
+        for name, kind in held.items()
+        if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype)
+    ]
+    return table.assign(
+        **{name: table[name].astype(object).where(table[name].notna(), None) for name in text}
+    )

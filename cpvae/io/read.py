@@ -30,7 +30,10 @@ from .text import _batches, _filled, _header, _read_text, _without_trailing
 def _matches(ids, table):  # best column, how many of the ids it names
     "The column of a table that names most of the ids."
     keys = {name: _as_text(table[name]) for name in table.columns}
-    counts = {name: int(ids.isin(set(key[key.notna() & ~key.duplicated(keep=False)])).sum()) for name, key in keys.items()}
+    counts = {
+        name: int(ids.isin(set(key[key.notna() & ~key.duplicated(keep=False)])).sum())
+        for name, key in keys.items()
+    }
     best = max(counts, key=counts.get)
     return best, counts[best]
 
@@ -39,7 +42,11 @@ def _joined(ids, table, column, taken):
     "Rows of a table in the order of the ids, without the columns there already."
     key = _as_text(table[column])
     unique = table[(key.notna() & ~key.duplicated(keep=False)).to_numpy()]
-    rows = unique.set_axis(_as_text(unique[column]).to_numpy()).reindex(ids.to_numpy()).reset_index(drop=True)
+    rows = (
+        unique.set_axis(_as_text(unique[column]).to_numpy())
+        .reindex(ids.to_numpy())
+        .reset_index(drop=True)
+    )
     return rows[[name for name in rows.columns if name != column and name not in taken]]
 
 
@@ -49,37 +56,61 @@ def _told(name, thing, ids, table, column, n):
     several = list(ids[ids.isin(set(key[key.duplicated()]))].dropna().unique())
     absent = len(ids) - n - int(ids.isin(several).sum())
     rest = f"; {counted(absent, thing)} not in it" if absent else ""
-    rest += f"; left out because it has different rows for them: {listed(several)}" if several else ""
+    rest += (
+        f"; left out because it has different rows for them: {listed(several)}" if several else ""
+    )
     return f"{name} describes {n:,} of {counted(len(ids), thing)}, found by its {column}{rest}."
 
 # %% ../../nbs/21_read.ipynb #7442f66f
 def _describe_profiles(parts, table, name, where):
     "Join a table on the metadata column that it names best."
-    text = {column: _as_text(parts.metadata[column]) for column in parts.metadata.columns if not pd.api.types.is_float_dtype(parts.metadata[column])}
+    text = {
+        column: _as_text(parts.metadata[column])
+        for column in parts.metadata.columns
+        if not pd.api.types.is_float_dtype(parts.metadata[column])
+    }
     found = {column: _matches(ids, table) for column, ids in text.items()}
     column = max(found, key=lambda column: found[column][1], default=None)
     if column is None or found[column][1] == 0:
-        example = f' such as "{text[column].dropna().iloc[0]}"' if column and text[column].notna().any() else ""
-        raise FileError(f"{name}: none of its columns ({listed(list(table.columns))}) names the profiles of {where}{example}; is it the right table?")
+        example = (
+            f' such as "{text[column].dropna().iloc[0]}"'
+            if column and text[column].notna().any()
+            else ""
+        )
+        raise FileError(
+            f"{name}: none of its columns ({listed(list(table.columns))}) names the profiles of"
+            f" {where}{example}; is it the right table?"
+        )
     key, n = found[column]
     parts.notes.append(_told(name, "profile", text[column], table, key, n))
     table = table.set_axis([prefixed(str(each)) for each in table.columns], axis=1)
-    parts.metadata = pd.concat([parts.metadata, _joined(text[column], table, prefixed(key), set(parts.metadata.columns))], axis=1)
+    parts.metadata = pd.concat(
+        [parts.metadata, _joined(text[column], table, prefixed(key), set(parts.metadata.columns))],
+        axis=1,
+    )
 
 
 def _describe_features(parts, table, name, where):
     "Join a table on the features that it names."
-    info = pd.DataFrame({"id": parts.features}) if parts.feature_info is None else parts.feature_info
+    info = (
+        pd.DataFrame({"id": parts.features}) if parts.feature_info is None else parts.feature_info
+    )
     ids = pd.Series(parts.features, dtype=object)
     key, n = _matches(ids, table)
     if n == 0:
-        raise FileError(f'{name}: none of its columns ({listed(list(table.columns))}) names the features of {where} such as "{ids.iloc[0]}"; is it the right table?')
+        raise FileError(
+            f"{name}: none of its columns ({listed(list(table.columns))}) names the features of"
+            f' {where} such as "{ids.iloc[0]}"; is it the right table?'
+        )
     parts.notes.append(_told(name, "feature", ids, table, key, n))
     parts.feature_info = pd.concat([info, _joined(ids, table, key, set(info.columns))], axis=1)
 
 # %% ../../nbs/21_read.ipynb #1ff99c87
 def _selector(table, name, where, all_genes):
-    "A function that describes, chooses and names the features of some parts: parts -> places kept, parts without the others' names."
+    """A function that describes, chooses and names the features of some parts: parts -> places
+    kept, parts without the others' names.
+    """
+
     def select(parts):
         if table is not None:
             _describe_features(parts, table, name, where)
@@ -88,17 +119,30 @@ def _selector(table, name, where, all_genes):
             return np.arange(len(parts.features)), parts
         places = None if all_genes else _landmarks(info)
         if places is not None:
-            parts.notes.append(f"{len(places):,} landmark genes of {len(info):,} are read; the others are inferred from them. --all-genes reads all.")
+            parts.notes.append(
+                f"{len(places):,} landmark genes of {len(info):,} are read; the others are inferred"
+                " from them. --all-genes reads all."
+            )
         places = np.arange(len(info)) if places is None else places
         info = info.iloc[places].reset_index(drop=True)
-        return places, replace(parts, features=_by_symbol([parts.features[i] for i in places], info), feature_info=info)
+        return places, replace(
+            parts, features=_by_symbol([parts.features[i] for i in places], info), feature_info=info
+        )
+
     return select
 
 # %% ../../nbs/21_read.ipynb #9dd25c86
 # How to read a file, by its ending.
 READERS = {
-    ".csv": _read_text, ".tsv": _read_text, ".txt": _read_text, ".parquet": _read_parquet, ".feather": _read_feather,
-    ".h5ad": _read_h5ad, ".zarr": _read_zarr, ".gct": _read_gct, ".gctx": _read_gctx,
+    ".csv": _read_text,
+    ".tsv": _read_text,
+    ".txt": _read_text,
+    ".parquet": _read_parquet,
+    ".feather": _read_feather,
+    ".h5ad": _read_h5ad,
+    ".zarr": _read_zarr,
+    ".gct": _read_gct,
+    ".gctx": _read_gctx,
 }
 _ANNDATA = (".h5ad", ".zarr")  # formats that hold layers and `obsm`
 _PACKABLE = (*_SEPARATORS, ".gct")  # formats that may be compressed as a whole
@@ -110,42 +154,66 @@ def _check_address(path):
         return
     place, name = f"{found[1]}://{found[2]}", found[2].rsplit("/", 1)[-1]
     how, again = ("sync", "-r ") if name.lower().endswith(".zarr") else ("cp", "")
-    copy = {"s3": f"`aws s3 {how} --no-sign-request {place} {name}`", "gs": f"`gsutil cp {again}{place} {name}`"}
+    copy = {
+        "s3": f"`aws s3 {how} --no-sign-request {place} {name}`",
+        "gs": f"`gsutil cp {again}{place} {name}`",
+    }
     advice = copy.get(found[1], f"`curl -L -o {name} {place}`")
     raise FileError(f"{place}: is not on this machine; copy it with {advice}, and give {name}")
 
-
+# %% ../../nbs/21_read.ipynb #e2b22144
 def _check_path(path):
     "Refuse what is no file, or no file of a known format."
     _check_address(path)
     suffix, packed = _suffixes(path)
     if str(path).encode("utf-8", "replace").decode() != str(path):
-        raise FileError(f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder")
+        raise FileError(
+            f"{path}: a name that is not UTF-8 cannot be passed on; rename the file or its folder"
+        )
     if not path.exists():
         raise FileError(f"{path}: no such file; check the name and the folder")
     if path.is_dir() and suffix != ".zarr":
         raise FileError(f"{path}: is a folder; give one file")
     if packed and suffix in READERS and suffix not in _PACKABLE:
-        raise FileError(f"{path.name}: {suffix} is read from disk in pieces, which compression prevents; decompress it first")
+        raise FileError(
+            f"{path.name}: {suffix} is read from disk in pieces, which compression prevents;"
+            " decompress it first"
+        )
     if suffix not in READERS:
-        advice = {".xlsx": "; save the sheet as CSV", ".xls": "; save the sheet as CSV", ".zip": "; unzip it first"}.get(suffix, "")
-        raise FileError(f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with {', '.join(COMPRESSED)}){advice}")
+        advice = {
+            ".xlsx": "; save the sheet as CSV",
+            ".xls": "; save the sheet as CSV",
+            ".zip": "; unzip it first",
+        }.get(suffix, "")
+        raise FileError(
+            f"{path.name}: unknown format; expected {', '.join(READERS)} (text also with"
+            f" {', '.join(COMPRESSED)}){advice}"
+        )
 
-
+# %% ../../nbs/21_read.ipynb #3729297b
 def _check_once(paths):
     "Refuse a file that is given twice, be it by a link, or packed and unpacked."
     seen = {}
     for path in paths:
         real = path.resolve()
-        if (other := seen.setdefault(real.with_name(real.name.removesuffix(_suffixes(real)[1])), path)) is not path:
+        if (
+            other := seen.setdefault(
+                real.with_name(real.name.removesuffix(_suffixes(real)[1])), path
+            )
+        ) is not path:
             as_well = f", also as {other.name}" if other.name != path.name else ""
-            raise FileError(f"{path.name}: is given twice{as_well}; keep one of the two, or the same profiles count twice")
+            raise FileError(
+                f"{path.name}: is given twice{as_well}; keep one of the two, or the same profiles"
+                " count twice"
+            )
 
 # %% ../../nbs/21_read.ipynb #f83e15c1
 def profile_files(
     path: str | Path | Sequence,  # a file, several files, or a folder of them
 ) -> list[Path]:  # the files of profiles, sorted
-    """The files that `read_parts` reads, in its order. Raises `CpvaeError` if there is none, or they are of several kinds.
+    """The files that `read_parts` reads, in its order.
+
+    Raises `CpvaeError` if there is none, or they are of several kinds.
 
     Parameters
     ----------
@@ -164,7 +232,10 @@ def profile_files(
         whole = [each for each in named if each.is_file() or each.suffix.lower() == ".zarr"]
         paths = [each for each in whole if _suffixes(each)[0] in READERS]
         if not paths:
-            raise FileError(f"{folder}: is a folder without a file of profiles; expected files ending in {', '.join(READERS)}")
+            raise FileError(
+                f"{folder}: is a folder without a file of profiles; expected files ending in"
+                f" {', '.join(READERS)}"
+            )
     if not paths:
         raise FileError("no file is given; name one, several, or a folder")
     for each in paths:
@@ -173,7 +244,10 @@ def profile_files(
     _check_once(paths)
     for each in paths[1:]:
         if READERS[_suffixes(each)[0]] != READERS[_suffixes(paths[0])[0]]:
-            raise FileError(f"{paths[0].name} and {each.name} are files of different kinds; give files of one kind, or move one away")
+            raise FileError(
+                f"{paths[0].name} and {each.name} are files of different kinds; give files of one"
+                " kind, or move one away"
+            )
     return paths
 
 # %% ../../nbs/21_read.ipynb #89f1f067
@@ -182,42 +256,78 @@ def _one_below_other(parts, paths):
     common = set(parts[0].features).intersection(*(part.features for part in parts[1:]))
     features = [name for name in parts[0].features if name in common]
     if not features:
-        other = next(i for i, part in enumerate(parts) if not set(part.features) & set(parts[0].features))
-        raise FileError(f"{paths[0].name} and {paths[other].name} share no feature; if one holds no profiles, move it elsewhere, or name the files to read")
-    values, start = np.empty((sum(len(part.values) for part in parts), len(features)), np.float32), 0
+        other = next(
+            i for i, part in enumerate(parts) if not set(part.features) & set(parts[0].features)
+        )
+        raise FileError(
+            f"{paths[0].name} and {paths[other].name} share no feature; if one holds no profiles,"
+            " move it elsewhere, or name the files to read"
+        )
+    values = np.empty((sum(len(part.values) for part in parts), len(features)), np.float32)
+    start = 0
     for part in parts:
         places = pd.Index(part.features).get_indexer(features)
-        values[start : start + len(part.values)] = part.values if list(places) == list(range(part.values.shape[1])) else part.values[:, places]
+        values[start : start + len(part.values)] = (
+            part.values
+            if list(places) == list(range(part.values.shape[1]))
+            else part.values[:, places]
+        )
         start, part.values = start + len(part.values), None
     return features, values
 
-
+# %% ../../nbs/21_read.ipynb #ce9f0a5a
 def _together(parts, paths):
     "One `Parts` of those of several files."
-    names, notes = [part.features for part in parts], [note for part in parts for note in part.notes]
+    names = [part.features for part in parts]
+    notes = [note for part in parts for note in part.notes]
     for part, path in zip(parts, paths):
         if not any(plain(name) in _PLATES for name in part.metadata):
-            part.metadata.insert(0, "Metadata_Plate", path.name.removesuffix(_suffixes(path)[1]).rsplit(".", 1)[0])
-            notes.append("A file without a plate column is taken for one plate, called by the file's name.")
+            part.metadata.insert(
+                0, "Metadata_Plate", path.name.removesuffix(_suffixes(path)[1]).rsplit(".", 1)[0]
+            )
+            notes.append(
+                "A file without a plate column is taken for one plate, called by the file's name."
+            )
     features, values = _one_below_other(parts, paths)
     every, kept = dict.fromkeys(name for part in names for name in part), set(features)
-    notes.insert(0, f"{counted(len(paths), 'file')} are read as one table: {counted(len(features), 'feature')} in all of them.")
+    notes.insert(
+        0,
+        f"{counted(len(paths), 'file')} are read as one table: {counted(len(features), 'feature')}"
+        " in all of them.",
+    )
     if lost := [name for name in every if name not in kept]:
-        notes.insert(1, f"Left out because not in every file: {counted(len(lost), 'feature')}, {listed(lost)}.")
+        notes.insert(
+            1,
+            f"Left out because not in every file: {counted(len(lost), 'feature')}, {listed(lost)}.",
+        )
     metadata = pd.concat([part.metadata.astype(object) for part in parts], ignore_index=True)
     info = parts[0].feature_info
     if info is not None:
         info = info.iloc[pd.Index(names[0]).get_indexer(features)].reset_index(drop=True)
-    aside = {reason: list(dict.fromkeys(name for part in parts for name in part.aside.get(reason, []))) for part in parts for reason in part.aside}
-    return Parts(features, values, metadata, list(dict.fromkeys(notes)), info, aside=aside, stems=parts[0].stems)
+    aside = {
+        reason: list(dict.fromkeys(name for part in parts for name in part.aside.get(reason, [])))
+        for part in parts
+        for reason in part.aside
+    }
+    return Parts(
+        features,
+        values,
+        metadata,
+        list(dict.fromkeys(notes)),
+        info,
+        aside=aside,
+        stems=parts[0].stems,
+    )
 
 # %% ../../nbs/21_read.ipynb #afd327b1
 def _read_file(path, table, name, all_genes, wanted, stored):
     "Parts of one file, its features described and chosen."
     select = _selector(table, name, path.name, all_genes)
     if stored and path.suffix.lower() not in _ANNDATA:
-        raise FileError(f"{path.name}: is no AnnData ({', '.join(_ANNDATA)}), which has layers "
-                           f"and obsm; leave out --{next(iter(stored))}")
+        raise FileError(
+            f"{path.name}: is no AnnData ({', '.join(_ANNDATA)}), which has layers "
+            f"and obsm; leave out --{next(iter(stored))}"
+        )
     with _explained(path):
         if path.is_file():
             _check_kind(path)
@@ -225,7 +335,9 @@ def _read_file(path, table, name, all_genes, wanted, stored):
             check_claims(path)
         parts = READERS[_suffixes(path)[0]](path, select, wanted, **stored)
         if not len(parts.values):
-            raise FileError(f"{path.name}: has no rows; expected one row a profile below the header")
+            raise FileError(
+                f"{path.name}: has no rows; expected one row a profile below the header"
+            )
         if parts.about is None and path.suffix.lower() != ".gctx":
             places, parts = select(parts)
             if len(places) < parts.values.shape[1]:
@@ -243,17 +355,26 @@ def _read_one(path, paths, *options):
     except CpvaeError as error:
         if len(paths) == 1:
             raise
-        raise FileError(f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to read") from error
+        raise FileError(
+            f"{error}; if it holds no profiles, move {path.name} elsewhere, or name the files to"
+            " read"
+        ) from error
 
 # %% ../../nbs/21_read.ipynb #1f7c2625
 def _table_columns(path):
     "Names and columns of a text table."
     import pyarrow as pa
+
     sep = _SEPARATORS[_suffixes(path)[0]]
     names, skip = _header(path, sep)
     table = pa.Table.from_batches(_batches(path, sep, [pa.string()] * len(names), skip))
     n_trailing = len(names) - len(names := _without_trailing(names))
-    _, texts, _ = _filled(path.name, np.full((len(table), 1), np.nan), [column.to_pandas() for column in table.columns], n_trailing)
+    _, texts, _ = _filled(
+        path.name,
+        np.full((len(table), 1), np.nan),
+        [column.to_pandas() for column in table.columns],
+        n_trailing,
+    )
     return names, texts
 
 
@@ -261,13 +382,20 @@ def _parquet_columns(path):
     "Names and columns of a table in parquet or feather."
     table = pd.read_feather(path) if path.suffix.lower() == ".feather" else pd.read_parquet(path)
     _check_levels([str(name) for name in table.columns], path.name)
-    return [str(name).strip() for name in table.columns], [table.iloc[:, i].reset_index(drop=True) for i in range(table.shape[1])]
+    return [str(name).strip() for name in table.columns], [
+        table.iloc[:, i].reset_index(drop=True) for i in range(table.shape[1])
+    ]
 
 # %% ../../nbs/21_read.ipynb #333c14c1
 def read_table(
-    path: str | Path,  # a small table of text and numbers: `.csv`, `.tsv`, `.txt` (tab-separated), each also compressed, `.parquet` or `.feather`
-) -> pd.DataFrame:  # `[rows,columns]` named as in the file; identifiers are text, missing cells None or NaN
-    """Read a table that describes something. Raises `CpvaeError` if it is missing, empty, damaged or of another format.
+    # a small table of text and numbers: `.csv`, `.tsv`, `.txt` (tab-separated), each also
+    # compressed, `.parquet` or `.feather`
+    path: str | Path,
+    # `[rows,columns]` named as in the file; identifiers are text, missing cells None or NaN
+) -> pd.DataFrame:
+    """Read a table that describes something.
+
+    Raises `CpvaeError` if it is missing, empty, damaged or of another format.
 
     Parameters
     ----------
@@ -285,7 +413,10 @@ def read_table(
     _check_path(path)
     suffix = _suffixes(path)[0]
     if suffix not in (*_SEPARATORS, ".parquet", ".feather"):
-        raise FileError(f"{path.name}: is a file of profiles; a table is expected here, ending in {', '.join([*_SEPARATORS, '.parquet', '.feather'])}")
+        raise FileError(
+            f"{path.name}: is a file of profiles; a table is expected here, ending in"
+            f" {', '.join([*_SEPARATORS, '.parquet', '.feather'])}"
+        )
     with _explained(path):
         _check_kind(path)
         names, columns = _table_columns(path) if suffix in _SEPARATORS else _parquet_columns(path)
@@ -298,11 +429,14 @@ def read_table(
 def read_parts(
     path: str | Path | Sequence,  # a file, several files of one kind, or a folder of them
     *,
-    profile_info: str | Path | None = None,  # table that describes the profiles, such as GEO's sig_info
-    feature_info: str | Path | None = None,  # table that describes the features, such as GEO's gene_info
+    # table that describes the profiles, such as GEO's sig_info
+    profile_info: str | Path | None = None,
+    # table that describes the features, such as GEO's gene_info
+    feature_info: str | Path | None = None,
     all_genes: bool = False,  # read inferred genes too, where the landmark ones are told apart
     layer: str | None = None,  # of an AnnData, the layer that holds the values; None: X
-    obsm: str | None = None,  # of an AnnData, the part of `obsm` that holds them, such as an embedding; None: X
+    # of an AnnData, the part of `obsm` that holds them, such as an embedding; None: X
+    obsm: str | None = None,
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
 ) -> Parts:  # what the files hold together
@@ -333,14 +467,23 @@ def read_parts(
         what the files hold together
     """
     paths = profile_files(path)
-    about_rows, about_features = (read_table(info).drop_duplicates() if info else None for info in (profile_info, feature_info))
+    about_rows, about_features = (
+        read_table(info).drop_duplicates() if info else None
+        for info in (profile_info, feature_info)
+    )
     names = [Path(info).name if info else "" for info in (profile_info, feature_info)]
     stored = {name: value for name, value in (("layer", layer), ("obsm", obsm)) if value}
     wanted = Wanted(tuple(features), tuple(not_features))
-    parts = [_read_one(each, paths, about_features, names[1], all_genes, wanted, stored) for each in paths]
+    parts = [
+        _read_one(each, paths, about_features, names[1], all_genes, wanted, stored)
+        for each in paths
+    ]
     if written := [each.name for each, part in zip(paths, parts) if part.about is not None]:
         if len(parts) > 1:
-            raise FileError(f"{written[0]}: was written by cpvae and is complete in itself; read it alone, or give the original tables together")
+            raise FileError(
+                f"{written[0]}: was written by cpvae and is complete in itself; read it alone, or"
+                " give the original tables together"
+            )
         return parts[0]
     whole = parts[0] if len(parts) == 1 else _together(parts, paths)
     if about_rows is not None:
@@ -351,7 +494,9 @@ def read_parts(
 def read_anndata(
     path: str | Path,  # an `.h5ad` file that cpvae wrote
 ):  # AnnData, as it was written
-    """Read profiles with all that stands beside them. Raises `CpvaeError` if the file is missing, damaged, or stands in several files.
+    """Read profiles with all that stands beside them.
+
+    Raises `CpvaeError` if the file is missing, damaged, or stands in several files.
 
     Parameters
     ----------
@@ -367,4 +512,5 @@ def read_anndata(
         _check_kind(path)
         check_claims(path)
         import anndata
+
         return anndata.read_h5ad(path)

@@ -70,37 +70,70 @@ def _column_numbers(column, where, name):
     kind = np.float32 if column.dtype == np.float32 else float
     return column.to_numpy(kind, na_value=np.nan)
 
-
 # %% ../../nbs/21c_tables_in_memory.ipynb #col0set1
 def _as_another(features, values):  # places of columns that repeat one, by pandas' `.1`
     "Columns called as another but for `.1`, `.2`, …, that hold the same."
     places = {name: i for i, name in enumerate(features)}
-    pairs = [(i, places[name.rpartition(".")[0]]) for name, i in places.items() if re.search(r"\.\d+$", name) and name.rpartition(".")[0] in places]
+    pairs = [
+        (i, places[name.rpartition(".")[0]])
+        for name, i in places.items()
+        if re.search(r"\.\d+$", name) and name.rpartition(".")[0] in places
+    ]
     return [i for i, j in pairs if np.array_equal(values[:, i], values[:, j], equal_nan=True)]
 
 
 def _counters(values):
     "Places of columns that only count the rows."
     first = values[0] if len(values) >= 10 else []
-    likely = [i for i, start in enumerate(first) if start in (0, 1) and values[-1, i] == start + len(values) - 1]
-    return [i for i in likely if np.array_equal(values[:, i], np.arange(first[i], first[i] + len(values), dtype=np.float32))]
+    likely = [
+        i
+        for i, start in enumerate(first)
+        if start in (0, 1) and values[-1, i] == start + len(values) - 1
+    ]
+    return [
+        i
+        for i in likely
+        if np.array_equal(
+            values[:, i], np.arange(first[i], first[i] + len(values), dtype=np.float32)
+        )
+    ]
 
 # %% ../../nbs/21c_tables_in_memory.ipynb #col0set2
 def _settled(parts, where):  # the same parts without columns that are no features by what they hold
-    "Set empty columns, repeated ones and counters of rows aside. Raises `CpvaeError` if nothing is left."
-    empty = np.flatnonzero(np.isnan(parts.values).all(axis=0)) if np.isnan(parts.values[:1]).any() else []
-    gone = {"nothing (empty)": empty, "the same as another column": _as_another(parts.features, parts.values), "an index of rows": _counters(parts.values)}
+    """Set empty columns, repeated ones and counters of rows aside.
+
+    Raises `CpvaeError` if nothing is left.
+    """
+    empty = (
+        np.flatnonzero(np.isnan(parts.values).all(axis=0))
+        if np.isnan(parts.values[:1]).any()
+        else []
+    )
+    gone = {
+        "nothing (empty)": empty,
+        "the same as another column": _as_another(parts.features, parts.values),
+        "an index of rows": _counters(parts.values),
+    }
     out = sorted({int(i) for places in gone.values() for i in places})
     if not out:
         return _noted(parts)
     if len(out) == len(parts.features):
-        raise FileError(f"{where}: no feature column holds more than a count of rows or nothing; is it the right table?")
-    aside = parts.aside | {reason: [*parts.aside.get(reason, []), *(parts.features[i] for i in places)] for reason, places in gone.items() if len(places)}
+        raise FileError(
+            f"{where}: no feature column holds more than a count of rows or nothing; is it the"
+            " right table?"
+        )
+    aside = parts.aside | {
+        reason: [*parts.aside.get(reason, []), *(parts.features[i] for i in places)]
+        for reason, places in gone.items()
+        if len(places)
+    }
     return _noted(_without_places(replace(parts, aside=aside), out))
 
-
+# %% ../../nbs/21c_tables_in_memory.ipynb #ec41fe33
 def _noted(parts):  # with notes on its values
-    notes = dict.fromkeys(parts.notes + _counted_values(parts) + _outlying(parts) + _bent_names(parts.features))
+    notes = dict.fromkeys(
+        parts.notes + _counted_values(parts) + _outlying(parts) + _bent_names(parts.features)
+    )
     return replace(parts, notes=list(notes))
 
 
@@ -108,15 +141,31 @@ def _counted_values(parts):
     "A note on values that look like raw counts, unless there is one."
     head = parts.values[:1000]
     known = any("raw counts" in note for note in parts.notes)
-    if known or not np.isfinite(head).all() or head.max(initial=0) <= 20 or head.min(initial=0) < 0 or (head % 1 != 0).any():
+    if (
+        known
+        or not np.isfinite(head).all()
+        or head.max(initial=0) <= 20
+        or head.min(initial=0) < 0
+        or (head % 1 != 0).any()
+    ):
         return []
-    return ["Values are whole numbers from 0 up, as raw counts are; normalise them first, since what follows assumes comparable features."]
+    return [
+        "Values are whole numbers from 0 up, as raw counts are; normalise them first, since what"
+        " follows assumes comparable features."
+    ]
 
 
 def _without_places(parts, out):  # without the features at these places
     keep = np.setdiff1d(np.arange(len(parts.features)), out)
-    info = None if parts.feature_info is None else parts.feature_info.iloc[keep].reset_index(drop=True)
-    return replace(parts, features=[parts.features[i] for i in keep], values=parts.values[:, keep], feature_info=info)
+    info = (
+        None if parts.feature_info is None else parts.feature_info.iloc[keep].reset_index(drop=True)
+    )
+    return replace(
+        parts,
+        features=[parts.features[i] for i in keep],
+        values=parts.values[:, keep],
+        feature_info=info,
+    )
 
 # %% ../../nbs/21c_tables_in_memory.ipynb #col0set3
 def without_features(
@@ -137,8 +186,12 @@ def without_features(
     Parts
         the same, with these among the metadata
     """
-    told = pd.DataFrame({prefixed(parts.features[i]): parts.values[:, i] for i in out}, index=parts.metadata.index)
-    metadata = parts.metadata.join(told[told.columns.difference(parts.metadata.columns, sort=False)])
+    told = pd.DataFrame(
+        {prefixed(parts.features[i]): parts.values[:, i] for i in out}, index=parts.metadata.index
+    )
+    metadata = parts.metadata.join(
+        told[told.columns.difference(parts.metadata.columns, sort=False)]
+    )
     return _without_places(replace(parts, metadata=metadata), out)
 
 
@@ -148,7 +201,9 @@ def _sorted_out(parts, where, wanted, stated):  # parts whose features are featu
     chosen = set(choice.features)
     out = [i for i, name in enumerate(parts.features) if name not in chosen]
     parts = without_features(parts, out)
-    return replace(parts, aside=choice.aside, stems=choice.stems, notes=[*parts.notes, *choice.notes])
+    return replace(
+        parts, aside=choice.aside, stems=choice.stems, notes=[*parts.notes, *choice.notes]
+    )
 
 # %% ../../nbs/21c_tables_in_memory.ipynb #711ac130
 def parts_from_table(

@@ -28,7 +28,10 @@ from .parts import _to_numbers
 
 # %% ../../nbs/21e_text.ipynb #d6cbfaba
 def _refuse_nul(path, place):
-    raise FileError(f"{Path(path).name}: {place} holds a NUL byte, which no text has; copy or export it again, as UTF-8")
+    raise FileError(
+        f"{Path(path).name}: {place} holds a NUL byte, which no text has; copy or export it again,"
+        " as UTF-8"
+    )
 
 
 def _lines(path):
@@ -44,10 +47,15 @@ def _check_separator(line, sep, name, suffix):
     "Refuse a header that another mark separates."
     words = {",": ("commas", ".csv"), "\t": ("tabs", ".tsv")}
     if mark := next((mark for mark in ";|" if mark in line), None):
-        raise FileError(f"{name}: columns are separated by '{mark}'; save it with commas and decimal points")
+        raise FileError(
+            f"{name}: columns are separated by '{mark}'; save it with commas and decimal points"
+        )
     if (other := {",": "\t", "\t": ","}[sep]) in line:
         renamed = re.sub(re.escape(suffix), words[other][1], name, count=1, flags=re.IGNORECASE)
-        raise FileError(f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it {renamed}")
+        raise FileError(
+            f"{name}: columns are separated by {words[other][0]}, not {words[sep][0]}; rename it"
+            f" {renamed}"
+        )
 
 # %% ../../nbs/21e_text.ipynb #d743b7ca
 def _cells(line, sep):
@@ -132,23 +140,35 @@ def _batches(path, sep, kinds, skip, quote='"'):
     import pyarrow as pa
     from pyarrow import compute
     from pyarrow import csv as pc
+
     names = [str(i) for i in range(len(kinds))]
     try:
         for batch in pc.open_csv(
             _open(path),
-            read_options=pc.ReadOptions(column_names=names, skip_rows=skip, block_size=1 << 23, use_threads=False),  # one thread knows its row
+            # one thread knows its row
+            read_options=pc.ReadOptions(
+                column_names=names, skip_rows=skip, block_size=1 << 23, use_threads=False
+            ),
             parse_options=pc.ParseOptions(delimiter=sep, quote_char=quote, newlines_in_values=True),
             convert_options=pc.ConvertOptions(
-                column_types=dict(zip(names, kinds)), null_values=["", *_MISSING], strings_can_be_null=True, quoted_strings_can_be_null=False
+                column_types=dict(zip(names, kinds)),
+                null_values=["", *_MISSING],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
             ),
         ):
             for i, kind in enumerate(kinds):
-                if kind == pa.string() and compute.any(compute.match_substring(batch.column(i), "\0")).as_py():
+                if (
+                    kind == pa.string()
+                    and compute.any(compute.match_substring(batch.column(i), "\0")).as_py()
+                ):
                     _refuse_nul(path, f"column {i + 1}")
             yield batch
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error) or "Could not skip initial" in str(error):
-            raise FileError(f"{Path(path).name}: has no rows; expected one row a profile below the header") from error
+            raise FileError(
+                f"{Path(path).name}: has no rows; expected one row a profile below the header"
+            ) from error
         if "Expected" in str(error):
             raise FileError(_different_lengths(Path(path).name, str(error), skip)) from error
         raise
@@ -173,7 +193,10 @@ def _as_numbers(batch, places):
 
 @dataclass
 class _Seen:
-    "What columns hold that were read as text: how many numbers, how many other cells, and the first of these."
+    """What columns hold that were read as text: how many numbers, how many other cells, and the
+    first of these.
+    """
+
     numbers: np.ndarray
     bad: np.ndarray
     first: dict[int, tuple[int, str]] = field(default_factory=dict)
@@ -195,6 +218,7 @@ class _Seen:
 def _read_rows(path, sep, n_columns, skip, features, others, seen=None):  # values, text, rounding
     "Stream a text file; with `seen`, features are read as text and looked at."
     import pyarrow as pa
+
     numbers = set() if seen else set(features)
     kinds = [pa.float64() if i in numbers else pa.string() for i in range(n_columns)]
     blocks, texts, n, narrow = [], [[] for _ in others], 0, _Narrow(len(features))
@@ -208,9 +232,11 @@ def _read_rows(path, sep, n_columns, skip, features, others, seen=None):  # valu
     return _stacked(blocks, len(features)), texts, narrow
 
 
-def _read_carefully(path, sep, n_columns, skip, features, others):  # as `_read_rows`, and what was seen if the fast road failed
+# as `_read_rows`, and what was seen if the fast road failed
+def _read_carefully(path, sep, n_columns, skip, features, others):
     "Stream a text file, a second time if a feature holds a cell that is no number."
     import pyarrow as pa
+
     try:
         return *_read_rows(path, sep, n_columns, skip, features, others), None
     except pa.ArrowInvalid as error:
@@ -223,6 +249,7 @@ def _read_carefully(path, sep, n_columns, skip, features, others):  # as `_read_
 def _are_numbers(column):
     "Whether a column of text holds numbers, mostly; arrow knows at once where all of them are."
     import pyarrow as pa
+
     try:
         return column.cast(pa.float64()) is not None
     except pa.ArrowInvalid:
@@ -232,6 +259,7 @@ def _are_numbers(column):
 def _first_guess(path, sep, names, n_columns, skip):
     "Which columns look like numbers in the first rows; refuses a transposed table."
     import pyarrow as pa
+
     first = next(_batches(path, sep, [pa.string()] * n_columns, skip))
     named = first.column(0).to_pandas()
     _check_upright(names, named, Path(path).name)
@@ -245,22 +273,36 @@ def _first_guess(path, sep, names, n_columns, skip):
 def _misjudged(names, numeric, features, others, texts, seen, wanted):
     "Features that are mostly text, and columns taken for text that are mostly numbers."
     too_bold = [features[j] for j in np.flatnonzero(seen.bad > seen.numbers)] if seen else []
-    too_shy = [i for i, text in zip(others, texts) if not numeric[i] and may_be_feature(names[i], wanted) and _mostly_numbers(text)]
+    too_shy = [
+        i
+        for i, text in zip(others, texts)
+        if not numeric[i] and may_be_feature(names[i], wanted) and _mostly_numbers(text)
+    ]
     return [i for i in too_bold if not is_cellprofiler(names[i])] + too_shy
 
 
 def _without_trailing(names):
-    "Names up to the last that is one: a comma at the end of each line makes a column without a name."
+    """Names up to the last that is one: a comma at the end of each line makes a column without a
+    name.
+    """
     return names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
 
-
-def _filled(where, values, texts, n_trailing):  # values and text of the rows that hold anything, notes
-    "Leave out nameless columns at the end, which must be empty, and rows empty in every column, as spreadsheets save them."
+# %% ../../nbs/21e_text.ipynb #0e709650
+# values and text of the rows that hold anything, notes
+def _filled(where, values, texts, n_trailing):
+    """Leave out nameless columns at the end, which must be empty, and rows empty in every column,
+    as spreadsheets save them.
+    """
     texts, trailing, notes = texts[: len(texts) - n_trailing], texts[len(texts) - n_trailing :], []
     if any(text.notna().any() for text in trailing):
-        raise FileError(f"{where}: a column at the end has no name but is not empty; name or remove it")
+        raise FileError(
+            f"{where}: a column at the end has no name but is not empty; name or remove it"
+        )
     if trailing:
-        notes.append(f"{counted(n_trailing, 'column')} at the end without name and content left out: each line ends in a separator.")
+        notes.append(
+            f"{counted(n_trailing, 'column')} at the end without name and content left out: each"
+            " line ends in a separator."
+        )
     empty = np.logical_and.reduce([np.ones(len(values), bool), *(text.isna() for text in texts)])
     empty[empty] = np.isnan(values[empty]).all(1)
     if empty.any():
@@ -276,10 +318,18 @@ def _read_text(path, select=None, wanted=ANY):
     n_columns, names = len(names), _without_trailing(names)
     _check_names(names, path.name)
     unsure = [name for name in names if may_be_feature(name, wanted) and not is_cellprofiler(name)]
-    numeric = _first_guess(path, sep, names, n_columns, skip) if unsure else [bookkeeping(name) != "" for name in names]
+    numeric = (
+        _first_guess(path, sep, names, n_columns, skip)
+        if unsure
+        else [bookkeeping(name) != "" for name in names]
+    )
     while True:
-        choice, features, others, renamed = _split_names(names, numeric.__getitem__, path.name, wanted)
-        values, texts, narrow, seen = _read_carefully(path, sep, n_columns, skip, features, [*others, *range(len(names), n_columns)])
+        choice, features, others, renamed = _split_names(
+            names, numeric.__getitem__, path.name, wanted
+        )
+        values, texts, narrow, seen = _read_carefully(
+            path, sep, n_columns, skip, features, [*others, *range(len(names), n_columns)]
+        )
         wrong = _misjudged(names, numeric, features, others, texts, seen, wanted) if unsure else []
         if not wrong:
             break
@@ -287,9 +337,21 @@ def _read_text(path, select=None, wanted=ANY):
             numeric[i] = not numeric[i]
     if seen and seen.first:
         j = min(seen.first)
-        second_header = (seen.bad == 1).all() and all(row == 0 for row, _ in seen.first.values()) and len(values) > 1
+        second_header = (
+            (seen.bad == 1).all()
+            and all(row == 0 for row, _ in seen.first.values())
+            and len(values) > 1
+        )
         _refuse_cell(path.name, names[features[j]], *seen.first[j], second_header)
     values, texts, more = _filled(path.name, values, texts, n_columns - len(names))
     metadata = pd.DataFrame(dict(zip(renamed, texts)), index=range(len(values)))
-    aside, notes = choice.aside | _no_numbers(names, others, texts, choice), narrow.notes(choice.features, path.name)
-    return Parts(choice.features, values, metadata, choice.notes + more + notes, aside=aside, stems=choice.stems)
+    aside = choice.aside | _no_numbers(names, others, texts, choice)
+    notes = narrow.notes(choice.features, path.name)
+    return Parts(
+        choice.features,
+        values,
+        metadata,
+        choice.notes + more + notes,
+        aside=aside,
+        stems=choice.stems,
+    )

@@ -36,14 +36,24 @@ def _metadata_of(profiles):
         column, written = obs[name], WRITTEN_AS.get(name, f"Metadata_{name}")
         if name == "is_control":
             column = column.map({True: "negcon", False: None})
-        if name not in WRITTEN_AS or (_must_write(name, about, obs) and column.replace("", None).notna().any()):
-            metadata = {other: cells for other, cells in metadata.items() if bare(other) != bare(written)} | {written: column}
+        if name not in WRITTEN_AS or (
+            _must_write(name, about, obs) and column.replace("", None).notna().any()
+        ):
+            metadata = {
+                other: cells for other, cells in metadata.items() if bare(other) != bare(written)
+            } | {written: column}
     return pd.DataFrame(metadata, index=obs.index).reset_index(drop=True)
 
 # %% ../../nbs/21i_write.ipynb #f038a672
 WRITTEN_AS = {  # standard column -> the name it is looked for under before any other
-    "compound": "Metadata_compound", "dose": "Metadata_conc_uM", "time": "Metadata_time_h", "cell": "Metadata_cell_line",
-    "plate": "Metadata_Plate", "well": "Metadata_Well", "moa": "Metadata_moa", "is_control": "Metadata_control_type",
+    "compound": "Metadata_compound",
+    "dose": "Metadata_conc_uM",
+    "time": "Metadata_time_h",
+    "cell": "Metadata_cell_line",
+    "plate": "Metadata_Plate",
+    "well": "Metadata_Well",
+    "moa": "Metadata_moa",
+    "is_control": "Metadata_control_type",
 }
 
 
@@ -67,27 +77,44 @@ def to_frame(
 
 # %% ../../nbs/21i_write.ipynb #38afdc0b
 def _arrow_column(column):
-    "A column of metadata for pyarrow; floats that are whole keep their point, so that they are read as floats."
+    """A column of metadata for pyarrow; floats that are whole keep their point, so that they are
+    read as floats.
+    """
     import pyarrow as pa
+
     if pd.api.types.is_float_dtype(column) and column.notna().all() and (column % 1 == 0).all():
         column = column.map(repr)
-    return pa.array(column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column, from_pandas=True)
+    return pa.array(
+        column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column,
+        from_pandas=True,
+    )
 
 
 def _tables(profiles, as_text):
     "The table of some profiles, in pieces of a few thousand rows."
     import pyarrow as pa
+
     metadata = _metadata_of(profiles)
-    columns = [_arrow_column(metadata[name]) if as_text else pa.array(metadata[name], from_pandas=True) for name in metadata]
+    columns = [
+        _arrow_column(metadata[name]) if as_text else pa.array(metadata[name], from_pandas=True)
+        for name in metadata
+    ]
     names, step = [*metadata.columns, *profiles.var_names], max(1, (1 << 23) // profiles.n_vars)
     for start in range(0, profiles.n_obs, step):
         block = np.ascontiguousarray(np.asarray(profiles.X[start : start + step], np.float32).T)
-        yield pa.table([column.slice(start, step) for column in columns] + [pa.array(feature) for feature in block], names=names)
+        yield pa.table(
+            [column.slice(start, step) for column in columns]
+            + [pa.array(feature) for feature in block],
+            names=names,
+        )
 
 
 def _packed(file, packed):
-    "A stream that compresses into a file; gzip without a date, so that the same profiles give the same bytes."
+    """A stream that compresses into a file; gzip without a date, so that the same profiles give the
+    same bytes.
+    """
     import pyarrow as pa
+
     if packed == ".gz":
         return gzip.GzipFile("", "wb", 5, file, mtime=0)
     return pa.CompressedOutputStream(file, COMPRESSED[packed][1]) if packed else nullcontext(file)
@@ -95,13 +122,17 @@ def _packed(file, packed):
 # %% ../../nbs/21i_write.ipynb #2e9ba797
 def _write_text(profiles, path, suffix, packed):
     from pyarrow import csv as pc
+
     with open(path, "wb") as file, _packed(file, packed) as sink:
         for i, table in enumerate(_tables(profiles, True)):
-            pc.write_csv(table, sink, pc.WriteOptions(include_header=i == 0, delimiter=_SEPARATORS[suffix]))
+            pc.write_csv(
+                table, sink, pc.WriteOptions(include_header=i == 0, delimiter=_SEPARATORS[suffix])
+            )
 
 
 def _write_parquet(profiles, path, *_):
     from pyarrow.parquet import ParquetWriter
+
     writer = None
     for table in _tables(profiles, False):
         writer = writer or ParquetWriter(path, table.schema)
@@ -111,20 +142,39 @@ def _write_parquet(profiles, path, *_):
 
 def _write_h5ad(profiles, path, *_):
     from anndata import AnnData
-    obs, var = (table.set_axis(table.index.astype(object)) for table in (profiles.obs, profiles.var))  # a form that every version of anndata writes
-    copied = AnnData(profiles.X, obs=obs, var=var, uns=dict(profiles.uns),
-                     obsm=dict(profiles.obsm), varm=dict(profiles.varm), layers=dict(profiles.layers))
+
+    # a form that every version of anndata writes
+    obs, var = (
+        table.set_axis(table.index.astype(object)) for table in (profiles.obs, profiles.var)
+    )
+    copied = AnnData(
+        profiles.X,
+        obs=obs,
+        var=var,
+        uns=dict(profiles.uns),
+        obsm=dict(profiles.obsm),
+        varm=dict(profiles.varm),
+        layers=dict(profiles.layers),
+    )
     copied.write_h5ad(path)
 
 
-_WRITERS = {".csv": _write_text, ".tsv": _write_text, ".parquet": _write_parquet, ".h5ad": _write_h5ad}  # how to write a file, by its ending
+# how to write a file, by its ending
+_WRITERS = {
+    ".csv": _write_text,
+    ".tsv": _write_text,
+    ".parquet": _write_parquet,
+    ".h5ad": _write_h5ad,
+}
 
 # %% ../../nbs/21i_write.ipynb #cb502e42
 def write_profiles(
     profiles,  # AnnData `[N,G]`
     path: str | Path,  # `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
 ) -> None:
-    """Write profiles so that reading gives them back; the file appears only when it is complete. Raises `CpvaeError` if the suffix is unknown.
+    """Write profiles so that reading gives them back; the file appears only when it is complete.
+
+    Raises `CpvaeError` if the suffix is unknown.
 
     Parameters
     ----------
@@ -136,13 +186,20 @@ def write_profiles(
     path = Path(path)
     suffix, packed = _suffixes(path)
     if suffix not in _WRITERS or (packed and suffix not in _SEPARATORS):
-        raise FileError(f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with {', '.join(COMPRESSED)})")
+        raise FileError(
+            f"{path.name}: unknown format; expected {', '.join(_WRITERS)} (text also with"
+            f" {', '.join(COMPRESSED)})"
+        )
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         _WRITERS[suffix](profiles, unfinished, suffix, packed)
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:
-        number = int(found[1]) if (found := re.search(r"errno = (\d+)", str(error))) else getattr(error, "errno", None)
+        number = (
+            int(found[1])
+            if (found := re.search(r"errno = (\d+)", str(error)))
+            else getattr(error, "errno", None)
+        )
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
@@ -176,6 +233,7 @@ def locked(
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows refuses while the file is open, and removes it on release
+        # Windows refuses while the file is open, and removes it on release
+        with suppress(PermissionError):
             Path(path).unlink(missing_ok=True)
         lock.release()

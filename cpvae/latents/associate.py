@@ -24,11 +24,17 @@ from ..profiles.schema import annotated
 def permuted_r2(
     codes: np.ndarray,  # `[N,L]` codes
     labels: np.ndarray,  # `[N]` group of each row
-    within: np.ndarray | None = None,  # `[N]` stratum of each row, whose mean is taken out, and inside which rows change places; None: one stratum
+    # `[N]` stratum of each row, whose mean is taken out, and inside which rows change places; None:
+    # one stratum
+    within: np.ndarray | None = None,
     n_permutations: int = 999,  # relabellings
     seed: int = 0,  # of the relabellings
-) -> tuple[np.ndarray, np.ndarray]:  # `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of relabellings at least as good, the real one among them
-    """Share of the variance inside strata that groups explain, beyond what relabelled rows explain. Raises LatentError where no row can be compared with another.
+    # `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of relabellings
+    # at least as good, the real one among them
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the variance inside strata that groups explain, beyond what relabelled rows explain.
+
+    Raises LatentError where no row can be compared with another.
 
     Parameters
     ----------
@@ -50,10 +56,17 @@ def permuted_r2(
         `[L]` adjusted R², 0 on average where groups explain nothing; `[L]` p, share of
         relabellings at least as good, the real one among them
     """
-    labels, strata = (pd.factorize(pd.Series(x))[0] for x in (labels, np.zeros(len(codes)) if within is None else within))
+    labels, strata = (
+        pd.factorize(pd.Series(x))[0]
+        for x in (labels, np.zeros(len(codes)) if within is None else within)
+    )
     codes = codes - _group_means(codes, strata)[strata]
-    whole, rng, order = (codes**2).sum(axis=0), np.random.default_rng(seed), np.argsort(strata, kind="stable")
-    explained = lambda y: (_group_means(y, labels)[labels] ** 2).sum(axis=0) / np.where(whole > 0, whole, np.nan)
+    whole = (codes**2).sum(axis=0)
+    rng = np.random.default_rng(seed)
+    order = np.argsort(strata, kind="stable")
+    explained = lambda y: (
+        (_group_means(y, labels)[labels] ** 2).sum(axis=0) / np.where(whole > 0, whole, np.nan)
+    )
     real, drawn = explained(codes), np.empty((n_permutations, codes.shape[1]))
     for i in range(n_permutations):
         moved = np.empty(len(codes), int)
@@ -61,7 +74,9 @@ def permuted_r2(
         drawn[i] = explained(codes[moved])
     room = 1 - drawn.mean(axis=0)
     if (room < 1e-9).any():
-        raise LatentError(f"{len(codes)} rows in {labels.max() + 1} groups leave nothing to compare")
+        raise LatentError(
+            f"{len(codes)} rows in {labels.max() + 1} groups leave nothing to compare"
+        )
     p = (1 + (drawn >= real - 1e-12).sum(axis=0)) / (1 + n_permutations)
     return 1 - (1 - real) / room, np.where(np.isnan(real), np.nan, p)
 
@@ -69,30 +84,47 @@ def permuted_r2(
 def _group_means(y, groups):
     "Mean of each group of rows, `[K,L]`."
     count = np.bincount(groups)
-    return (csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups))))) @ y) / count[:, None]
+    return (csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups))))) @ y) / count[
+        :, None
+    ]
 
 # %% ../../nbs/05a_associate.ipynb #859f50a0
 def _compounds(codes, obs):
-    "Mean codes of each compound, over doses and times of which each is the mean of its wells; with its mechanism, and its cell count where all are known."
+    """Mean codes of each compound, over doses and times of which each is the mean of its wells;
+    with its mechanism, and its cell count where all are known.
+    """
     treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
     obs, columns = obs[treated], [*range(codes.shape[1])]
     name = text_of(obs["compound"]).to_numpy()
     level = obs["dose"].groupby(name).transform(dose_levels).fillna(-1).to_numpy()
     counts = obs["cell_count"].to_numpy(float) if "cell_count" in obs else np.full(len(obs), np.nan)
     wells = pd.DataFrame(codes[treated]).assign(cell_count=counts)
-    means = wells.groupby([name, level, obs["time"].fillna(-1).to_numpy()]).mean().groupby(level=0).mean()
+    means = (
+        wells.groupby([name, level, obs["time"].fillna(-1).to_numpy()])
+        .mean()
+        .groupby(level=0)
+        .mean()
+    )
     moa = text_of(obs["moa"]).groupby(name).first().loc[means.index]
     return means[columns].to_numpy(), moa.to_numpy(), means["cell_count"].to_numpy()
 
 
 def _factors(codes, profiles):
-    "For each factor that the table records: its name, what a row is, codes, groups, coarser groups."
+    """For each factor that the table records: its name, what a row is, codes, groups, coarser
+    groups.
+    """
     obs = profiles.obs
     means, moa, count = _compounds(codes, obs)
     several = (moa != "") & (pd.Series(moa).map(pd.Series(moa).value_counts()) > 1).to_numpy()
     yield "mechanism", "compound", means[several], moa[several], None
     if np.isfinite(count).all():
-        yield "cell count", "compound", means, pd.qcut(count, 10, labels=False, duplicates="drop"), None
+        yield (
+            "cell count",
+            "compound",
+            means,
+            pd.qcut(count, 10, labels=False, duplicates="drop"),
+            None,
+        )
     treated = (~obs["is_control"].astype(bool) & obs["compound"].ne("")).to_numpy()
     codes, obs = codes[treated], obs[treated]
     name = text_of(obs["compound"])
@@ -108,8 +140,11 @@ def association_table(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
     n_permutations: int = 999,  # relabellings a factor
     seed: int = 0,  # of the relabellings
-) -> pd.DataFrame:  # latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted), share (of the variance of all wells), p, q
-    """What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table does not record has no rows.
+    # latent, factor, rows (what is compared), n (of them), k (groups), r2 (adjusted), share (of the
+    # variance of all wells), p, q
+) -> pd.DataFrame:
+    """What each latent follows: mechanism, cell count, dose, time, plate; a factor that the table
+    does not record has no rows.
 
     Parameters
     ----------
@@ -135,10 +170,29 @@ def association_table(
         if k in (1, len(values)) or inside.max() < 2:
             continue
         r2, p = permuted_r2(values, labels, within, n_permutations, seed)
-        spread = ((values - _group_means(values, strata)[strata]) ** 2).sum(axis=0) / (len(values) - len(inside))
+        spread = ((values - _group_means(values, strata)[strata]) ** 2).sum(axis=0) / (
+            len(values) - len(inside)
+        )
         share = r2 * spread / np.where(whole > 0, whole, np.nan)
-        found.append(pd.DataFrame({"latent": range(codes.shape[1]), "factor": factor, "rows": rows, "n": len(values), "k": k, "r2": r2, "share": share, "p": p}))
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["latent", "factor", "rows", "n", "k", "r2", "share", "p"])
+        found.append(
+            pd.DataFrame(
+                {
+                    "latent": range(codes.shape[1]),
+                    "factor": factor,
+                    "rows": rows,
+                    "n": len(values),
+                    "k": k,
+                    "r2": r2,
+                    "share": share,
+                    "p": p,
+                }
+            )
+        )
+    table = (
+        pd.concat(found, ignore_index=True)
+        if found
+        else pd.DataFrame(columns=["latent", "factor", "rows", "n", "k", "r2", "share", "p"])
+    )
     return table.assign(q=_q(table["p"]))
 
 # %% ../../nbs/05a_associate.ipynb #13348420
@@ -157,11 +211,18 @@ def plot_associations(
     Figure
         a panel a table: factors x latents, adjusted R²; a cross where q is .05 or more
     """
-    factors = [f for f in ("mechanism", "cell count", "dose", "time", "plate") if any(f in set(t["factor"]) for t in tables.values())]
+    factors = [
+        f
+        for f in ("mechanism", "cell count", "dose", "time", "plate")
+        if any(f in set(t["factor"]) for t in tables.values())
+    ]
     fig = Figure(figsize=(6.4, 1.1 + 0.22 * len(factors)), layout="constrained")
     axes = np.atleast_1d(fig.subplots(1, len(tables), sharey=True))
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        r2, q = (table.pivot(index="factor", columns="latent", values=v).reindex(factors) for v in ("r2", "q"))
+        r2, q = (
+            table.pivot(index="factor", columns="latent", values=v).reindex(factors)
+            for v in ("r2", "q")
+        )
         image = ax.imshow(r2.clip(lower=0), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for (y, x), value in np.ndenumerate(r2):
             if np.isfinite(value) and q.iloc[y, x] >= 0.05:

@@ -21,8 +21,10 @@ from .traverse import random_directions
 def match_latents(
     a: np.ndarray,  # `[L,G]` changes of one model's latents
     b: np.ndarray,  # `[L,G]` changes of another's
-) -> tuple[np.ndarray, np.ndarray]:  # `[L]` the latent of `b` that each of `a` is matched with; `[L]` |cosine| of the two
-    """Match latents one to one so that their |cosines| sum to the most; sign and order of latents mean nothing.
+    # `[L]` the latent of `b` that each of `a` is matched with; `[L]` |cosine| of the two
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match latents one to one so that their |cosines| sum to the most; sign and order of latents
+    mean nothing.
 
     Parameters
     ----------
@@ -36,7 +38,10 @@ def match_latents(
     tuple[np.ndarray, np.ndarray]
         `[L]` the latent of `b` that each of `a` is matched with; `[L]` |cosine| of the two
     """
-    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny) for x in (a, b)]
+    unit = [
+        x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny)
+        for x in (a, b)
+    ]
     cosine = np.abs(unit[0] @ unit[1].T)
     rows, columns = linear_sum_assignment(-cosine)
     return columns, cosine[rows, columns]
@@ -47,16 +52,26 @@ def _views(models, X, groups, seed):
     for model in models.values():
         centre, sd = _standardisation(model, X, "posterior")
         own = _moved(model, centre, sd, np.eye(len(sd)))
-        ratio = _shares(own, groups) / _shares(_mixed(model, centre, sd, own, random_directions(999, len(sd), seed)), groups).mean(axis=0)
-        yield (model, centre, sd, own), {"contribution": contributions(own, groups), "ratio": np.where(_live(own)[:, None], ratio, 0.0)}
+        ratio = _shares(own, groups) / _shares(
+            _mixed(model, centre, sd, own, random_directions(999, len(sd), seed)), groups
+        ).mean(axis=0)
+        yield (
+            (model, centre, sd, own),
+            {
+                "contribution": contributions(own, groups),
+                "ratio": np.where(_live(own)[:, None], ratio, 0.0),
+            },
+        )
 
-
+# %% ../../nbs/05b_stability.ipynb #abf89b80
 def stability_table(
     models: Mapping[Hashable, Any],  # seed to fitted model, of one kind, with equally many latents
     X: np.ndarray,  # `[N,G]` scaled profiles
     groups: pd.DataFrame,  # `[G,K]` bool, from `feature_groups`
     seed: int = 0,  # of rotations and random directions
-) -> pd.DataFrame:  # a row an ordered pair of fits: first, second; cosine, and of rotated latents; then by form: latent, group, recurs, by_luck, agree, agree_by_luck
+    # a row an ordered pair of fits: first, second; cosine, and of rotated latents; then by form:
+    # latent, group, recurs, by_luck, agree, agree_by_luck
+) -> pd.DataFrame:
     """Whether the latents of one fit are found again in another, and whether they mean the same.
 
     Parameters
@@ -80,11 +95,29 @@ def stability_table(
     for first, second in ((a, b) for a in views for b in views if a != b):
         ((*_, own), mine), (view, theirs) = views[first], views[second]
         partner, cosine = match_latents(own, view[-1])
-        turned = [match_latents(own, _mixed(*view, q))[1].mean() for q in ortho_group.rvs(len(own), 10, random_state=np.random.default_rng(seed))]
-        both = {"first": first, "second": second, "cosine": cosine.mean(), "rotated": np.mean(turned)}
+        turned = [
+            match_latents(own, _mixed(*view, q))[1].mean()
+            for q in ortho_group.rvs(len(own), 10, random_state=np.random.default_rng(seed))
+        ]
+        both = {
+            "first": first,
+            "second": second,
+            "cosine": cosine.mean(),
+            "rotated": np.mean(turned),
+        }
         for form in mine:
             latent, group = np.unravel_index(mine[form].argmax(), mine[form].shape)
             top, tops = mine[form].argmax(axis=1), theirs[form].argmax(axis=1)
-            rows.append(both | {"form": form, "latent": latent, "group": groups.columns[group], "recurs": float(tops[partner[latent]] == group), "by_luck": (tops == group).mean(),
-                                "agree": (top == tops[partner]).mean(), "agree_by_luck": (top[:, None] == tops).mean()})
+            rows.append(
+                both
+                | {
+                    "form": form,
+                    "latent": latent,
+                    "group": groups.columns[group],
+                    "recurs": float(tops[partner[latent]] == group),
+                    "by_luck": (tops == group).mean(),
+                    "agree": (top == tops[partner]).mean(),
+                    "agree_by_luck": (top[:, None] == tops).mean(),
+                }
+            )
     return pd.DataFrame(rows)

@@ -28,7 +28,10 @@ def _standardisation(model, X, around):
     must_decode(model)
     if around == "posterior":
         if X is None or np.ndim(X) != 2 or len(X) < 2:
-            raise LatentError("how far a unit goes is said by codes of scaled profiles; give them, a matrix of two rows or more")
+            raise LatentError(
+                "how far a unit goes is said by codes of scaled profiles; give them, a matrix of"
+                " two rows or more"
+            )
         codes = latent_means(model, X)
         return codes.mean(axis=0), codes.std(axis=0)
     sd = prior_sd(model)
@@ -38,17 +41,26 @@ def _standardisation(model, X, around):
 def _moved(model, centre, sd, axes, reach=3.0):
     "Decoded change `[D,G]` from `-reach` to `+reach` standard deviations along each axis."
     step = reach * axes * sd
-    high, low = (np.asarray(model.inverse_transform(centre + sign * step), dtype=float) for sign in (1, -1))
+    high, low = (
+        np.asarray(model.inverse_transform(centre + sign * step), dtype=float) for sign in (1, -1)
+    )
     return high - low
 
 # %% ../../nbs/05_traverse.ipynb #c5897b5b
 def traverse(
     model: Any,  # fitted: a `VAE`, PCA, or anything with `transform` and `inverse_transform`
-    X: np.ndarray | None = None,  # `[N,G]` scaled profiles whose codes give mean and sd; not needed around the prior
-    around: Literal["posterior", "prior"] = "posterior",  # "posterior": mean ± 3 sd of the codes of `X`; "prior": 0 ± 3 (a VAE), 0 ± 3 sd of each score (PCA)
-    axes: np.ndarray | None = None,  # `[D,L]` directions to go, in standard deviations of each unit; None: one unit at a time
+    # `[N,G]` scaled profiles whose codes give mean and sd; not needed around the prior
+    X: np.ndarray | None = None,
+    # "posterior": mean ± 3 sd of the codes of `X`; "prior": 0 ± 3 (a VAE), 0 ± 3 sd of each score
+    # (PCA)
+    around: Literal["posterior", "prior"] = "posterior",
+    # `[D,L]` directions to go, in standard deviations of each unit; None: one unit at a time
+    axes: np.ndarray | None = None,
 ) -> np.ndarray:  # `[D,G]` decoded change from -3 to +3, signed, scaled feature value
-    """What changes in a profile when one latent unit does. Raises ValueError for a model without an inverse, without a prior, or without profiles where they are needed.
+    """What changes in a profile when one latent unit does.
+
+    Raises ValueError for a model without an inverse, without a prior, or without profiles where
+    they are needed.
 
     Parameters
     ----------
@@ -69,14 +81,20 @@ def traverse(
         `[D,G]` decoded change from -3 to +3, signed, scaled feature value
     """
     centre, sd = _standardisation(model, X, around)
-    return _moved(model, centre, sd, np.eye(len(sd)) if axes is None else np.asarray(axes, dtype=float))
+    return _moved(
+        model, centre, sd, np.eye(len(sd)) if axes is None else np.asarray(axes, dtype=float)
+    )
 
 # %% ../../nbs/05_traverse.ipynb #11c42d1e
 def feature_groups(
-    var: pd.DataFrame,  # `[G]` features: `compartment`, `channel`, `feature_group`, as `read_profiles` writes them
-    by: Literal["compartment_channel", "feature_group"] = "compartment_channel",  # "compartment_channel" or "feature_group"
+    # `[G]` features: `compartment`, `channel`, `feature_group`, as `read_profiles` writes them
+    var: pd.DataFrame,
+    # "compartment_channel" or "feature_group"
+    by: Literal["compartment_channel", "feature_group"] = "compartment_channel",
 ) -> pd.DataFrame:  # `[G,K]` bool: which groups each feature belongs to
-    """Groups of CellProfiler features. Raises LatentError if there are none, as for genes, or for another `by`.
+    """Groups of CellProfiler features.
+
+    Raises LatentError if there are none, as for genes, or for another `by`.
 
     Parameters
     ----------
@@ -96,12 +114,22 @@ def feature_groups(
     if by == "feature_group":
         names = [[group] if group else [] for group in var["feature_group"]]
     else:  # AreaShape, Neighbors and the like belong to no channel and stand for themselves
-        kinds = [channel.split("|") if channel else [group] for channel, group in zip(var["channel"], var["feature_group"])]
-        names = [[f"{place}-{kind}" for kind in set(own)] if place else [] for place, own in zip(var["compartment"], kinds)]
+        kinds = [
+            channel.split("|") if channel else [group]
+            for channel, group in zip(var["channel"], var["feature_group"])
+        ]
+        names = [
+            [f"{place}-{kind}" for kind in set(own)] if place else []
+            for place, own in zip(var["compartment"], kinds)
+        ]
     groups = sorted({name for own in names for name in own})
     if not groups:
-        raise LatentError("these features have no groups; genes are ranked by `rank_features` instead")
-    return pd.DataFrame([[group in own for group in groups] for own in names], index=var.index, columns=groups)
+        raise LatentError(
+            "these features have no groups; genes are ranked by `rank_features` instead"
+        )
+    return pd.DataFrame(
+        [[group in own for group in groups] for own in names], index=var.index, columns=groups
+    )
 
 # %% ../../nbs/05_traverse.ipynb #2f4b8c7a
 def contributions(
@@ -152,7 +180,9 @@ def random_directions(
 
 # %% ../../nbs/05_traverse.ipynb #8a798bc1
 def _shares(changes, groups):
-    "Contribution of each group, as a multiple of the mean |change| over all features; NaN where nothing changes."
+    """Contribution of each group, as a multiple of the mean |change| over all features;
+    NaN where nothing changes.
+    """
     whole = np.abs(changes).mean(axis=1, keepdims=True)
     return contributions(changes, groups) / np.where(whole > 0, whole, np.nan)
 
@@ -164,9 +194,18 @@ def _live(changes):
 
 
 def _mixed(model, centre, sd, own, directions):
-    "Decoded change `[D,G]` along mixtures to which every live unit, whatever its strength, contributes alike."
-    axes = np.where(_live(own), directions / np.maximum(np.linalg.norm(own, axis=1), np.finfo(float).tiny), 0.0)
-    return _moved(model, centre, sd, axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(float).tiny))
+    """Decoded change `[D,G]` along mixtures to which every live unit, whatever its strength,
+    contributes alike.
+    """
+    axes = np.where(
+        _live(own), directions / np.maximum(np.linalg.norm(own, axis=1), np.finfo(float).tiny), 0.0
+    )
+    return _moved(
+        model,
+        centre,
+        sd,
+        axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(float).tiny),
+    )
 
 
 def _q(p):
@@ -182,11 +221,14 @@ def contribution_table(
     model: Any,  # fitted, with an inverse
     X: np.ndarray,  # `[N,G]` scaled profiles
     groups: pd.DataFrame,  # `[G,K]` bool, from `feature_groups`
-    around: Literal["posterior", "prior"] = "posterior",  # "posterior" or "prior", as for `traverse`
+    # "posterior" or "prior", as for `traverse`
+    around: Literal["posterior", "prior"] = "posterior",
     n_directions: int = 9_999,  # random directions of the null
     seed: int = 0,  # of the directions
-) -> pd.DataFrame:  # latent, group, n_features, contribution (scaled feature value), expected, ratio, p, q
-    """Contribution of each group to each latent, and whether it is larger than along a random direction of the same latent space.
+    # latent, group, n_features, contribution (scaled feature value), expected, ratio, p, q
+) -> pd.DataFrame:
+    """Contribution of each group to each latent, and whether it is larger than along a random
+    direction of the same latent space.
 
     Parameters
     ----------
@@ -211,19 +253,38 @@ def contribution_table(
     """
     centre, sd = _standardisation(model, X, around)
     own = _moved(model, centre, sd, np.eye(len(sd)))
-    drawn = _shares(_mixed(model, centre, sd, own, random_directions(n_directions, len(sd), seed)), groups)
-    share, expected, size = _shares(own, groups), drawn.mean(axis=0), np.abs(own).mean(axis=1, keepdims=True)
+    drawn = _shares(
+        _mixed(model, centre, sd, own, random_directions(n_directions, len(sd), seed)), groups
+    )
+    share = _shares(own, groups)
+    expected = drawn.mean(axis=0)
+    size = np.abs(own).mean(axis=1, keepdims=True)
     p = np.array([(1 + (drawn >= row).sum(axis=0)) / (1 + len(drawn)) for row in share])
     p[~_live(own)] = np.nan
     latent, group = np.indices(share.shape)
-    columns = {"contribution": contributions(own, groups), "expected": size * expected, "ratio": share / expected, "p": p}
-    table = pd.DataFrame({"latent": latent.ravel(), "group": groups.columns[group.ravel()], "n_features": groups.sum().to_numpy()[group.ravel()]})
-    return table.assign(**{name: values.ravel() for name, values in columns.items()}, q=_q(p.ravel()))
+    columns = {
+        "contribution": contributions(own, groups),
+        "expected": size * expected,
+        "ratio": share / expected,
+        "p": p,
+    }
+    table = pd.DataFrame(
+        {
+            "latent": latent.ravel(),
+            "group": groups.columns[group.ravel()],
+            "n_features": groups.sum().to_numpy()[group.ravel()],
+        }
+    )
+    return table.assign(
+        **{name: values.ravel() for name, values in columns.items()}, q=_q(p.ravel())
+    )
 
 # %% ../../nbs/05_traverse.ipynb #565cda84
 def plot_contributions(
     table: pd.DataFrame,  # from `contribution_table`
-    form: Literal["paper", "ratio"] = "ratio",  # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a dot where q < .05
+    # "paper": mean |change|, each latent's from 0 to 1; "ratio": to a random direction's, with a
+    # dot where q < .05
+    form: Literal["paper", "ratio"] = "ratio",
 ) -> Figure:  # groups x latents, clustered both ways
     """Heat map of contributions (figures 3 and S7). Raises ValueError for another form.
 
@@ -244,13 +305,39 @@ def plot_contributions(
     import seaborn  # takes a second
     from matplotlib import pyplot
 
-    wide = table.pivot(index="group", columns="latent", values="contribution" if form == "paper" else "ratio").dropna(axis=1)
+    wide = table.pivot(
+        index="group", columns="latent", values="contribution" if form == "paper" else "ratio"
+    ).dropna(axis=1)
     if form == "paper":
-        how = dict(cmap="viridis", standard_scale=1, cbar_kws=dict(label="mean |change|, 0 to 1 in each latent", orientation="horizontal"))
+        how = dict(
+            cmap="viridis",
+            standard_scale=1,
+            cbar_kws=dict(label="mean |change|, 0 to 1 in each latent", orientation="horizontal"),
+        )
     else:
-        wide, marked = np.log2(wide), table.pivot(index="group", columns="latent", values="q")[wide.columns] < 0.05
-        how = dict(cmap="PuOr_r", center=0, vmin=-1, vmax=1, annot=marked.replace({True: "●", False: ""}), fmt="", annot_kws=dict(size=6, color="black"), cbar_kws=dict(label="log2 ratio to a random direction", orientation="horizontal"))
-    grid = seaborn.clustermap(wide, figsize=(5.2, 3.6), yticklabels=True, xticklabels=True, dendrogram_ratio=0.12, cbar_pos=(0.72, 0.93, 0.2, 0.025), **how)
+        wide, marked = (
+            np.log2(wide),
+            table.pivot(index="group", columns="latent", values="q")[wide.columns] < 0.05,
+        )
+        how = dict(
+            cmap="PuOr_r",
+            center=0,
+            vmin=-1,
+            vmax=1,
+            annot=marked.replace({True: "●", False: ""}),
+            fmt="",
+            annot_kws=dict(size=6, color="black"),
+            cbar_kws=dict(label="log2 ratio to a random direction", orientation="horizontal"),
+        )
+    grid = seaborn.clustermap(
+        wide,
+        figsize=(5.2, 3.6),
+        yticklabels=True,
+        xticklabels=True,
+        dendrogram_ratio=0.12,
+        cbar_pos=(0.72, 0.93, 0.2, 0.025),
+        **how,
+    )
     grid.ax_heatmap.set(xlabel="latent unit", ylabel="")
     grid.ax_heatmap.tick_params(labelsize=7)
     grid.ax_cbar.tick_params(labelsize=6)
@@ -263,7 +350,9 @@ def plot_contributions(
 def total_correlation(
     codes: np.ndarray,  # `[N,L]` codes of profiles
 ) -> float:  # -1/2 ln det of their correlation matrix, nats; 0 for uncorrelated codes
-    """Total correlation of codes as if they were jointly Gaussian. Raises LatentError for a constant unit.
+    """Total correlation of codes as if they were jointly Gaussian.
+
+    Raises LatentError for a constant unit.
 
     Parameters
     ----------
@@ -283,9 +372,14 @@ def total_correlation(
 def entanglement(
     model: Any,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
-    active: np.ndarray | None = None,  # `[L]` bool: units that count; None: whose codes vary by more than .01
-) -> dict[str, float]:  # units, active, mean_abs_r (over pairs of active units), total_correlation (of active units, nats)
-    """How dependent the active units of a model are: of posterior means, over real profiles. Raises LatentError for fewer than two.
+    # `[L]` bool: units that count; None: whose codes vary by more than .01
+    active: np.ndarray | None = None,
+    # units, active, mean_abs_r (over pairs of active units), total_correlation (of active units,
+    # nats)
+) -> dict[str, float]:
+    """How dependent the active units of a model are: of posterior means, over real profiles.
+
+    Raises LatentError for fewer than two.
 
     Parameters
     ----------
@@ -307,17 +401,28 @@ def entanglement(
     codes = latent_means(model, X)
     active = codes.var(axis=0) > 0.01 if active is None else np.asarray(active, bool)
     codes = codes[:, active]
-    found = {"units": len(active), "active": int(active.sum()), "mean_abs_r": np.nan, "total_correlation": np.nan}
+    found = {
+        "units": len(active),
+        "active": int(active.sum()),
+        "mean_abs_r": np.nan,
+        "total_correlation": np.nan,
+    }
     if codes.shape[1] < 2:
         return found
     r = np.corrcoef(codes, rowvar=False)[np.triu_indices(codes.shape[1], 1)]
-    return found | {"mean_abs_r": float(np.abs(r).mean()), "total_correlation": total_correlation(codes)}
+    return found | {
+        "mean_abs_r": float(np.abs(r).mean()),
+        "total_correlation": total_correlation(codes),
+    }
 
 # %% ../../nbs/05_traverse.ipynb #0adc5cc6
 def traversal_table(
     models: Mapping[str, Any],  # name to fitted model
-    profiles: AnnData,  # `[N,G]` from `prepare_profiles`; those of the training part give each latent's mean and sd
-) -> pd.DataFrame:  # model, latent, feature, compartment, channel, contribution (signed change from -3 to +3 sd, scaled feature value)
+    # `[N,G]` from `prepare_profiles`; those of the training part give each latent's mean and sd
+    profiles: AnnData,
+    # model, latent, feature, compartment, channel, contribution (signed change from -3 to +3 sd,
+    # scaled feature value)
+) -> pd.DataFrame:
     """What every latent of every model moves: the table `traversal` of a run.
 
     Parameters
@@ -334,13 +439,24 @@ def traversal_table(
         model, latent, feature, compartment, channel, contribution (signed change from -3 to
         +3 sd, scaled feature value)
     """
-    x, about = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()], with_blanks(profiles.var, VAR_BLANKS)
+    x = np.asarray(profiles.layers["scaled"])[(profiles.obs["split"] == "train").to_numpy()]
+    about = with_blanks(profiles.var, VAR_BLANKS)
     tables = []
     for name, model in models.items():
         changes = traverse(model, x)
         latent, feature = (i.ravel() for i in np.indices(changes.shape))
         what = {c: about[c].to_numpy()[feature] for c in ("compartment", "channel")}
-        tables.append(pd.DataFrame({"model": name, "latent": latent, "feature": about.index.to_numpy()[feature], **what, "contribution": changes.ravel()}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "model": name,
+                    "latent": latent,
+                    "feature": about.index.to_numpy()[feature],
+                    **what,
+                    "contribution": changes.ravel(),
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/05_traverse.ipynb #706e8b6f
@@ -349,7 +465,9 @@ def rank_features(
     names: pd.Index,  # `[G]` features, or symbols of genes
     n: int = 10,  # features a latent
 ) -> pd.DataFrame:  # latent, rank (from 1), feature, change (signed, scaled feature value)
-    """The features that each latent moves most. Raises LatentError if there is not one name a feature.
+    """The features that each latent moves most.
+
+    Raises LatentError if there is not one name a feature.
 
     Parameters
     ----------
@@ -366,7 +484,17 @@ def rank_features(
         latent, rank (from 1), feature, change (signed, scaled feature value)
     """
     if len(names) != changes.shape[1]:
-        raise LatentError(f"{len(names)} names for {changes.shape[1]} features: give the names of the profiles that were traversed")
+        raise LatentError(
+            f"{len(names)} names for {changes.shape[1]} features: give the names of the profiles"
+            " that were traversed"
+        )
     order = np.argsort(-np.abs(changes), axis=1, kind="stable")[:, :n]
     latent, rank = np.indices(order.shape)
-    return pd.DataFrame({"latent": latent.ravel(), "rank": rank.ravel() + 1, "feature": np.asarray(names)[order.ravel()], "change": np.take_along_axis(changes, order, 1).ravel()})
+    return pd.DataFrame(
+        {
+            "latent": latent.ravel(),
+            "rank": rank.ravel() + 1,
+            "feature": np.asarray(names)[order.ravel()],
+            "change": np.take_along_axis(changes, order, 1).ravel(),
+        }
+    )

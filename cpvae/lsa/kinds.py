@@ -22,8 +22,10 @@ def active_compounds(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     n_draws: int = 200,  # random control means for each compound
     seed: int = 0,  # of the draws
-) -> pd.arrays.BooleanArray:  # `[C]` True, False, or missing where there are fewer than four control wells
-    """Which compounds differ from control wells of their own plates (about 5 % of inactive ones pass).
+    # `[C]` True, False, or missing where there are fewer than four control wells
+) -> pd.arrays.BooleanArray:
+    """Which compounds differ from control wells of their own plates (about 5 % of inactive ones
+    pass).
 
     Parameters
     ----------
@@ -45,15 +47,29 @@ def active_compounds(
     controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
     if len(controls) < 4:  # so few say nothing of how far controls stray
         return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
-    plate, x = text_of(obs["plate"]).to_numpy(), (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
-    near = {k: rows for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items() if len(rows) >= 4}
-    for rows in near.values():  # a well's distance to the mean of n others varies more than a drawn one's to the mean it is part of
-        x[rows] = x[rows].mean(axis=0) + (x[rows] - x[rows].mean(axis=0)) * np.sqrt((len(rows) + 1) / (len(rows) - 1))
+    plate = text_of(obs["plate"]).to_numpy()
+    x = (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
+    near = {
+        k: rows
+        for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items()
+        if len(rows) >= 4
+    }
+    # a well's distance to the mean of n others varies more than a drawn one's to the mean it is
+    # part of
+    for rows in near.values():
+        x[rows] = x[rows].mean(axis=0) + (x[rows] - x[rows].mean(axis=0)) * np.sqrt(
+            (len(rows) + 1) / (len(rows) - 1)
+        )
     everywhere = np.arange(len(controls))
     start, active = np.arange(n_draws + 1), []
     for row, strength in zip(arithmetic.weights, arithmetic.compounds["strength"], strict=True):
-        picks = np.stack([rng.choice(near.get(plate[i], everywhere), n_draws) for i in row.indices], axis=1)
-        weights = csr_matrix((np.tile(row.data.astype(np.float32), n_draws), picks.ravel(), start * len(row.data)), shape=(n_draws, len(x)))
+        picks = np.stack(
+            [rng.choice(near.get(plate[i], everywhere), n_draws) for i in row.indices], axis=1
+        )
+        weights = csr_matrix(
+            (np.tile(row.data.astype(np.float32), n_draws), picks.ravel(), start * len(row.data)),
+            shape=(n_draws, len(x)),
+        )
         active.append(strength > np.quantile(np.linalg.norm(weights @ x, axis=1), 0.95))
     return pd.array(active, dtype="boolean")
 
@@ -79,7 +95,9 @@ def compound_targets(
     if "target" not in profiles.obs:
         return [frozenset()] * len(arithmetic.compounds)
     column = text_of(profiles.obs["target"])
-    by_compound = column.groupby(text_of(profiles.obs["compound"])).agg(lambda s: frozenset("|".join(s.unique()).split("|")) - {""})
+    by_compound = column.groupby(text_of(profiles.obs["compound"])).agg(
+        lambda s: frozenset("|".join(s.unique()).split("|")) - {""}
+    )
     return [by_compound[name] for name in arithmetic.compounds["compound"]]
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #9e4effb2
@@ -101,7 +119,10 @@ def target_overlap(
     float
         0..1, shared targets over all targets of A and B; NaN where either has none
     """
-    a, b = (frozenset().union(*(targets[i] for i in np.flatnonzero(mask))) for mask in (pair.in_a, pair.in_b))
+    a, b = (
+        frozenset().union(*(targets[i] for i in np.flatnonzero(mask)))
+        for mask in (pair.in_a, pair.in_b)
+    )
     return len(a & b) / len(a | b) if a and b else float("nan")
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #b70a1ad6
@@ -160,7 +181,11 @@ def split_half_r(
         if row.nnz >= 4:
             order = np.argsort(rng.random((n, row.nnz)), axis=1)
             halves = (order < row.nnz // 2, order >= row.nnz // 2)
-            a, b = ((h * row.data / (h * row.data).sum(axis=1, keepdims=True)) @ x[row.indices] - arithmetic.control for h in halves)
+            a, b = (
+                (h * row.data / (h * row.data).sum(axis=1, keepdims=True)) @ x[row.indices]
+                - arithmetic.control
+                for h in halves
+            )
             found.append(correlate(a, b).mean())
     return float(np.mean(found)) if found else float("nan")
 
@@ -169,8 +194,14 @@ def describe_pairs(
     arithmetic: Arithmetic,  # from `prepare`, averaged in steps
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     seed: int = 0,  # of the control draws behind the activity flags
-) -> pd.DataFrame:  # P rows: pair, a, b, n_profiles (wells of A|B compounds), in_sample (whether a well of a compound that carries A and B trains or picks the epoch; missing without a split); n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab; target_overlap, replicate_r, split_half_r
-    """What is known of each pair before any prediction. A group is active if any of its compounds is.
+    # P rows: pair, a, b, n_profiles (wells of A|B compounds), in_sample (whether a well of a
+    # compound that carries A and B trains or picks the epoch; missing without a split);
+    # n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab; target_overlap, replicate_r,
+    # split_half_r
+) -> pd.DataFrame:
+    """What is known of each pair before any prediction.
+
+    A group is active if any of its compounds is.
 
     Parameters
     ----------
@@ -189,16 +220,34 @@ def describe_pairs(
         split); n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab;
         target_overlap, replicate_r, split_half_r
     """
-    active, table, rows = active_compounds(arithmetic, profiles, seed=seed), arithmetic.compounds, []
+    active = active_compounds(arithmetic, profiles, seed=seed)
+    table = arithmetic.compounds
+    rows = []
     targets, counts = compound_targets(arithmetic, profiles), table["cell_count"].to_numpy()
     split = profiles.obs["split"].to_numpy() if "split" in profiles.obs else None
     for p in arithmetic.pairs:
         groups = {"a": p.in_a, "b": p.in_b, "ab": p.in_ab}
-        strength = {k: np.linalg.norm(arithmetic.means[m].mean(0) - arithmetic.control) for k, m in groups.items()}
+        strength = {
+            k: np.linalg.norm(arithmetic.means[m].mean(0) - arithmetic.control)
+            for k, m in groups.items()
+        }
         wells = np.unique(arithmetic.weights[np.flatnonzero(p.carriers)].indices)
-        rows.append({"pair": p.name, "a": p.a, "b": p.b, "n_profiles": int(table["n_wells"].to_numpy()[p.in_ab].sum()), "in_sample": bool((split[wells] != "test").any()) if split is not None else pd.NA,
-                     **{f"n_compounds_{k}": int(m.sum()) for k, m in groups.items()},
-                     **{f"active_{k}": active[m].any(skipna=False) for k, m in groups.items()},
-                     **{f"strength_{k}": s for k, s in strength.items()}, **{f"cell_count_{k}": counts[m].mean() for k, m in groups.items()},
-                     "target_overlap": target_overlap(p, targets), "replicate_r": replicate_r(p, arithmetic), "split_half_r": split_half_r(p, arithmetic, profiles, seed=seed)})
-    return pd.DataFrame(rows).astype({"in_sample": "boolean"} | {f"active_{k}": "boolean" for k in ("a", "b", "ab")})
+        rows.append(
+            {
+                "pair": p.name,
+                "a": p.a,
+                "b": p.b,
+                "n_profiles": int(table["n_wells"].to_numpy()[p.in_ab].sum()),
+                "in_sample": bool((split[wells] != "test").any()) if split is not None else pd.NA,
+                **{f"n_compounds_{k}": int(m.sum()) for k, m in groups.items()},
+                **{f"active_{k}": active[m].any(skipna=False) for k, m in groups.items()},
+                **{f"strength_{k}": s for k, s in strength.items()},
+                **{f"cell_count_{k}": counts[m].mean() for k, m in groups.items()},
+                "target_overlap": target_overlap(p, targets),
+                "replicate_r": replicate_r(p, arithmetic),
+                "split_half_r": split_half_r(p, arithmetic, profiles, seed=seed),
+            }
+        )
+    return pd.DataFrame(rows).astype(
+        {"in_sample": "boolean"} | {f"active_{k}": "boolean" for k in ("a", "b", "ab")}
+    )

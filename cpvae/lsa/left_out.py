@@ -30,7 +30,9 @@ def wells_of(
     pairs: Sequence[tuple[str, str]],  # mechanisms (A, B)
     strict: bool = False,  # also what carries A or B without the other
 ) -> np.ndarray:  # `[N]` bool
-    """Wells of compounds that carry any of the pairs. Raises CpvaeError for a pair that nothing carries: a comma may be missing.
+    """Wells of compounds that carry any of the pairs.
+
+    Raises CpvaeError for a pair that nothing carries: a comma may be missing.
 
     Parameters
     ----------
@@ -46,12 +48,22 @@ def wells_of(
     np.ndarray
         `[N]` bool
     """
-    terms, out = text_of(with_blanks(profiles.obs, OBS_BLANKS)["moa"]).map(lambda label: frozenset(label.split("|"))), []
+    terms = text_of(with_blanks(profiles.obs, OBS_BLANKS)["moa"]).map(
+        lambda label: frozenset(label.split("|"))
+    )
+    out = []
     for pair in pairs:
         want = frozenset(pair)
         if isinstance(pair, str) or not terms.map(want.issubset).any():
-            raise LsaError(f"no compound carries the pair {pair!r}: nothing would be left out; a pair is two mechanisms as annotated")
-        out.append(terms.map(lambda have, want=want: bool(want & have) if strict else want <= have).to_numpy(bool))
+            raise LsaError(
+                f"no compound carries the pair {pair!r}: nothing would be left out; a pair is two"
+                " mechanisms as annotated"
+            )
+        out.append(
+            terms.map(
+                lambda have, want=want: bool(want & have) if strict else want <= have
+            ).to_numpy(bool)
+        )
     return np.any(out, axis=0) if out else np.zeros(len(terms), bool)
 
 # %% ../../nbs/09_left_out.ipynb #21ed13dc
@@ -61,8 +73,12 @@ def scale_without(
     strict: bool = False,  # see `wells_of`
     valid: float = 0.1,  # fraction of the other compounds that picks the epoch
     seed: int = 0,  # of the division
-) -> AnnData:  # a copy with `obs["split"]` (train, valid; test for all that is left out) and `layers["scaled"]`
-    """Divide and scale profiles by what carries none of the pairs. Raises CpvaeError if too little is left.
+    # a copy with `obs["split"]` (train, valid; test for all that is left out) and
+    # `layers["scaled"]`
+) -> AnnData:
+    """Divide and scale profiles by what carries none of the pairs.
+
+    Raises CpvaeError if too little is left.
 
     Parameters
     ----------
@@ -87,7 +103,12 @@ def scale_without(
     split = np.full(len(out), "test", object)
     split[~out] = split_profiles(profiles[~out].copy(), valid=valid, test=0, seed=seed).obs["split"]
     profiles.obs["split"] = split
-    profiles.uns["cpvae"] = profiles.uns["cpvae"] | {"split": f"{len(pairs)} pairs left out{' strictly' * strict}, {valid:g} of the other compounds validation, seed {seed}"}
+    profiles.uns["cpvae"] = profiles.uns["cpvae"] | {
+        "split": (
+            f"{len(pairs)} pairs left out{' strictly' * strict}, {valid:g} of the other compounds"
+            f" validation, seed {seed}"
+        )
+    }
     return scale_profiles(profiles, method="median_sd", fit_on="train")
 
 # %% ../../nbs/09_left_out.ipynb #45dd4d5c
@@ -95,11 +116,16 @@ def leave_pairs_out(
     models: Mapping[str, object],  # name to unfitted transformer with an inverse
     profiles: AnnData,  # `[N,G]` from `scale_without`
     pairs: Sequence[Pair],  # the P evaluable pairs, from `prepare`
-    groups: Sequence[Sequence[int]] | None = None,  # numbers of pairs left out together, each pair in one group; None: one at a time
+    # numbers of pairs left out together, each pair in one group; None: one at a time
+    groups: Sequence[Sequence[int]] | None = None,
     strict: bool = False,  # see `wells_of`
-    jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    jobs: int | None = 1,
 ) -> dict[str, tuple]:  # name to P fitted transformers, the pairs' own
-    """Fit every model without each group of pairs. Raises CpvaeError if the groups do not hold each pair once, the scaling saw a pair, or a model has no inverse.
+    """Fit every model without each group of pairs.
+
+    Raises CpvaeError if the groups do not hold each pair once, the scaling saw a pair, or a model
+    has no inverse.
 
     Parameters
     ----------
@@ -130,7 +156,10 @@ def leave_pairs_out(
     for g in groups:
         out = wells_of(profiles, [(pairs[i].a, pairs[i].b) for i in g], strict)
         if (split[out] != "test").any():
-            raise LsaError("the profiles were scaled by compounds that are to be left out; give `scale_without` the same pairs, and the same `strict`")
+            raise LsaError(
+                "the profiles were scaled by compounds that are to be left out; give"
+                " `scale_without` the same pairs, and the same `strict`"
+            )
         keep = ~out
         valid = keep & (split == "valid")
         tasks += [delayed(fit_one)(model, x[keep & ~valid], x[valid]) for model in models.values()]
@@ -145,7 +174,9 @@ def trust(
     z: np.ndarray,  # `[C,L]` codes of compounds
     moa: pd.Series,  # `[C]` annotation of each
 ) -> np.ndarray:  # `[L]` 0 to 1, share of the variance between compounds that is between mechanisms
-    """What one compound tells of its mechanism, unit by unit. All one where no mechanism has two compounds.
+    """What one compound tells of its mechanism, unit by unit.
+
+    All one where no mechanism has two compounds.
 
     Parameters
     ----------
@@ -165,7 +196,11 @@ def trust(
     several = n[code] > 1
     free = several.sum() - (n > 1).sum()
     within = np.square((z - mean[code])[several]).sum(axis=0) / max(free, 1)
-    return np.clip(1 - within / np.maximum(z.var(axis=0), 1e-12), 0, 1) if free else np.ones(z.shape[1])
+    return (
+        np.clip(1 - within / np.maximum(z.var(axis=0), 1e-12), 0, 1)
+        if free
+        else np.ones(z.shape[1])
+    )
 
 # %% ../../nbs/09_left_out.ipynb #5f4ca65b
 def shrunk_codes(
@@ -173,7 +208,8 @@ def shrunk_codes(
     latents: Latents,  # from `latent_groups`
     pool: np.ndarray,  # `[C]` bool: compounds that may be used
 ) -> np.ndarray:  # `[P,L]` predicted codes
-    """Sum of the effects of A and B, each shrunk by what its compounds can be trusted with (empirical Bayes).
+    """Sum of the effects of A and B, each shrunk by what its compounds can be trusted with
+    (empirical Bayes).
 
     Parameters
     ----------
@@ -192,7 +228,9 @@ def shrunk_codes(
     z = latents.compounds
     annotated = pool & (arithmetic.compounds["moa"] != "").to_numpy()
     common, r = z[pool].mean(axis=0), trust(z[annotated], arithmetic.compounds["moa"][annotated])
-    effect = lambda mask: (z[mask].mean(axis=0) - common) * r * mask.sum() / np.maximum(r * mask.sum() + 1 - r, 1e-12)
+    effect = lambda mask: (
+        (z[mask].mean(axis=0) - common) * r * mask.sum() / np.maximum(r * mask.sum() + 1 - r, 1e-12)
+    )
     return np.stack([common + effect(p.in_a) + effect(p.in_b) for p in arithmetic.pairs])
 
 # %% ../../nbs/09_left_out.ipynb #b78147bd
@@ -232,11 +270,14 @@ def regressed_codes(
 
 # %% ../../nbs/09_left_out.ipynb #6774b679
 def predict_by(
-    combine: Callable[[Arithmetic, Latents, np.ndarray], np.ndarray],  # `shrunk_codes`, `regressed_codes`, or one like them
+    # `shrunk_codes`, `regressed_codes`, or one like them
+    combine: Callable[[Arithmetic, Latents, np.ndarray], np.ndarray],
     model,  # fitted transformer, or a tuple of P, one a pair
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
-) -> np.ndarray:  # `[P,P,G]` scaled feature values: row i holds the predictions of all pairs without what carries pair i
+    # `[P,P,G]` scaled feature values: row i holds the predictions of all pairs without what carries
+    # pair i
+) -> np.ndarray:
     """Predicted states of every pair, each without the compounds that carry it.
 
     Parameters
@@ -262,5 +303,12 @@ def predict_by(
         if id(own) not in latents:
             latents[id(own)] = latent_groups(own, arithmetic, profiles)
         codes = latents[id(own)]
-        found.append(np.asarray(own.inverse_transform(combine(arithmetic, codes, ~pair.carriers).astype(codes.wells.dtype)), float))
+        found.append(
+            np.asarray(
+                own.inverse_transform(
+                    combine(arithmetic, codes, ~pair.carriers).astype(codes.wells.dtype)
+                ),
+                float,
+            )
+        )
     return np.stack(found)

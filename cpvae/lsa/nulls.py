@@ -34,8 +34,11 @@ def shuffled_groups(
     groups: list[str],  # K labels whose means are wanted; "" is the control
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations
-) -> list[csr_matrix]:  # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without wells has zero weights
-    """Plain means of wells by label, for the real labels and for labels permuted over annotated and control wells.
+    # `n_shuffles + 1` weight matrices `[K,N]`; the first is of the real labels; a label without
+    # wells has zero weights
+) -> list[csr_matrix]:
+    """Plain means of wells by label, for the real labels and for labels permuted over annotated and
+    control wells.
 
     Parameters
     ----------
@@ -55,7 +58,8 @@ def shuffled_groups(
         without wells has zero weights
     """
     profiles = annotated(profiles)
-    label, control = text_of(profiles.obs["moa"]).to_numpy(), profiles.obs["is_control"].to_numpy(bool)
+    label = text_of(profiles.obs["moa"]).to_numpy()
+    control = profiles.obs["is_control"].to_numpy(bool)
     rows, rng = np.flatnonzero(control | (label != "")), np.random.default_rng(seed)
     code = pd.Index(groups).get_indexer(np.where(control, "", label)[rows])
     matrices = []
@@ -63,7 +67,12 @@ def shuffled_groups(
         drawn = rng.permutation(code) if shuffle else code
         keep = drawn >= 0
         weight = 1 / np.bincount(drawn[keep], minlength=len(groups)).clip(1)
-        matrices.append(csr_matrix((weight[drawn[keep]], (drawn[keep], rows[keep])), shape=(len(groups), profiles.n_obs)))
+        matrices.append(
+            csr_matrix(
+                (weight[drawn[keep]], (drawn[keep], rows[keep])),
+                shape=(len(groups), profiles.n_obs),
+            )
+        )
     return matrices
 
 # %% ../../nbs/07_nulls.ipynb #180d67de
@@ -74,8 +83,12 @@ def shuffled_scores(
     profiles: AnnData,  # `[N,G]` the profiles
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
-) -> tuple[np.ndarray, np.ndarray]:  # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and Pearson correlation with it; row 0: real labels
-    """The paper's null: labels permuted over wells, groups pooled over wells and doses. Raises CpvaeError for a transformer without an inverse.
+    # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and
+    # Pearson correlation with it; row 0: real labels
+) -> tuple[np.ndarray, np.ndarray]:
+    """The paper's null: labels permuted over wells, groups pooled over wells and doses.
+
+    Raises CpvaeError for a transformer without an inverse.
 
     Parameters
     ----------
@@ -116,7 +129,8 @@ def shuffled_scores(
 # %% ../../nbs/07_nulls.ipynb #a76422e3
 def zscore_10_shuffles(
     score: np.ndarray,  # `[11,P]` from `shuffled_scores`, row 0 with the real labels
-) -> np.ndarray:  # `[P]` z of the real score within eleven values, in -3.17..3.17; of L2, negative is good
+    # `[P]` z of the real score within eleven values, in -3.17..3.17; of L2, negative is good
+) -> np.ndarray:
     """The paper's z-score.
 
     Parameters
@@ -137,7 +151,9 @@ def zscore_10_shuffles(
 def common_path(
     states: np.ndarray,  # `[C,G]` states of compounds, scaled feature values
     control: np.ndarray,  # `[G]` control state
-) -> np.ndarray:  # `[G,K]` orthonormal directions; K is two, or the number of compounds or features if that is less
+    # `[G,K]` orthonormal directions; K is two, or the number of compounds or features if that is
+    # less
+) -> np.ndarray:
     """Directions in which states move as compounds get stronger.
 
     Parameters
@@ -192,7 +208,9 @@ def permutation_scores(
     common: np.ndarray,  # `[G]` common response, `global_mean` without the pair
     path: np.ndarray,  # `[G,K]` from `common_path`
     block: int = 4096,  # rows decoded at a time, at most; fewer of many features
-) -> tuple[np.ndarray, np.ndarray]:  # `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after `remove_common` of both
+    # `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after
+    # `remove_common` of both
+) -> tuple[np.ndarray, np.ndarray]:
     """Decode A' - D + B' of every permutation and compare it with the truth.
 
     Parameters
@@ -228,15 +246,20 @@ def permutation_scores(
         square, along = np.einsum("ng,ng->n", x, x), x @ against
         l2[rows] = np.sqrt(np.maximum(square - 2 * along[:, 1] + apart @ apart, 0))
         with np.errstate(invalid="ignore", divide="ignore"):
-            cosine[rows] = along[:, 0] / np.sqrt(np.maximum(square - np.square(along[:, 2:]).sum(axis=1), 0))
+            cosine[rows] = along[:, 0] / np.sqrt(
+                np.maximum(square - np.square(along[:, 2:]).sum(axis=1), 0)
+            )
     return l2, cosine
 
 # %% ../../nbs/07_nulls.ipynb #801bf195
 def permutation_p(
     cosine: np.ndarray,  # `[n+1]` statistic; item 0 belongs to the real labels, large is good
-    distinct: float = np.inf,  # number of different predictions, from `arrangements`; p is never below its inverse
+    # number of different predictions, from `arrangements`; p is never below its inverse
+    distinct: float = np.inf,
 ) -> float:  # (b + 1) / (n + 1) or more; NaN where the real one is undefined
-    """One-sided permutation p-value. Near-ties (1e-5, single precision) count against the real labels.
+    """One-sided permutation p-value.
+
+    Near-ties (1e-5, single precision) count against the real labels.
 
     Parameters
     ----------
@@ -250,7 +273,11 @@ def permutation_p(
     float
         (b + 1) / (n + 1) or more; NaN where the real one is undefined
     """
-    return max(float(np.mean(~(cosine < cosine[0] - 1e-5))), 1 / distinct) if np.isfinite(cosine[0]) else float("nan")
+    return (
+        max(float(np.mean(~(cosine < cosine[0] - 1e-5))), 1 / distinct)
+        if np.isfinite(cosine[0])
+        else float("nan")
+    )
 
 # %% ../../nbs/07_nulls.ipynb #3e69e7a9
 def reweighted(
@@ -283,7 +310,10 @@ def reweighted(
     total = np.add.reduceat(own, part.indptr[:-1], axis=1)
     share = rng.dirichlet(np.ones(part.shape[0]), n)
     rows = np.arange(0, own.size + 1, part.nnz)
-    return csr_matrix((((share / total)[:, compound] * own).ravel(), np.tile(part.indices, n), rows), shape=(n, part.shape[1]))
+    return csr_matrix(
+        (((share / total)[:, compound] * own).ravel(), np.tile(part.indices, n), rows),
+        shape=(n, part.shape[1]),
+    )
 
 # %% ../../nbs/07_nulls.ipynb #1e218fac
 def bootstrap_cosine(
@@ -326,12 +356,19 @@ def bootstrap_cosine(
     if min(g.sum() for g in groups) < 2:
         return np.nan, np.nan
     a, b, ab = (reweighted(g, arithmetic.weights, n, rng) for g in groups)
-    z = predict_pair(a @ latents.wells, latents.control, b @ latents.wells).astype(latents.wells.dtype)
+    z = predict_pair(a @ latents.wells, latents.control, b @ latents.wells).astype(
+        latents.wells.dtype
+    )
     states, common = transformer.inverse_transform(z), global_mean(arithmetic, pair)
     z_a, z_b = (latents.compounds[g].mean(axis=0) for g in (pair.in_a, pair.in_b))
-    real = transformer.inverse_transform(predict_pair(z_a, latents.control, z_b)[None].astype(z.dtype))
-    score = lambda x, truth: correlate(remove_common(x, common, path), remove_common(truth, common, path), centre=False)
-    centre, drawn = score(real, arithmetic.group_mean([pair.in_ab]))[0], score(states, ab @ profiles.layers["scaled"])
+    real = transformer.inverse_transform(
+        predict_pair(z_a, latents.control, z_b)[None].astype(z.dtype)
+    )
+    score = lambda x, truth: correlate(
+        remove_common(x, common, path), remove_common(truth, common, path), centre=False
+    )
+    centre = score(real, arithmetic.group_mean([pair.in_ab]))[0]
+    drawn = score(states, ab @ profiles.layers["scaled"])
     return tuple(np.minimum(2 * centre - np.quantile(drawn, [0.975, 0.025]), 1.0))
 
 # %% ../../nbs/07_nulls.ipynb #31766288
@@ -340,8 +377,11 @@ def specificity(
     arithmetic: Arithmetic,  # from `prepare`
     n: int = 10_000,  # random assignments
     seed: int = 0,  # of the assignments
-) -> tuple[np.ndarray, float, float]:  # `[P]` p of each pair; mean cosine of own predictions less that of others; p of the whole table
-    """Own predictions against those made for other pairs. All NaN for a single pair; the table's NaN if any prediction is undefined.
+    # `[P]` p of each pair; mean cosine of own predictions less that of others; p of the whole table
+) -> tuple[np.ndarray, float, float]:
+    """Own predictions against those made for other pairs.
+
+    All NaN for a single pair; the table's NaN if any prediction is undefined.
 
     Parameters
     ----------
@@ -362,23 +402,30 @@ def specificity(
     """
     pairs = arithmetic.pairs
     rest = ~np.any([p.carriers for p in pairs], axis=0)
-    common, path = global_mean(arithmetic, *pairs), common_path(arithmetic.means[rest], arithmetic.control)
+    common = global_mean(arithmetic, *pairs)
+    path = common_path(arithmetic.means[rest], arithmetic.control)
     truths = arithmetic.group_mean([p.in_ab for p in pairs])
     t, x = (unit(remove_common(v, common, path), centre=False) for v in (truths, predictions))
     cosine, P = x @ t.T, len(pairs)  # prediction i with truth j
     if P < 2 or np.isnan(cosine).all():
         return np.full(P, np.nan), np.nan, np.nan
     own, rng = np.diag(cosine), np.random.default_rng(seed)
-    p = np.where(np.isnan(own), np.nan, (~(cosine < own - 1e-9)).sum(axis=0) / P)  # an undefined opponent counts against us
+    # an undefined opponent counts against us
+    p = np.where(np.isnan(own), np.nan, (~(cosine < own - 1e-9)).sum(axis=0) / P)
     if np.isnan(cosine).any():
         return p, np.nan, np.nan
     order = rng.permuted(np.tile(np.arange(P), (n, 1)), axis=1)
     assigned = cosine[np.arange(P), order].mean(axis=1)
-    return p, float(own.mean() - (cosine.sum() - own.sum()) / (P * (P - 1))), float((1 + (assigned >= own.mean() - 1e-9).sum()) / (1 + n))
+    return (
+        p,
+        float(own.mean() - (cosine.sum() - own.sum()) / (P * (P - 1))),
+        float((1 + (assigned >= own.mean() - 1e-9).sum()) / (1 + n)),
+    )
 
 # %% ../../nbs/07_nulls.ipynb #4e0c17ca
 def null_strata(
-    null: Literal["anyone", "strength", "matched"],  # "anyone", "strength" (strata of strength alone) or "matched"
+    # "anyone", "strength" (strata of strength alone) or "matched"
+    null: Literal["anyone", "strength", "matched"],
     strength: np.ndarray,  # `[C]` distance of each compound from the control
     pool: np.ndarray,  # `[C]` bool: compounds that take part
     blocks: np.ndarray,  # `[C]` from `compound_blocks`
@@ -401,11 +448,15 @@ def null_strata(
     np.ndarray
         `[C]` stratum within which labels are permuted; -1 outside the pool
     """
-    return choose(null, {
-        "anyone": lambda: np.where(pool, 0, -1),
-        "strength": lambda: strength_strata(strength, pool),
-        "matched": lambda: strength_strata(strength, pool, blocks),
-    }, "null")()
+    return choose(
+        null,
+        {
+            "anyone": lambda: np.where(pool, 0, -1),
+            "strength": lambda: strength_strata(strength, pool),
+            "matched": lambda: strength_strata(strength, pool, blocks),
+        },
+        "null",
+    )()
 
 # %% ../../nbs/07_nulls.ipynb #e8c36c1b
 def of_pair(
@@ -428,21 +479,31 @@ def of_pair(
     return one_or_many[i] if isinstance(one_or_many, tuple) else one_or_many
 
 # %% ../../nbs/07_nulls.ipynb #fc892e1f
-def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):  # rows of tests, and of the null, of one pair
-    pool, rng = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers, np.random.default_rng([seed, i])
+# rows of tests, and of the null, of one pair
+def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):
+    pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
+    rng = np.random.default_rng([seed, i])
     truth, common = arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair)
-    path, strength, rows, kept = common_path(arithmetic.means[pool], arithmetic.control), arithmetic.compounds["strength"].to_numpy(), {}, {}
+    path = common_path(arithmetic.means[pool], arithmetic.control)
+    strength = arithmetic.compounds["strength"].to_numpy()
+    rows = {}
+    kept = {}
     for null in nulls:
         strata = null_strata(null, strength, pool, blocks)
         weights, distinct = permuted_weights(pair, strata, n, rng), arrangements(pair, strata)
         for name in models:
             with one_thread():
-                l2, cosine = permutation_scores(models[name], latents[name], weights, truth, common, path)
+                l2, cosine = permutation_scores(
+                    models[name], latents[name], weights, truth, common, path
+                )
             row = rows.setdefault(name, {"model": name, "pair": pair.name, "cosine": cosine[0]})
             row["p" if null == "anyone" else f"p_{null}"] = permutation_p(cosine, distinct)
             if null == nulls[-1]:
                 sd = cosine[1:].std()
-                row |= {"effect": (cosine[0] - cosine[1:].mean()) / sd if sd > 1e-6 else np.nan, "p_floor": max(1 / (n + 1), 1 / distinct)}
+                row |= {
+                    "effect": (cosine[0] - cosine[1:].mean()) / sd if sd > 1e-6 else np.nan,
+                    "p_floor": max(1 / (n + 1), 1 / distinct),
+                }
                 kept[name] = (name, pair.name, l2, cosine)
     return list(rows.values()), list(kept.values())
 
@@ -454,11 +515,17 @@ def permutation_tests(
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     n_permutations: int = 10_000,  # relabellings of each pair
     seed: int = 0,  # of the relabellings
-    nulls: tuple[str, ...] = ("anyone", "matched"),  # of "anyone", "strength", "matched"; the last gives effect, floor and the null table
-    jobs: int | None = 1,  # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    # of "anyone", "strength", "matched"; the last gives effect, floor and the null table
+    nulls: tuple[str, ...] = ("anyone", "matched"),
+    # pairs at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    jobs: int | None = 1,
     progress: bool = False,  # tell how far it is, see `Stage`
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the null: model, pair, permutation, l2, cosine
-    """Test every pair under every model against relabelled compounds. Raises CpvaeError for an unknown null, or a transformer without an inverse.
+    # a row for each model and pair: model, pair, cosine, p, p_matched, effect, p_floor; and the
+    # null: model, pair, permutation, l2, cosine
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Test every pair under every model against relabelled compounds.
+
+    Raises CpvaeError for an unknown null, or a transformer without an inverse.
 
     Parameters
     ----------
@@ -489,19 +556,36 @@ def permutation_tests(
     """
     for null in nulls:
         choose(null, ("anyone", "strength", "matched"), "null")
-    for model in (of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))):
+    for model in (
+        of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))
+    ):
         must_decode(model)
     blocks = compound_blocks(arithmetic, profiles)
     own = lambda each, i: {name: of_pair(value, i) for name, value in each.items()}
-    tasks = (delayed(_test_pair)(p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed) for i, p in enumerate(arithmetic.pairs))
-    with Stage(f"testing {counted(len(arithmetic.pairs), 'pair')} against {n_permutations:,} relabellings each", len(arithmetic.pairs), progress, unit="pair") as stage:
+    tasks = (
+        delayed(_test_pair)(
+            p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed
+        )
+        for i, p in enumerate(arithmetic.pairs)
+    )
+    with Stage(
+        f"testing {counted(len(arithmetic.pairs), 'pair')} against {n_permutations:,} relabellings"
+        " each",
+        len(arithmetic.pairs),
+        progress,
+        unit="pair",
+    ) as stage:
         done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)))
-    return pd.DataFrame([row for rows, _ in done for row in rows]), null_table([one for _, kept in done for one in kept])
+    return pd.DataFrame([row for rows, _ in done for row in rows]), null_table(
+        [one for _, kept in done for one in kept]
+    )
 
 # %% ../../nbs/07_nulls.ipynb #f81c004c
 def null_table(
     scores: list[tuple],  # model, pair, `[n+1]` L2, `[n+1]` cosine; one for each model and pair
-) -> pd.DataFrame:  # model, pair, permutation (0 is the real labelling), l2, cosine; sorted by model as they came, then by pair
+    # model, pair, permutation (0 is the real labelling), l2, cosine; sorted by model as they came,
+    # then by pair
+) -> pd.DataFrame:
     """The permuted scores of all models and pairs, one a row, in single precision.
 
     Parameters
@@ -516,12 +600,18 @@ def null_table(
         they came, then by pair
     """
     models, size = list(dict.fromkeys(s[0] for s in scores)), [len(s[2]) for s in scores]
-    label = lambda k, names: pd.Categorical.from_codes(np.repeat([names.index(s[k]) for s in scores], size).astype(np.int16), names)
-    table = pd.DataFrame({
-        "model": label(0, models), "pair": label(1, list(dict.fromkeys(s[1] for s in scores))),
-        "permutation": np.concatenate([np.arange(n, dtype=np.int32) for n in size]),
-        "l2": np.concatenate([s[2] for s in scores]).astype(np.float32), "cosine": np.concatenate([s[3] for s in scores]).astype(np.float32),
-    })
+    label = lambda k, names: pd.Categorical.from_codes(
+        np.repeat([names.index(s[k]) for s in scores], size).astype(np.int16), names
+    )
+    table = pd.DataFrame(
+        {
+            "model": label(0, models),
+            "pair": label(1, list(dict.fromkeys(s[1] for s in scores))),
+            "permutation": np.concatenate([np.arange(n, dtype=np.int32) for n in size]),
+            "l2": np.concatenate([s[2] for s in scores]).astype(np.float32),
+            "cosine": np.concatenate([s[3] for s in scores]).astype(np.float32),
+        }
+    )
     return table.sort_values("model", kind="stable", ignore_index=True)
 
 # %% ../../nbs/07_nulls.ipynb #0d150bd9
@@ -530,7 +620,9 @@ def null_p_values(
     transformer,  # fitted, with `transform` and `inverse_transform`
     n_permutations: int = 399,  # of each null
     seed: int = 0,  # of the permutations
-) -> pd.DataFrame:  # P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone), `matched`, `specific`
+    # P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone),
+    # `matched`, `specific`
+) -> pd.DataFrame:
     """The p of every pair under every null.
 
     Parameters
@@ -552,8 +644,19 @@ def null_p_values(
     """
     arithmetic = prepare(profiles)
     latents = latent_groups(transformer, arithmetic, profiles)
-    tests, _ = permutation_tests({"m": transformer}, {"m": latents}, arithmetic, profiles, n_permutations, seed, ("anyone", "strength", "matched"))
+    tests, _ = permutation_tests(
+        {"m": transformer},
+        {"m": latents},
+        arithmetic,
+        profiles,
+        n_permutations,
+        seed,
+        ("anyone", "strength", "matched"),
+    )
     distance, _ = shuffled_scores(transformer, arithmetic, latents, profiles, n_permutations, seed)
     found = {"pair": tests["pair"], "wells": (distance <= distance[0]).mean(axis=0)}
     found |= {"anyone": tests["p"], "strength": tests["p_strength"], "matched": tests["p_matched"]}
-    return pd.DataFrame(found | {"specific": specificity(predict_states(transformer, arithmetic, latents), arithmetic)[0]})
+    return pd.DataFrame(
+        found
+        | {"specific": specificity(predict_states(transformer, arithmetic, latents), arithmetic)[0]}
+    )

@@ -64,7 +64,9 @@ def cell_count_match(
 # %% ../../nbs/06b_predictors.ipynb #7034b088
 def trivial_baselines(
     arithmetic: Arithmetic,  # from `prepare`
-) -> dict[str, np.ndarray]:  # name to `[P,G]` predicted states, scaled feature values; `cell_count` only where counts are known
+    # name to `[P,G]` predicted states, scaled feature values; `cell_count` only where counts are
+    # known
+) -> dict[str, np.ndarray]:
     """Predictions in feature space that no model is needed for.
 
     Parameters
@@ -78,13 +80,24 @@ def trivial_baselines(
         name to `[P,G]` predicted states, scaled feature values; `cell_count` only where
         counts are known
     """
-    a, b, control = *(arithmetic.group_mean([getattr(p, g) for p in arithmetic.pairs]) for g in ("in_a", "in_b")), arithmetic.control
+    a, b, control = (
+        *(
+            arithmetic.group_mean([getattr(p, g) for p in arithmetic.pairs])
+            for g in ("in_a", "in_b")
+        ),
+        arithmetic.control,
+    )
     strength = lambda state: np.linalg.norm(state - control, axis=1, keepdims=True)
     common = np.stack([global_mean(arithmetic, p) for p in arithmetic.pairs])
     found = {
-        "global_mean": common, "global_mean_scaled": control + (strength(a) + strength(b)) / 2 * unit(common - control, centre=False),
+        "global_mean": common,
+        "global_mean_scaled": control
+        + (strength(a) + strength(b)) / 2 * unit(common - control, centre=False),
         "control": np.tile(control, (len(a), 1)),
-        "a": a, "b": b, "stronger": np.where(strength(a) >= strength(b), a, b), "mean_ab": (a + b) / 2,
+        "a": a,
+        "b": b,
+        "stronger": np.where(strength(a) >= strength(b), a, b),
+        "mean_ab": (a + b) / 2,
     }
     if arithmetic.compounds["cell_count"].notna().any():
         found["cell_count"] = np.stack([cell_count_match(arithmetic, p) for p in arithmetic.pairs])
@@ -92,8 +105,12 @@ def trivial_baselines(
 
 # %% ../../nbs/06b_predictors.ipynb #7f643831
 def leave_two_out(
-    predictions: np.ndarray,  # `[P,G]` predicted states, one a pair; or `[P,P,G]`, where row i holds all predictions of the model that belongs to pair i
-) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of the predictions other than i and j; NaN where none is left
+    # `[P,G]` predicted states, one a pair; or `[P,P,G]`, where row i holds all predictions of the
+    # model that belongs to pair i
+    predictions: np.ndarray,
+    # P arrays `[P,G]`: in array i, row j is the mean of the predictions other than i and j; NaN
+    # where none is left
+) -> Iterator[np.ndarray]:
     """Mechanism-blind predictions, fair to each comparison.
 
     Parameters
@@ -120,7 +137,8 @@ def leave_two_out(
 # %% ../../nbs/06b_predictors.ipynb #e2c3bc84
 def mechanism_blind(
     predictions: np.ndarray,  # `[P,G]` or `[P,P,G]`, as in `leave_two_out`
-) -> np.ndarray:  # `[P,G]` for each pair, the mean of the other pairs' predictions; NaN for a single pair
+    # `[P,G]` for each pair, the mean of the other pairs' predictions; NaN for a single pair
+) -> np.ndarray:
     """What a model predicts for 'some pair', whichever it is.
 
     Parameters
@@ -139,7 +157,9 @@ def mechanism_blind(
 # %% ../../nbs/06b_predictors.ipynb #2ad0f8d8
 def global_means_without_two(
     arithmetic: Arithmetic,  # from `prepare`
-) -> Iterator[np.ndarray]:  # P arrays `[P,G]`: in array i, row j is the mean of treated compounds that carry neither pair i nor pair j
+    # P arrays `[P,G]`: in array i, row j is the mean of treated compounds that carry neither pair i
+    # nor pair j
+) -> Iterator[np.ndarray]:
     """Global means, fair to each comparison.
 
     Parameters

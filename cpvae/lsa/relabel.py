@@ -36,7 +36,8 @@ def draw_disjoint(
     k: int,  # how many each draw takes, at most `pool`
     n: int,  # number of draws
 ) -> np.ndarray:  # `[n,k]` distinct members in each row
-    """Ordered samples without replacement, many at once: drawn anew where members repeat, or shuffled where most would.
+    """Ordered samples without replacement, many at once: drawn anew where members repeat, or
+    shuffled where most would.
 
     Parameters
     ----------
@@ -70,7 +71,9 @@ def compound_blocks(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
     smallest: int = 10,  # compounds; smaller blocks are joined to one
-) -> np.ndarray:  # `[C]` number of the block; 0 for compounds whose record few share, and for those without annotation
+    # `[C]` number of the block; 0 for compounds whose record few share, and for those without
+    # annotation
+) -> np.ndarray:
     """Blocks of annotated compounds with the same times and scaffold, and mostly the same plates.
 
     Parameters
@@ -91,18 +94,30 @@ def compound_blocks(
     known = np.flatnonzero(arithmetic.compounds["moa"] != "")
     wells, obs = arithmetic.weights[known], annotated(profiles).obs
     recorded = [text_of(obs[c]).to_numpy() for c in ("time", "scaffold") if c in obs]
-    exact = [np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded]
+    exact = [
+        np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded
+    ]
     plates = pd.get_dummies(text_of(obs["plate"])).to_numpy()
     stands = (wells.astype(bool) @ plates) > 0  # `[annotated compounds, plates]`
-    code, block = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(known), int), np.zeros(len(known), int)
+    code = pd.factorize(pd.MultiIndex.from_arrays(exact))[0] if exact else np.zeros(len(known), int)
+    block = np.zeros(len(known), int)
     for value in np.unique(code):
         rows = np.flatnonzero(code == value)
         sets, which = np.unique(stands[rows], axis=0, return_inverse=True)
-        cluster = fcluster(linkage(pdist(sets, "jaccard"), "average"), 0.5, "distance") if len(sets) > 1 else np.ones(1, int)
+        cluster = (
+            fcluster(linkage(pdist(sets, "jaccard"), "average"), 0.5, "distance")
+            if len(sets) > 1
+            else np.ones(1, int)
+        )
         block[rows] = block.max() + cluster[which.ravel()]
     large = np.flatnonzero(np.bincount(block) >= smallest)
-    usage = np.stack([stands[block == k].mean(axis=0) for k in large]) if len(large) else np.zeros((1, stands.shape[1]))
-    share = stands @ usage.T / stands.sum(axis=1, keepdims=True)  # of the compound's plates, how much the block's compounds stand there
+    usage = (
+        np.stack([stands[block == k].mean(axis=0) for k in large])
+        if len(large)
+        else np.zeros((1, stands.shape[1]))
+    )
+    # of the compound's plates, how much the block's compounds stand there
+    share = stands @ usage.T / stands.sum(axis=1, keepdims=True)
     share[code[:, None] != np.array([code[block == k][0] for k in large] or [-1])] = 0
     nearest = np.where(share.max(axis=1) >= 0.5, np.append(large, 0)[share.argmax(axis=1)], 0)
     found = np.zeros(len(arithmetic.compounds), int)
@@ -137,7 +152,8 @@ def strength_strata(
     np.ndarray
         `[C]` number of the stratum, weakest first within a block; -1 outside the pool
     """
-    strata, blocks = np.full(len(strength), -1), np.zeros(len(strength), int) if blocks is None else blocks
+    strata = np.full(len(strength), -1)
+    blocks = np.zeros(len(strength), int) if blocks is None else blocks
     for block in np.unique(blocks[pool]):
         members = np.flatnonzero(pool & (blocks == block))
         order = members[np.argsort(strength[members], kind="stable")]
@@ -151,7 +167,8 @@ def permuted_weights(
     strata: np.ndarray,  # `[C]` stratum of each compound; -1 takes no part
     n: int,  # number of permutations
     rng: np.random.Generator,  # source of randomness
-) -> csr_matrix:  # `[n+1,C]` weights of A' + B' in compounds (rows sum to 2); row 0 holds the real labels
+    # `[n+1,C]` weights of A' + B' in compounds (rows sum to 2); row 0 holds the real labels
+) -> csr_matrix:
     """Group weights under relabelling within strata.
 
     Parameters
@@ -176,7 +193,12 @@ def permuted_weights(
         members = np.flatnonzero(strata == stratum)
         real = np.concatenate([members[pair.in_a[members]], members[pair.in_b[members]]])
         columns.append(np.vstack([real, members[draw_disjoint(rng, len(members), len(real), n)]]))
-        weights.append(np.repeat([1 / pair.in_a.sum(), 1 / pair.in_b.sum()], [pair.in_a[members].sum(), pair.in_b[members].sum()]))
+        weights.append(
+            np.repeat(
+                [1 / pair.in_a.sum(), 1 / pair.in_b.sum()],
+                [pair.in_a[members].sum(), pair.in_b[members].sum()],
+            )
+        )
     columns, weights = np.hstack(columns), np.concatenate(weights).astype(np.float32)
     start = np.arange(0, columns.size + 1, columns.shape[1])
     return csr_matrix((np.tile(weights, n + 1), columns.ravel(), start), shape=(n + 1, len(strata)))

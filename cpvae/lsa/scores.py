@@ -19,11 +19,13 @@ from .states import correlate, unit
 
 # %% ../../nbs/08_scores.ipynb #73a76730
 def own_and_other(
-    predictions: Iterable[np.ndarray],  # P items, `[G]`, or `[P,G]` where item i's row j is meant for the comparison with truth j
+    # P items, `[G]`, or `[P,G]` where item i's row j is meant for the comparison with truth j
+    predictions: Iterable[np.ndarray],
     truths: np.ndarray,  # `[P,G]` true states
     common: np.ndarray,  # `[G]` common response, taken off both
     centre: bool = True,  # True: Pearson correlation; False: cosine
-) -> tuple[np.ndarray, np.ndarray]:  # `[P,P]` correlation of prediction i (made for comparison j) with truth i; and with truth j
+    # `[P,P]` correlation of prediction i (made for comparison j) with truth i; and with truth j
+) -> tuple[np.ndarray, np.ndarray]:
     """Every prediction against its own truth and against each other truth.
 
     Parameters
@@ -56,6 +58,7 @@ def _off_diagonal_mean(x):
     other = ~np.eye(len(x), dtype=bool)
     return x[other].reshape(len(x), -1).mean(1) if len(x) > 1 else np.full(1, np.nan)
 
+
 def mismatch_r(
     predictions: Iterable[np.ndarray],  # P items `[G]` or `[P,G]`, as in `own_and_other`
     truths: np.ndarray,  # `[P,G]` true states
@@ -86,7 +89,8 @@ def rank(
     truths: np.ndarray,  # `[P,G]` true states
     common: np.ndarray,  # `[G]` mean of compounds that carry no pair
 ) -> np.ndarray:  # `[P]` in 0..1, 0 is best and .5 chance; ties count half
-    """Fraction of the other pairs' truths that are nearer (by cosine) to the prediction than its own.
+    """Fraction of the other pairs' truths that are nearer (by cosine) to the prediction than its
+    own.
 
     Parameters
     ----------
@@ -103,14 +107,18 @@ def rank(
         `[P]` in 0..1, 0 is best and .5 chance; ties count half
     """
     own, other = own_and_other(predictions, truths, common, centre=False)
-    return _off_diagonal_mean(np.where(np.isnan(own + other), np.nan, (other > own) + 0.5 * (other == own)))
+    return _off_diagonal_mean(
+        np.where(np.isnan(own + other), np.nan, (other > own) + 0.5 * (other == own))
+    )
 
 # %% ../../nbs/08_scores.ipynb #9d6fd22a
 def average_precision(
     predictions: np.ndarray,  # `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
 ) -> np.ndarray:  # `[P]` 0 to 1; NaN for a prediction without direction
-    """Average precision of finding the A|B compounds of each pair by cosine. Compounds that carry more than A and B do not count.
+    """Average precision of finding the A|B compounds of each pair by cosine.
+
+    Compounds that carry more than A and B do not count.
 
     Parameters
     ----------
@@ -125,9 +133,13 @@ def average_precision(
         `[P]` 0 to 1; NaN for a prediction without direction
     """
     x, found = unit(arithmetic.means - arithmetic.control, centre=False), []
-    for pair, cosine in zip(arithmetic.pairs, unit(predictions - arithmetic.control, centre=False) @ x.T, strict=True):
+    for pair, cosine in zip(
+        arithmetic.pairs, unit(predictions - arithmetic.control, centre=False) @ x.T, strict=True
+    ):
         listed = ~(pair.carriers & ~pair.in_ab) & ~np.isnan(cosine)
-        found.append(average_precision_score(pair.in_ab[listed], cosine[listed]) if listed.any() else np.nan)
+        found.append(
+            average_precision_score(pair.in_ab[listed], cosine[listed]) if listed.any() else np.nan
+        )
     return np.array(found)
 
 # %% ../../nbs/08_scores.ipynb #7c817fc4
@@ -135,8 +147,11 @@ def best_scale(
     predictions: np.ndarray,  # `[P,G]` predicted states
     truths: np.ndarray,  # `[P,G]` true states
     control: np.ndarray,  # `[G]` control state
-) -> tuple[np.ndarray, np.ndarray]:  # `[P]` scale, below one where the prediction overshoots; `[P]` L2 that it leaves, scaled units
-    """The scale of each predicted effect that comes nearest to the truth. NaN where no effect is predicted.
+    # `[P]` scale, below one where the prediction overshoots; `[P]` L2 that it leaves, scaled units
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scale of each predicted effect that comes nearest to the truth.
+
+    NaN where no effect is predicted.
 
     Parameters
     ----------
@@ -162,8 +177,11 @@ def best_scale(
 def score_states(
     predictions: np.ndarray,  # `[P,G]` predicted states
     arithmetic: Arithmetic,  # from `prepare`
-    comparisons: Iterable[np.ndarray] | None = None,  # predictions for comparisons with other pairs (see `own_and_other`); None: the predictions
-) -> pd.DataFrame:  # P rows: l2, pearson, delta_pearson (against the control), delta_pearson_mean (against the global mean), mismatch_r, rank, ap, scale, l2_scaled, beats_both_parents
+    # predictions for comparisons with other pairs (see `own_and_other`); None: the predictions
+    comparisons: Iterable[np.ndarray] | None = None,
+    # P rows: l2, pearson, delta_pearson (against the control), delta_pearson_mean (against the
+    # global mean), mismatch_r, rank, ap, scale, l2_scaled, beats_both_parents
+) -> pd.DataFrame:
     """Score predicted states against the true ones.
 
     Parameters
@@ -184,23 +202,37 @@ def score_states(
         beats_both_parents
     """
     pairs, control, base = arithmetic.pairs, arithmetic.control, trivial_baselines(arithmetic)
-    truths, common = arithmetic.group_mean([p.in_ab for p in pairs]), global_mean(arithmetic, *pairs)
+    truths = arithmetic.group_mean([p.in_ab for p in pairs])
+    common = global_mean(arithmetic, *pairs)
     rows = list(predictions if comparisons is None else comparisons)
-    l2, (scale, left) = lambda x: np.linalg.norm(x - truths, axis=1), best_scale(predictions, truths, control)
-    return pd.DataFrame({
-        "l2": l2(predictions), "pearson": correlate(predictions, truths),
-        "delta_pearson": correlate(predictions - control, truths - control),
-        "delta_pearson_mean": correlate(predictions - base["global_mean"], truths - base["global_mean"]),
-        "mismatch_r": mismatch_r(rows, truths, common), "rank": rank(rows, truths, common),
-        "ap": average_precision(predictions, arithmetic), "scale": scale, "l2_scaled": left,
-        "beats_both_parents": l2(predictions) < np.minimum(l2(base["a"]), l2(base["b"])) - 1e-9,
-    }, index=[p.name for p in pairs])
+    l2 = lambda x: np.linalg.norm(x - truths, axis=1)
+    (scale, left) = best_scale(predictions, truths, control)
+    return pd.DataFrame(
+        {
+            "l2": l2(predictions),
+            "pearson": correlate(predictions, truths),
+            "delta_pearson": correlate(predictions - control, truths - control),
+            "delta_pearson_mean": correlate(
+                predictions - base["global_mean"], truths - base["global_mean"]
+            ),
+            "mismatch_r": mismatch_r(rows, truths, common),
+            "rank": rank(rows, truths, common),
+            "ap": average_precision(predictions, arithmetic),
+            "scale": scale,
+            "l2_scaled": left,
+            "beats_both_parents": l2(predictions) < np.minimum(l2(base["a"]), l2(base["b"])) - 1e-9,
+        },
+        index=[p.name for p in pairs],
+    )
 
 # %% ../../nbs/08_scores.ipynb #db5f2c51
 def paired_difference(
-    difference: np.ndarray,  # `[P]` score of one predictor less that of another, pair by pair; NaN is left out
+    # `[P]` score of one predictor less that of another, pair by pair; NaN is left out
+    difference: np.ndarray,
     mechanisms: Sequence[tuple[str, str]],  # P names of A and B
-) -> tuple[float, float, float]:  # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted, and where one mechanism is in all
+    # mean; ends of its 95 % interval, NaN for fewer than ten pairs, where none can be trusted, and
+    # where one mechanism is in all
+) -> tuple[float, float, float]:
     """Mean difference over pairs, with an interval that respects shared mechanisms.
 
     Parameters
@@ -226,5 +258,7 @@ def paired_difference(
     if not all(rows.any() for rows in left):  # one mechanism in every pair
         return float(d.mean()), np.nan, np.nan
     without = np.array([d[rows].mean() for rows in left])
-    half = student_t.ppf(0.975, M - 1) * np.sqrt((M - 1) / M * np.square(without - without.mean()).sum())
+    half = student_t.ppf(0.975, M - 1) * np.sqrt(
+        (M - 1) / M * np.square(without - without.mean()).sum()
+    )
     return float(d.mean()), float(d.mean() - half), float(d.mean() + half)

@@ -40,6 +40,7 @@ class Pair:
     carriers : np.ndarray
         `[C]` bool: annotated A and B, and perhaps more
     """
+
     a: str  # first mechanism
     b: str  # second mechanism
     in_a: np.ndarray  # `[C]` bool: annotated A and nothing else
@@ -93,7 +94,9 @@ def find_pair(
     """
     terms = moa.map(lambda label: frozenset(label.split("|")))
     equal = lambda *want: terms.eq(frozenset(want)).to_numpy(bool)
-    return Pair(a, b, equal(a), equal(b), equal(a, b), terms.map(lambda have: {a, b} <= have).to_numpy(bool))
+    return Pair(
+        a, b, equal(a), equal(b), equal(a, b), terms.map(lambda have: {a, b} <= have).to_numpy(bool)
+    )
 
 # %% ../../nbs/06_space.ipynb #82e6a9d1
 @dataclass(frozen=True, eq=False)
@@ -116,7 +119,10 @@ class Arithmetic:
     pairs : tuple[Pair, ...]
         the P evaluable pairs, in the order of `evaluable_pairs`
     """
-    compounds: pd.DataFrame  # C rows: compound, moa, n_wells, n_conditions, strength (L2 from the control, scaled units), cell_count (NaN where unknown)
+
+    # C rows: compound, moa, n_wells, n_conditions, strength (L2 from the control, scaled units),
+    # cell_count (NaN where unknown)
+    compounds: pd.DataFrame
     weights: csr_matrix  # `[C,N]` wells to compounds
     control_weights: np.ndarray  # `[N]` wells to control; all zero without control wells
     means: np.ndarray  # `[C,G]` compound means, scaled feature values
@@ -139,14 +145,22 @@ class Arithmetic:
         np.ndarray
             `[P,G]` mean state of each group, scaled feature values
         """
-        return np.stack([self.means[m].mean(0) if m.any() else np.full(self.means.shape[1], np.nan) for m in masks])
+        return np.stack(
+            [
+                self.means[m].mean(0) if m.any() else np.full(self.means.shape[1], np.nan)
+                for m in masks
+            ]
+        )
 
 # %% ../../nbs/06_space.ipynb #271326ed
 def prepare(
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
-) -> Arithmetic:  # compounds, averages and pairs; `pairs` may be empty. Without `steps`, each well is a compound
-    """Average wells to compounds and find the evaluable pairs. Raises CpvaeError if the profiles were not scaled.
+    # compounds, averages and pairs; `pairs` may be empty. Without `steps`, each well is a compound
+) -> Arithmetic:
+    """Average wells to compounds and find the evaluable pairs.
+
+    Raises CpvaeError if the profiles were not scaled.
 
     Parameters
     ----------
@@ -164,7 +178,8 @@ def prepare(
     if "scaled" not in profiles.layers:
         raise LsaError("The profiles have no layer 'scaled'; scale them before the arithmetic.")
     profiles = annotated(profiles)
-    rows, control = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool), np.asarray(control_profile(profiles), dtype=float)
+    rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)
+    control = np.asarray(control_profile(profiles), dtype=float)
     controls = control_weights(profiles, protocol.steps) * rows
     if controls.any():
         controls /= controls.sum()
@@ -173,9 +188,14 @@ def prepare(
     weights, compounds = averaging_matrix(profiles, rows, protocol.steps)
     means = weights @ profiles.layers["scaled"].astype(float)
     compounds["strength"] = np.linalg.norm(means - control, axis=1)
-    compounds["cell_count"] = weights @ profiles.obs["cell_count"].to_numpy(float) if "cell_count" in profiles.obs else np.nan
+    compounds["cell_count"] = (
+        weights @ profiles.obs["cell_count"].to_numpy(float)
+        if "cell_count" in profiles.obs
+        else np.nan
+    )
     pairs = [find_pair(compounds["moa"], a, b) for a, b in evaluable_pairs(profiles)]
-    pairs = [p for p in pairs if p.in_a.any() and p.in_b.any() and p.in_ab.any()]  # at the main time too
+    # at the main time too
+    pairs = [p for p in pairs if p.in_a.any() and p.in_b.any() and p.in_ab.any()]
     return Arithmetic(compounds, weights, controls, means, control, tuple(pairs))
 
 # %% ../../nbs/06_space.ipynb #ae49c7ca
@@ -216,6 +236,7 @@ class Latents:
     control : np.ndarray
         `[L]` control state, latent units
     """
+
     wells: np.ndarray  # `[N,L]` latents of the wells, latent units
     compounds: np.ndarray  # `[C,L]` averages over the wells of each compound, latent units
     control: np.ndarray  # `[L]` control state, latent units
@@ -226,7 +247,10 @@ def latent_groups(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
 ) -> Latents:  # encoded, then averaged
-    """Encode every well, then average. Without control wells the control is the encoded control state. Raises CpvaeError for a transformer without an inverse.
+    """Encode every well, then average.
+
+    Without control wells the control is the encoded control state. Raises CpvaeError for a
+    transformer without an inverse.
 
     Parameters
     ----------
@@ -274,5 +298,7 @@ def predict_states(
     """
     must_decode(transformer)
     mean = lambda mask: latents.compounds[mask].mean(0)
-    z = np.stack([predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs])
+    z = np.stack(
+        [predict_pair(mean(p.in_a), latents.control, mean(p.in_b)) for p in arithmetic.pairs]
+    )
     return np.asarray(transformer.inverse_transform(z.astype(latents.wells.dtype)), dtype=float)

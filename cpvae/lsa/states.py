@@ -37,9 +37,12 @@ class Protocol:
         "all": mean over doses; "strongest": of each compound the dose farthest from the
         control
     """
+
     steps: bool = True  # average in steps, one compound one vote; False: pool all wells of a label
-    time: Literal["main", "all"] = "main"  # "main": the time point that covers most compounds, the earliest of equals; "all": pool them
-    dose: Literal["all", "strongest"] = "all"  # "all": mean over doses; "strongest": of each compound the dose farthest from the control
+    # "main": the time point that covers most compounds, the earliest of equals; "all": pool them
+    time: Literal["main", "all"] = "main"
+    # "all": mean over doses; "strongest": of each compound the dose farthest from the control
+    dose: Literal["all", "strongest"] = "all"
 
     def __post_init__(self):
         choose(self.time, ("main", "all"), "time")
@@ -54,8 +57,12 @@ def averaging_matrix(
     profiles: AnnData,  # `[N,G]` profiles with the standard `obs` columns
     rows: np.ndarray | None = None,  # `[N]` bool: wells that count; None: all
     steps: bool = True,  # average in steps; False: every well is a compound of its own
-) -> tuple[csr_matrix, pd.DataFrame]:  # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses x times x cell lines)
-    """Weights that turn wells into compound means, by way of compound x dose x time x cell line. Controls and unnamed wells have weight zero.
+    # `[C,N]` weights, each row summing to one; C rows: compound, moa, n_wells, n_conditions (doses
+    # x times x cell lines)
+) -> tuple[csr_matrix, pd.DataFrame]:
+    """Weights that turn wells into compound means, by way of compound x dose x time x cell line.
+
+    Controls and unnamed wells have weight zero.
 
     Parameters
     ----------
@@ -73,23 +80,35 @@ def averaging_matrix(
         n_conditions (doses x times x cell lines)
     """
     obs = with_blanks(profiles.obs, OBS_BLANKS).assign(row=np.arange(profiles.n_obs))
-    obs = obs[~obs["is_control"].to_numpy(bool) & (obs["compound"] != "").to_numpy() & (True if rows is None else rows)]
+    obs = obs[
+        ~obs["is_control"].to_numpy(bool)
+        & (obs["compound"] != "").to_numpy()
+        & (True if rows is None else rows)
+    ]
     obs["dose"] = obs.groupby(text_of(obs["compound"]))["dose"].transform(dose_levels)
     by = ["compound", "dose", "time"] + ["cell"] * ("cell" in obs)
-    condition = obs.groupby(by, dropna=False, observed=True).ngroup().to_numpy() if steps else np.arange(len(obs))
+    condition = (
+        obs.groupby(by, dropna=False, observed=True).ngroup().to_numpy()
+        if steps
+        else np.arange(len(obs))
+    )
     names = text_of(obs["compound"]).to_numpy()
     code, names = pd.factorize(names, sort=True) if steps else (condition, names)
     n_conditions = pd.Series(condition).groupby(code).nunique().to_numpy()
     weight = 1 / (np.bincount(condition)[condition] * n_conditions[code])
     matrix = csr_matrix((weight, (code, obs["row"])), shape=(len(names), profiles.n_obs))
-    moa = text_of(obs["moa"]).groupby(code).first().to_numpy()  # one annotation a compound is the reader's promise
-    return matrix, pd.DataFrame({"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_conditions": n_conditions})
+    # one annotation a compound is the reader's promise
+    moa = text_of(obs["moa"]).groupby(code).first().to_numpy()
+    return matrix, pd.DataFrame(
+        {"compound": names, "moa": moa, "n_wells": np.bincount(code), "n_conditions": n_conditions}
+    )
 
 # %% ../../nbs/06a_states.ipynb #638c6792
 def control_profile(
     profiles,  # AnnData with `layers["scaled"]`
 ) -> np.ndarray:  # `[G]` float32, scaled
-    """The state of the control: mean of control wells within plates, then over plates; or the scaled zero vector.
+    """The state of the control: mean of control wells within plates, then over plates; or the
+    scaled zero vector.
 
     Parameters
     ----------
@@ -106,7 +125,12 @@ def control_profile(
     profiles = annotated(profiles)
     control = profiles.obs["is_control"].to_numpy(bool)
     wells = pd.DataFrame(np.asarray(profiles.layers["scaled"][control], np.float64))
-    return wells.groupby(text_of(profiles.obs["plate"]).to_numpy()[control]).mean().mean().to_numpy(np.float32)
+    return (
+        wells.groupby(text_of(profiles.obs["plate"]).to_numpy()[control])
+        .mean()
+        .mean()
+        .to_numpy(np.float32)
+    )
 
 # %% ../../nbs/06a_states.ipynb #fb36565f
 def control_weights(
@@ -128,16 +152,23 @@ def control_weights(
         `[N]` weights summing to one; all zero where there are no control wells
     """
     profiles = annotated(profiles)
-    weight, rows = np.zeros(profiles.n_obs), np.flatnonzero(profiles.obs["is_control"].to_numpy(bool))
+    weight = np.zeros(profiles.n_obs)
+    rows = np.flatnonzero(profiles.obs["is_control"].to_numpy(bool))
     if len(rows) and not profiles.uns["cpvae"]["zero_control"]:
-        code, plates = pd.factorize(text_of(profiles.obs["plate"]).iloc[rows]) if steps else (np.zeros(len(rows), int), [""])
+        code, plates = (
+            pd.factorize(text_of(profiles.obs["plate"]).iloc[rows])
+            if steps
+            else (np.zeros(len(rows), int), [""])
+        )
         weight[rows] = 1 / (np.bincount(code)[code] * len(plates))
     return weight
 
 # %% ../../nbs/06a_states.ipynb #7bbe2ab1
 def main_time(
     profiles: AnnData,  # `[N,G]` profiles with `time` in `obs`
-) -> np.ndarray:  # `[N]` bool: wells at the time that covers most compounds, the earliest of equals, and controls without a time; all where no time is known
+    # `[N]` bool: wells at the time that covers most compounds, the earliest of equals, and controls
+    # without a time; all where no time is known
+) -> np.ndarray:
     """Wells of the main time point, controls included.
 
     Parameters
@@ -154,14 +185,20 @@ def main_time(
     obs = with_blanks(profiles.obs, OBS_BLANKS)
     covered = obs[~obs["is_control"].astype(bool)].groupby("time")["compound"].nunique()
     timeless = obs["is_control"].astype(bool) & obs["time"].isna()
-    return ((obs["time"] == covered.idxmax()) | timeless).to_numpy() if len(covered) else np.ones(len(obs), bool)
+    return (
+        ((obs["time"] == covered.idxmax()) | timeless).to_numpy()
+        if len(covered)
+        else np.ones(len(obs), bool)
+    )
 
 # %% ../../nbs/06a_states.ipynb #d72f5d02
 def strongest_doses(
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
     rows: np.ndarray,  # `[N]` bool: wells to choose from
     control: np.ndarray,  # `[G]` control state
-) -> np.ndarray:  # `[N]` bool: controls, and of each compound the wells at the dose whose mean is farthest from the control
+    # `[N]` bool: controls, and of each compound the wells at the dose whose mean is farthest from
+    # the control
+) -> np.ndarray:
     """Wells of each compound's strongest dose. Labels have no part in the choice.
 
     Parameters
@@ -179,14 +216,24 @@ def strongest_doses(
         `[N]` bool: controls, and of each compound the wells at the dose whose mean is
         farthest from the control
     """
-    obs, at = with_blanks(profiles.obs, OBS_BLANKS).reset_index(drop=True), np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
+    obs = with_blanks(profiles.obs, OBS_BLANKS).reset_index(drop=True)
+    at = np.flatnonzero(rows & ~profiles.obs["is_control"].to_numpy(bool))
     name = text_of(obs["compound"]).iloc[at]
-    condition = pd.DataFrame({"compound": name, "dose": obs["dose"].iloc[at].groupby(name).transform(dose_levels).fillna(-1)})
+    condition = pd.DataFrame(
+        {
+            "compound": name,
+            "dose": obs["dose"].iloc[at].groupby(name).transform(dose_levels).fillna(-1),
+        }
+    )
     code = condition.groupby(["compound", "dose"]).ngroup().to_numpy()
-    mean = csr_matrix((1 / np.bincount(code)[code], (code, at)), shape=(code.max() + 1, len(obs))) @ profiles.layers["scaled"].astype(float)
+    mean = csr_matrix(
+        (1 / np.bincount(code)[code], (code, at)), shape=(code.max() + 1, len(obs))
+    ) @ profiles.layers["scaled"].astype(float)
     condition["strength"] = np.linalg.norm(mean - control, axis=1)[code]
     keep = profiles.obs["is_control"].to_numpy(bool) & rows
-    keep[at] = condition["strength"] >= condition.groupby("compound")["strength"].transform("max") - 1e-12
+    keep[at] = (
+        condition["strength"] >= condition.groupby("compound")["strength"].transform("max") - 1e-12
+    )
     return keep
 
 # %% ../../nbs/06a_states.ipynb #554af618
@@ -194,7 +241,8 @@ def unit(
     x: np.ndarray,  # `[...,G]` vectors
     centre: bool = True,  # subtract each vector's mean over features first
 ) -> np.ndarray:  # `[...,G]` vectors of length one; NaN where nothing is left
-    """Vectors scaled to unit length, so that their products are correlations (centred) or cosines (not centred).
+    """Vectors scaled to unit length, so that their products are correlations (centred) or cosines
+    (not centred).
 
     Parameters
     ----------

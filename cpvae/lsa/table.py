@@ -30,7 +30,9 @@ def predict_all(
     model,  # fitted transformer, or a tuple of P, one a pair
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
-) -> tuple[np.ndarray, np.ndarray, Latents | tuple[Latents, ...]]:  # `[P,G]` predicted states; the same, or `[P,P,G]`: row i holds all predictions of pair i's model; latents, one or a tuple
+    # `[P,G]` predicted states; the same, or `[P,P,G]`: row i holds all predictions of pair i's
+    # model; latents, one or a tuple
+) -> tuple[np.ndarray, np.ndarray, Latents | tuple[Latents, ...]]:
     """A − D + B of every pair, each by its own model.
 
     Parameters
@@ -55,13 +57,20 @@ def predict_all(
     seen = {id(m): (m, latent_groups(m, arithmetic, profiles)) for m in dict.fromkeys(model)}
     states = {k: predict_states(m, arithmetic, latents) for k, (m, latents) in seen.items()}
     every = np.stack([states[id(m)] for m in model])
-    return every[np.arange(len(model)), np.arange(len(model))], every, tuple(seen[id(m)][1] for m in model)
+    return (
+        every[np.arange(len(model)), np.arange(len(model))],
+        every,
+        tuple(seen[id(m)][1] for m in model),
+    )
 
 # %% ../../nbs/08b_table.ipynb #1882063f
 def score_table(
-    predictions: dict[str, np.ndarray],  # model to `[P,G]` predicted states, or `[P,P,G]` as from `predict_all`
+    # model to `[P,G]` predicted states, or `[P,P,G]` as from `predict_all`
+    predictions: dict[str, np.ndarray],
     arithmetic: Arithmetic,  # from `prepare`
-) -> pd.DataFrame:  # scores of every model, then of every baseline: model, space, pair and the columns of `score_states`
+    # scores of every model, then of every baseline: model, space, pair and the columns of
+    # `score_states`
+) -> pd.DataFrame:
     """Score all models, the trivial baselines, and each model's mechanism-blind prediction.
 
     Parameters
@@ -80,49 +89,119 @@ def score_table(
     own = lambda x: x[np.arange(len(x)), np.arange(len(x))] if x.ndim == 3 else x
     blocks = [(name, name, score_states(own(x), arithmetic)) for name, x in predictions.items()]
     for name, x in trivial_baselines(arithmetic).items():
-        blocks.append((name, "input", score_states(x, arithmetic, global_means_without_two(arithmetic) if name == "global_mean" else None)))
-    blocks += [("mechanism_blind", name, score_states(mechanism_blind(x), arithmetic, leave_two_out(x))) for name, x in predictions.items()]
-    return pd.concat([scores.rename_axis("pair").reset_index().assign(model=model, space=space) for model, space, scores in blocks], ignore_index=True)
+        blocks.append(
+            (
+                name,
+                "input",
+                score_states(
+                    x,
+                    arithmetic,
+                    global_means_without_two(arithmetic) if name == "global_mean" else None,
+                ),
+            )
+        )
+    blocks += [
+        ("mechanism_blind", name, score_states(mechanism_blind(x), arithmetic, leave_two_out(x)))
+        for name, x in predictions.items()
+    ]
+    return pd.concat(
+        [
+            scores.rename_axis("pair").reset_index().assign(model=model, space=space)
+            for model, space, scores in blocks
+        ],
+        ignore_index=True,
+    )
 
 # %% ../../nbs/08b_table.ipynb #e6180afe
 _GROUPS = ("a", "b", "ab")
 # The columns of lsa.csv.
-COLUMNS = ["model", "space", "pair", "a", "b", "n_profiles", "in_sample", *(f"{what}_{g}" for what in ("n_compounds", "active", "strength", "cell_count") for g in _GROUPS), "target_overlap"]
-COLUMNS += "l2 pearson delta_pearson delta_pearson_mean mismatch_r rank ap scale l2_scaled beats_both_parents z10 z10_pearson".split()
-COLUMNS += "cosine cosine_low cosine_high effect p p_matched p_floor q p_specific specificity p_table replicate_r split_half_r reconstruction_r".split()
+COLUMNS = [
+    "model",
+    "space",
+    "pair",
+    "a",
+    "b",
+    "n_profiles",
+    "in_sample",
+    *(
+        f"{what}_{g}"
+        for what in ("n_compounds", "active", "strength", "cell_count")
+        for g in _GROUPS
+    ),
+    "target_overlap",
+]
+COLUMNS += (
+    "l2 pearson delta_pearson delta_pearson_mean mismatch_r rank ap scale l2_scaled"
+    " beats_both_parents z10 z10_pearson".split()
+)
+COLUMNS += (
+    "cosine cosine_low cosine_high effect p p_matched p_floor q p_specific specificity p_table"
+    " replicate_r split_half_r reconstruction_r".split()
+)
 
 # %% ../../nbs/08b_table.ipynb #7d1343c1
-def _pair_scores(name, model, latents, states, arithmetic, profiles, seed):  # z10, z10_pearson, the cosine's interval, what `specificity` says, reconstruction_r of every pair of one model
+# z10, z10_pearson, the cosine's interval, what `specificity` says, reconstruction_r of every pair
+# of one model
+def _pair_scores(name, model, latents, states, arithmetic, profiles, seed):
     rows, x = [], profiles.layers["scaled"]
     specific, gain, p_table = specificity(states, arithmetic, seed=seed)
     for i, pair in enumerate(arithmetic.pairs):
         own, codes = of_pair(model, i), of_pair(latents, i)
         pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
-        low, high = bootstrap_cosine(own, arithmetic, codes, profiles, pair, common_path(arithmetic.means[pool], arithmetic.control), 400, seed)
+        low, high = bootstrap_cosine(
+            own,
+            arithmetic,
+            codes,
+            profiles,
+            pair,
+            common_path(arithmetic.means[pool], arithmetic.control),
+            400,
+            seed,
+        )
         wells = np.unique(arithmetic.weights[np.flatnonzero(pair.in_ab)].indices)
         rebuilt = correlate(own.inverse_transform(codes.wells[wells]), x[wells])
-        rows.append({"model": name, "pair": pair.name, "cosine_low": low, "cosine_high": high, "p_specific": specific[i], "specificity": gain, "p_table": p_table, "reconstruction_r": float(np.median(rebuilt))})
+        rows.append(
+            {
+                "model": name,
+                "pair": pair.name,
+                "cosine_low": low,
+                "cosine_high": high,
+                "p_specific": specific[i],
+                "specificity": gain,
+                "p_table": p_table,
+                "reconstruction_r": float(np.median(rebuilt)),
+            }
+        )
     groups = {}
     for i in range(len(arithmetic.pairs)):
         groups.setdefault(id(of_pair(model, i)), []).append(i)
     for at in groups.values():
         sub = replace(arithmetic, pairs=tuple(arithmetic.pairs[i] for i in at))
-        scores = shuffled_scores(of_pair(model, at[0]), sub, of_pair(latents, at[0]), profiles, 10, seed)
+        scores = shuffled_scores(
+            of_pair(model, at[0]), sub, of_pair(latents, at[0]), profiles, 10, seed
+        )
         for i, l2, r in zip(at, *map(zscore_10_shuffles, scores), strict=True):
             rows[i] |= {"z10": l2, "z10_pearson": r}
     return rows
 
 # %% ../../nbs/08b_table.ipynb #0ebb5ae4
 def lsa_table(
-    models: dict,  # name to fitted transformer with `transform` and `inverse_transform`, or to a tuple of P of them, one a pair; in the order wanted
+    # name to fitted transformer with `transform` and `inverse_transform`, or to a tuple of P of
+    # them, one a pair; in the order wanted
+    models: dict,
     profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
     n_permutations: int = 10_000,  # relabellings of each pair
     seed: int = 0,  # of shuffles, relabellings, bootstrap and control draws
     protocol: Protocol = PROTOCOLS["recommended"],  # how wells become states
-    jobs: int | None = 1,  # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    jobs: int | None = 1,
     progress: bool = False,  # tell how far it is, see `Stage`
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation, l2, cosine
-    """Latent space arithmetic of every evaluable pair in every model, with baselines and tests. Raises CpvaeError if there is no evaluable pair.
+    # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation,
+    # l2, cosine
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Latent space arithmetic of every evaluable pair in every model, with baselines and tests.
+
+    Raises CpvaeError if there is no evaluable pair.
 
     Parameters
     ----------
@@ -149,19 +228,39 @@ def lsa_table(
         scores and tests, a row for each predictor and pair; and the null: model, pair,
         permutation, l2, cosine
     """
-    arithmetic, models = prepare(profiles, protocol), {**models, "additive_input": FunctionTransformer()}
+    arithmetic = prepare(profiles, protocol)
+    models = {**models, "additive_input": FunctionTransformer()}
     if not arithmetic.pairs:
         rows = main_time(profiles) if protocol.time == "main" else np.ones(profiles.n_obs, bool)
-        at = "" if rows.all() else f" at {profiles.obs['time'][rows].max():g} h, the time that covers most compounds"
+        at = (
+            ""
+            if rows.all()
+            else f" at {profiles.obs['time'][rows].max():g} h, the time that covers most compounds"
+        )
         raise LsaError(why_no_pair(profiles[rows], at))
     predicted = {name: predict_all(model, arithmetic, profiles) for name, model in models.items()}
     latents = {name: codes for name, (_, _, codes) in predicted.items()}
     table = score_table({name: every for name, (_, every, _) in predicted.items()}, arithmetic)
-    tests, null = permutation_tests(models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs, progress=progress)
+    tests, null = permutation_tests(
+        models, latents, arithmetic, profiles, n_permutations, seed, jobs=jobs, progress=progress
+    )
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
-    if not protocol.steps:  # each well was a vote, and wells of a compound are not exchangeable with others
+    # each well was a vote, and wells of a compound are not exchangeable with others
+    if not protocol.steps:
         tests[["effect", "p", "p_matched", "p_floor", "q"]] = np.nan
-    more = pd.DataFrame([row for name, (states, _, codes) in predicted.items() for row in _pair_scores(name, models[name], codes, states, arithmetic, profiles, seed)])
-    table = table.merge(describe_pairs(prepare(profiles, replace(protocol, steps=True)), profiles, seed), on="pair", how="left")
-    return table.merge(tests, on=["model", "pair"], how="left").merge(more, on=["model", "pair"], how="left")[COLUMNS], null
+    more = pd.DataFrame(
+        [
+            row
+            for name, (states, _, codes) in predicted.items()
+            for row in _pair_scores(name, models[name], codes, states, arithmetic, profiles, seed)
+        ]
+    )
+    table = table.merge(
+        describe_pairs(prepare(profiles, replace(protocol, steps=True)), profiles, seed),
+        on="pair",
+        how="left",
+    )
+    return table.merge(tests, on=["model", "pair"], how="left").merge(
+        more, on=["model", "pair"], how="left"
+    )[COLUMNS], null

@@ -21,23 +21,39 @@ from ..model.losses import gaussian_kernel
 
 # %% ../../nbs/04a_distances.ipynb #20ab6b59
 def _clouds(*clouds):
-    "Clouds as float64 matrices. Raises MeasureError for an empty one, another shape, NaN or infinite values, or features that differ in number."
+    """Clouds as float64 matrices.
+
+    Raises MeasureError for an empty one, another shape, NaN or infinite values, or features that
+    differ in number.
+    """
     clouds = [np.asarray(cloud, dtype=np.float64) for cloud in clouds]
     for cloud in clouds:
         if cloud.ndim != 2 or not cloud.size:
-            raise MeasureError(f"a cloud of profiles is a matrix with at least one row and one feature, not of shape {cloud.shape}")
+            raise MeasureError(
+                "a cloud of profiles is a matrix with at least one row and one feature, not of"
+                f" shape {cloud.shape}"
+            )
         if not np.isfinite(cloud).all():
-            raise MeasureError(f"{(~np.isfinite(cloud).all(axis=1)).sum()} of {len(cloud)} profiles hold NaN or infinite values")
+            raise MeasureError(
+                f"{(~np.isfinite(cloud).all(axis=1)).sum()} of {len(cloud)} profiles hold NaN or"
+                " infinite values"
+            )
     if len({cloud.shape[1] for cloud in clouds}) > 1:
-        raise MeasureError(f"the clouds have {' and '.join(str(cloud.shape[1]) for cloud in clouds)} features: both must hold the same ones")
+        raise MeasureError(
+            f"the clouds have {' and '.join(str(cloud.shape[1]) for cloud in clouds)} features:"
+            " both must hold the same ones"
+        )
     return clouds
 
 # %% ../../nbs/04a_distances.ipynb #d888a63f
 def nearest_distances(
     points: np.ndarray,  # `[N,G]` profiles
     others: np.ndarray,  # `[M,G]` profiles of another cloud
-) -> np.ndarray:  # `[N]` Euclidean distance of each point to the nearest of the others, scaled feature value
-    """Distance of each profile to its nearest neighbour in another cloud. Raises ValueError for clouds that cannot be compared.
+    # `[N]` Euclidean distance of each point to the nearest of the others, scaled feature value
+) -> np.ndarray:
+    """Distance of each profile to its nearest neighbour in another cloud.
+
+    Raises ValueError for clouds that cannot be compared.
 
     Parameters
     ----------
@@ -61,7 +77,9 @@ def nearest_distances(
 def hausdorff(
     a: np.ndarray,  # `[N,G]` profiles
     b: np.ndarray,  # `[M,G]` profiles of another cloud
-) -> tuple[float, float]:  # largest nearest distance from `a` to `b`, and from `b` to `a`; their maximum is the Hausdorff distance
+    # largest nearest distance from `a` to `b`, and from `b` to `a`; their maximum is the Hausdorff
+    # distance
+) -> tuple[float, float]:
     """Directed Hausdorff distances, both ways. Raises ValueError for clouds that cannot be compared.
 
     Parameters
@@ -84,7 +102,9 @@ def average_hausdorff(
     a: np.ndarray,  # `[N,G]` profiles
     b: np.ndarray,  # `[M,G]` profiles of another cloud
 ) -> float:  # mean nearest distance, the larger of both ways, scaled feature value
-    """Modified (average) Hausdorff distance of Dubuisson & Jain. Raises ValueError for clouds that cannot be compared.
+    """Modified (average) Hausdorff distance of Dubuisson & Jain.
+
+    Raises ValueError for clouds that cannot be compared.
 
     Parameters
     ----------
@@ -105,7 +125,9 @@ _DIRECTIONS = 16  # projected at once: 1.3 MB for ten thousand profiles
 
 
 def _steps(n, m):
-    "Ranks in two sorted samples that meet on each common step of their quantile functions, and the step's width."
+    """Ranks in two sorted samples that meet on each common step of their quantile functions, and
+    the step's width.
+    """
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)  # in units of 1/(n m)
     return (ends - 1) // m, (ends - 1) // n, np.diff(ends, prepend=0) / (n * m)
 
@@ -113,7 +135,8 @@ def _steps(n, m):
 def sliced_wasserstein(
     a: np.ndarray,  # `[N,G]` profiles
     b: np.ndarray,  # `[M,G]` profiles of another cloud
-    n_projections: int = 500,  # random directions, the same for every pair of clouds with `G` features
+    # random directions, the same for every pair of clouds with `G` features
+    n_projections: int = 500,
     seed: int = 0,  # of the directions
 ) -> float:  # mean Wasserstein-1 distance over directions, scaled feature value
     """Sliced Wasserstein-1 distance. Raises ValueError for clouds that cannot be compared.
@@ -158,11 +181,15 @@ def _median_distance(x, seed):
 
 def _mean_between(u, v, bandwidth):
     "Mean kernel of a profile of one cloud and a profile of the other."
-    return sum(float(gaussian_kernel(rows, v, bandwidth).sum()) for rows in u.split(_ROWS)) / (len(u) * len(v))
+    return sum(float(gaussian_kernel(rows, v, bandwidth).sum()) for rows in u.split(_ROWS)) / (
+        len(u) * len(v)
+    )
 
 
 def _mean_within(u, bandwidth):
-    "Mean kernel of two different profiles of a cloud; blocks below the diagonal mirror those above."
+    """Mean kernel of two different profiles of a cloud; blocks below the diagonal mirror those
+    above.
+    """
     total = -len(u)  # each profile's kernel with itself
     for i, rows in enumerate(u.split(_ROWS)):
         kernel = gaussian_kernel(rows, u[i * _ROWS :], bandwidth)
@@ -175,7 +202,9 @@ def profile_mmd(
     b: np.ndarray,  # `[M,G]` profiles of another cloud, M ≥ 2
     seed: int = 0,  # of the profiles that set the bandwidth, where `a` has more than 1,000
 ) -> float:  # squared maximum mean discrepancy, unbiased, and so slightly below zero at times
-    """Squared MMD under a Gaussian kernel. Raises MeasureError for clouds that cannot be compared, of one profile, or of copies.
+    """Squared MMD under a Gaussian kernel.
+
+    Raises MeasureError for clouds that cannot be compared, of one profile, or of copies.
 
     Parameters
     ----------
@@ -196,22 +225,34 @@ def profile_mmd(
         raise MeasureError("a discrepancy needs at least two profiles in each cloud")
     bandwidth = _median_distance(a, seed)
     if not bandwidth:
-        raise MeasureError("half of the pairs of profiles are copies of each other: their median distance, the kernel's bandwidth, is 0")
+        raise MeasureError(
+            "half of the pairs of profiles are copies of each other: their median distance, the"
+            " kernel's bandwidth, is 0"
+        )
     u, v = (torch.from_numpy(cloud - a.mean(axis=0)) for cloud in (a, b))
-    return _mean_within(u, bandwidth) + _mean_within(v, bandwidth) - 2 * _mean_between(u, v, bandwidth)
+    return (
+        _mean_within(u, bandwidth) + _mean_within(v, bandwidth) - 2 * _mean_between(u, v, bandwidth)
+    )
 
 # %% ../../nbs/04a_distances.ipynb #0a2c0d5c
 def _radii(cloud, k):
-    "Distance of each profile to its k-th nearest other, and a billionth more: rounding must not decide ties."
-    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cloud).kneighbors()[0][:, -1] * (1 + 1e-9)
+    """Distance of each profile to its k-th nearest other, and a billionth more: rounding must not
+    decide ties.
+    """
+    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cloud).kneighbors()[0][:, -1] * (
+        1 + 1e-9
+    )
 
 # %% ../../nbs/04a_distances.ipynb #709b9a24
 def precision_recall(
     real: np.ndarray,  # `[N,G]` profiles, N > k
     simulated: np.ndarray,  # `[M,G]` profiles of another cloud, M > k
     k: int = 5,  # a profile's ball reaches to its k-th nearest other
-) -> dict[str, float]:  # `precision`, `recall` and `coverage` in 0..1; `density` ≥ 0, 1 expected of one distribution
-    """Precision, recall, density and coverage. Raises MeasureError for clouds that cannot be compared, or with k profiles or fewer.
+    # `precision`, `recall` and `coverage` in 0..1; `density` ≥ 0, 1 expected of one distribution
+) -> dict[str, float]:
+    """Precision, recall, density and coverage.
+
+    Raises MeasureError for clouds that cannot be compared, or with k profiles or fewer.
 
     Parameters
     ----------
@@ -230,11 +271,16 @@ def precision_recall(
     """
     real, simulated = _clouds(real, simulated)
     if min(len(real), len(simulated)) <= k:
-        raise MeasureError(f"clouds of {len(real)} and {len(simulated)} profiles: a {k}-th nearest other takes more than {k} in each")
+        raise MeasureError(
+            f"clouds of {len(real)} and {len(simulated)} profiles: a {k}-th nearest other takes"
+            f" more than {k} in each"
+        )
     centre = real.mean(axis=0)
     real, simulated = real - centre, simulated - centre
     radius, radius_simulated = _radii(real, k), _radii(simulated, k)
-    balls, reached, found = np.zeros(len(simulated)), np.zeros(len(real), bool), np.zeros(len(real), bool)
+    balls = np.zeros(len(simulated))
+    reached = np.zeros(len(real), bool)
+    found = np.zeros(len(real), bool)
     for rows in gen_batches(len(simulated), _ROWS):
         distances = euclidean_distances(simulated[rows], real)
         inside = distances <= radius
@@ -257,8 +303,12 @@ def fidelity(
     simulated: np.ndarray,  # `[M,G]` profiles of another cloud
     seed: int = 0,  # of the rows drawn, the directions and the kernel's bandwidth
     most: int = 5000,  # rows of each cloud to compare; of larger clouds so many are drawn
-) -> dict[str, float]:  # `hausdorff` (the larger of `hausdorff_to_data` and `hausdorff_to_simulated`), `average_hausdorff`, `sliced_wasserstein`, `mmd`, `precision`, `recall`, `density`, `coverage`
-    """How well simulated profiles resemble real ones, by every measure. Raises ValueError as the measures do.
+    # `hausdorff` (the larger of `hausdorff_to_data` and `hausdorff_to_simulated`),
+    # `average_hausdorff`, `sliced_wasserstein`, `mmd`, `precision`, `recall`, `density`, `coverage`
+) -> dict[str, float]:
+    """How well simulated profiles resemble real ones, by every measure.
+
+    Raises ValueError as the measures do.
 
     Parameters
     ----------

@@ -29,15 +29,27 @@ from ..style import COLOURS, display_name, small_type, usual_order
 from ..threads import one_thread
 
 # %% ../../nbs/04d_fidelity.ipynb #45ba161c
-_MARKS = {"prior": "o", "density": "s", "density_noise": "D", "reconstructed": "x"}  # kind of draws -> marker
-_MEASURES = {"sliced_wasserstein": "sliced Wasserstein\n(scaled units)", "auc": "AUC of a classifier", "mmd": "squared MMD"}
-_DRAWS = {"prior": "prior", "density": "fitted density", "density_noise": "fitted density + residuals", "reconstructed": "reconstructed test profiles"}
+# kind of draws -> marker
+_MARKS = {"prior": "o", "density": "s", "density_noise": "D", "reconstructed": "x"}
+_MEASURES = {
+    "sliced_wasserstein": "sliced Wasserstein\n(scaled units)",
+    "auc": "AUC of a classifier",
+    "mmd": "squared MMD",
+}
+_DRAWS = {
+    "prior": "prior",
+    "density": "fitted density",
+    "density_noise": "fitted density + residuals",
+    "reconstructed": "reconstructed test profiles",
+}
 
 # %% ../../nbs/04d_fidelity.ipynb #7861f5d6
 def code_density(
     codes: np.ndarray,  # `[N,L]` latent codes of training profiles
     codes_valid: np.ndarray,  # `[M,L]` of validation profiles, which choose the size
-    sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),  # numbers of Gaussians to try; those with fewer than 2 L profiles each are left out, but not the smallest
+    # numbers of Gaussians to try; those with fewer than 2 L profiles each are left out, but not the
+    # smallest
+    sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
     seed: int = 0,  # of the fits
 ) -> GaussianMixture:  # the mixture under which validation codes are likeliest
     """Density of latent codes: a mixture of Gaussians. Raises CpvaeError without validation codes.
@@ -60,21 +72,33 @@ def code_density(
         the mixture under which validation codes are likeliest
     """
     if not len(codes_valid):
-        raise MeasureError("the size of the mixture is chosen on validation profiles, and there is none; split with valid above 0")
+        raise MeasureError(
+            "the size of the mixture is chosen on validation profiles, and there is none; split"
+            " with valid above 0"
+        )
     codes, codes_valid = (np.asarray(c, np.float64) for c in (codes, codes_valid))
     tried = [k for k in sizes if k == min(sizes) or 2 * k * codes.shape[1] <= len(codes)]
     with one_thread():
-        fitted = [GaussianMixture(k, reg_covar=1e-4 * codes.var(axis=0).mean() + 1e-9, random_state=seed).fit(codes) for k in tried]
+        fitted = [
+            GaussianMixture(
+                k, reg_covar=1e-4 * codes.var(axis=0).mean() + 1e-9, random_state=seed
+            ).fit(codes)
+            for k in tried
+        ]
         return max(fitted, key=lambda mixture: mixture.score(codes_valid))
 
 # %% ../../nbs/04d_fidelity.ipynb #3f679e52
 def simulate(
     model: Any,  # fitted: a VAE, or a PCA
     n: int,  # how many profiles
-    density: GaussianMixture | None = None,  # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with its components' variances
+    # of codes, from `code_density`; None: the prior, unit normal for a VAE, for a PCA normal with
+    # its components' variances
+    density: GaussianMixture | None = None,
     seed: int = 0,  # of the draws
 ) -> np.ndarray:  # `[n,G]` simulated scaled profiles
-    """Decode codes drawn from a density or from the prior. Raises CpvaeError for a model without an inverse, ValueError for one whose prior is not known.
+    """Decode codes drawn from a density or from the prior.
+
+    Raises CpvaeError for a model without an inverse, ValueError for one whose prior is not known.
 
     Parameters
     ----------
@@ -101,7 +125,9 @@ def simulate(
         rng = np.random.default_rng(seed)
         which = rng.choice(density.n_components, n, p=density.weights_)
         noise = rng.standard_normal((n, density.means_.shape[1]))
-        codes = density.means_[which] + np.einsum("nij,nj->ni", np.linalg.cholesky(density.covariances_)[which], noise)
+        codes = density.means_[which] + np.einsum(
+            "nij,nj->ni", np.linalg.cholesky(density.covariances_)[which], noise
+        )
     with one_thread():
         return np.asarray(model.inverse_transform(codes), np.float32)
 
@@ -109,10 +135,12 @@ def simulate(
 def simulations(
     model: Any,  # fitted: a VAE, or a PCA
     train: np.ndarray,  # `[N,G]` scaled training profiles, whose codes the density is fitted to
-    valid: np.ndarray,  # `[M,G]` validation profiles: they choose the density's size and give the residuals
+    # `[M,G]` validation profiles: they choose the density's size and give the residuals
+    valid: np.ndarray,
     n: int,  # profiles of each kind
     seed: int = 0,  # of fits and draws
-) -> tuple[dict[str, np.ndarray], int]:  # kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the density
+    # kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the density
+) -> tuple[dict[str, np.ndarray], int]:
     """Simulated profiles of each kind. Raises CpvaeError without validation profiles.
 
     Parameters
@@ -134,10 +162,18 @@ def simulations(
         kind of draws (prior, density, density_noise) -> `[n,G]` profiles; Gaussians in the
         density
     """
-    density = code_density(model.transform(train), model.transform(valid) if len(valid) else valid, seed=seed)
+    density = code_density(
+        model.transform(train), model.transform(valid) if len(valid) else valid, seed=seed
+    )
     decoded = simulate(model, n, density, seed)
-    residual = (valid - reconstruct(model, valid))[np.random.default_rng([seed, 1]).integers(0, len(valid), n)]
-    return {"prior": simulate(model, n, seed=seed), "density": decoded, "density_noise": decoded + residual}, density.n_components
+    residual = (valid - reconstruct(model, valid))[
+        np.random.default_rng([seed, 1]).integers(0, len(valid), n)
+    ]
+    return {
+        "prior": simulate(model, n, seed=seed),
+        "density": decoded,
+        "density_noise": decoded + residual,
+    }, density.n_components
 
 # %% ../../nbs/04d_fidelity.ipynb #0b7869af
 def direction_spread(
@@ -145,7 +181,9 @@ def direction_spread(
     real: np.ndarray,  # `[M,G]` scaled test profiles
     other: np.ndarray,  # `[K,G]` simulated, or other real ones
     n_directions: int = 20,  # principal directions, at most
-) -> pd.DataFrame:  # direction, from 1; share (of the test profiles' variance), ratio (variance of `other` over that of `real`); direction 0: all features together
+    # direction, from 1; share (of the test profiles' variance), ratio (variance of `other` over
+    # that of `real`); direction 0: all features together
+) -> pd.DataFrame:
     """Spread of a cloud relative to real profiles, along the directions of most variance.
 
     Parameters
@@ -180,7 +218,9 @@ def two_sample_test(
     other_groups: np.ndarray | None = None,  # `[M]` of the others; None: each for itself
     seed: int = 0,  # of folds, trees and bootstrap
     n_draws: int = 300,  # of groups, for the interval
-) -> dict[str, float]:  # auc; low and high: 95 %, over groups, with the classifiers as they are; accuracy, balanced. NaN with fewer than five groups
+    # auc; low and high: 95 %, over groups, with the classifiers as they are; accuracy, balanced.
+    # NaN with fewer than five groups
+) -> dict[str, float]:
     """Classifier two-sample test with folds by compound.
 
     Parameters
@@ -205,20 +245,36 @@ def two_sample_test(
         balanced. NaN with fewer than five groups
     """
     lone = other_groups is None
-    names = np.r_[[f"compound {g}" for g in groups], [f"alone {i}" for i in range(len(other))] if lone else [f"compound {g}" for g in other_groups]]
-    ids, x, y = pd.factorize(names)[0], np.r_[real, other], np.r_[np.zeros(len(real), int), np.ones(len(other), int)]
+    names = np.r_[
+        [f"compound {g}" for g in groups],
+        [f"alone {i}" for i in range(len(other))]
+        if lone
+        else [f"compound {g}" for g in other_groups],
+    ]
+    ids = pd.factorize(names)[0]
+    x = np.r_[real, other]
+    y = np.r_[np.zeros(len(real), int), np.ones(len(other), int)]
     if min(len(set(ids[y == k])) for k in (0, 1)) < 5:
         return dict.fromkeys(("auc", "low", "high", "accuracy"), np.nan)
     score = np.empty(len(x))
     for fit, held in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(x, y, ids):
-        forest = ExtraTreesClassifier(100, min_samples_leaf=2, class_weight="balanced", random_state=seed).fit(x[fit], y[fit])
+        forest = ExtraTreesClassifier(
+            100, min_samples_leaf=2, class_weight="balanced", random_state=seed
+        ).fit(x[fit], y[fit])
         score[held] = forest.predict_proba(x[held])[:, 1]
     above = (score[y == 1, None] > score[y == 0]) + 0.5 * (score[y == 1, None] == score[y == 0])
-    weight = np.random.default_rng(seed).multinomial(ids.max() + 1, np.full(ids.max() + 1, 1 / (ids.max() + 1)), n_draws)[:, ids]
+    weight = np.random.default_rng(seed).multinomial(
+        ids.max() + 1, np.full(ids.max() + 1, 1 / (ids.max() + 1)), n_draws
+    )[:, ids]
     own, theirs = weight[:, y == 0], weight[:, y == 1]
-    low, high = np.quantile(((theirs @ above) * own).sum(axis=1) / (theirs.sum(axis=1) * own.sum(axis=1)), [0.025, 0.975])
+    low, high = np.quantile(
+        ((theirs @ above) * own).sum(axis=1) / (theirs.sum(axis=1) * own.sum(axis=1)),
+        [0.025, 0.975],
+    )
     right = [((score > 0.5) == y)[y == k].mean() for k in (0, 1)]
-    return dict(auc=float(above.mean()), low=float(low), high=float(high), accuracy=float(np.mean(right)))
+    return dict(
+        auc=float(above.mean()), low=float(low), high=float(high), accuracy=float(np.mean(right))
+    )
 
 # %% ../../nbs/04d_fidelity.ipynb #78f4d375
 def fidelity_tables(
@@ -226,8 +282,12 @@ def fidelity_tables(
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]`
     seed: int = 0,  # of rows, draws and tests
     most: int = 500,  # test profiles, and simulated ones, at most
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # by model ("real" first) and draws: n, components (of the density), spread (total variance, relative), what `fidelity` and `two_sample_test` give; and `direction_spread`
-    """How real each model's profiles are, beside real ones. Raises CpvaeError without validation profiles.
+    # by model ("real" first) and draws: n, components (of the density), spread (total variance,
+    # relative), what `fidelity` and `two_sample_test` give; and `direction_spread`
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How real each model's profiles are, beside real ones.
+
+    Raises CpvaeError without validation profiles.
 
     Parameters
     ----------
@@ -247,7 +307,9 @@ def fidelity_tables(
         variance, relative), what `fidelity` and `two_sample_test` give; and
         `direction_spread`
     """
-    x, split, rng = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy(), np.random.default_rng(seed)
+    x = np.asarray(profiles.layers["scaled"])
+    split = profiles.obs["split"].to_numpy()
+    rng = np.random.default_rng(seed)
     control = profiles.obs["is_control"].to_numpy(bool)
     obs = annotated(profiles).obs
     who = np.where(control, "control " + text_of(obs["plate"]), text_of(obs["compound"]))
@@ -257,18 +319,28 @@ def fidelity_tables(
     clouds = {("real", "train"): (x[other], who[other], 0)}
     for name, model in models.items():
         made, components = simulations(model, x[rows["train"]], x[rows["valid"]], n, seed)
-        clouds |= {(name, draws): (cloud, None, components * (draws != "prior")) for draws, cloud in made.items()}
+        clouds |= {
+            (name, draws): (cloud, None, components * (draws != "prior"))
+            for draws, cloud in made.items()
+        }
         clouds[name, "reconstructed"] = reconstruct(model, test), who[chosen], 0
     found, spreads = [], []
     for (name, draws), (cloud, groups, components) in clouds.items():
         about = dict(model=name, draws=draws)
         spreads.append(direction_spread(x[rows["train"]], test, cloud).assign(**about))
-        found.append(about | dict(n=n, components=components, spread=spreads[-1].ratio[0]) | fidelity(test, cloud, seed) | two_sample_test(test, cloud, who[chosen], groups, seed))
+        found.append(
+            about
+            | dict(n=n, components=components, spread=spreads[-1].ratio[0])
+            | fidelity(test, cloud, seed)
+            | two_sample_test(test, cloud, who[chosen], groups, seed)
+        )
     return pd.DataFrame(found), pd.concat(spreads, ignore_index=True)
 
 # %% ../../nbs/04d_fidelity.ipynb #2f93a055
 def plot_clouds(
-    umap_df: pd.DataFrame,  # from `umap_table`: model ("data": originals), kind (original, reconstructed, simulated), umap1, umap2
+    # from `umap_table`: model ("data": originals), kind (original, reconstructed, simulated),
+    # umap1, umap2
+    umap_df: pd.DataFrame,
 ) -> Figure:  # models across; reconstructed above, simulated below; the originals first
     """Original, reconstructed and simulated profiles on a map of the originals (figures 2 and S4).
 
@@ -283,7 +355,8 @@ def plot_clouds(
     Figure
         models across; reconstructed above, simulated below; the originals first
     """
-    models, original = usual_order(m for m in umap_df.model.unique() if m != "data"), umap_df[umap_df.model == "data"]
+    models = usual_order(m for m in umap_df.model.unique() if m != "data")
+    original = umap_df[umap_df.model == "data"]
     fig = Figure(figsize=(1.75 * (len(models) + 1), 3.5), layout="constrained")
     axes = fig.subplots(2, len(models) + 1, sharex=True, sharey=True)
     axes[0, 0].scatter(original.umap1, original.umap2, s=4, lw=0, color="#555555")
@@ -305,9 +378,13 @@ def plot_clouds(
 
 # %% ../../nbs/04d_fidelity.ipynb #1be10c3f
 def plot_fidelity(
-    fidelity_df: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset; several seeds below each other
-    measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),  # columns, a panel each
-) -> Figure:  # models down, a mark a kind of draws: mean over seeds, line from least to most; dashed and grey: real training profiles
+    # from `fidelity_tables`, of one data set and preset; several seeds below each other
+    fidelity_df: pd.DataFrame,
+    # columns, a panel each
+    measures: Sequence[str] = ("precision", "recall", "coverage", "sliced_wasserstein", "auc"),
+    # models down, a mark a kind of draws: mean over seeds, line from least to most; dashed and
+    # grey: real training profiles
+) -> Figure:
     """Measures of fidelity beside their values for real profiles.
 
     Parameters
@@ -333,12 +410,42 @@ def plot_fidelity(
         ax.axvline(real.mean(), color="black", lw=0.8, ls="--")
         for y, model in enumerate(models):
             for k, (draws, mark) in enumerate(_MARKS.items()):
-                values, at = fidelity_df.loc[(fidelity_df.model == model) & (fidelity_df.draws == draws), measure], y + (k - 1.5) * 0.19
+                values = fidelity_df.loc[
+                    (fidelity_df.model == model) & (fidelity_df.draws == draws), measure
+                ]
+                at = y + (k - 1.5) * 0.19
                 ax.hlines(at, values.min(), values.max(), color=COLOURS.get(model, "#56B4E9"), lw=1)
-                ax.scatter(values.mean(), at, s=20, marker=mark, color=COLOURS.get(model, "#56B4E9"), label=_DRAWS[draws] if y == 0 else None, zorder=3)
-        ax.set(xlabel=_MEASURES.get(measure, measure), yticks=range(len(models)), yticklabels=map(display_name, models), ylim=(len(models) - 0.5, -0.5))
-        ax.set_xlim(*((-0.05, 1.05) if measure in ("precision", "recall", "coverage") else (0.4, 1.02) if measure == "auc" else (0, None)))
-    marks = fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+                ax.scatter(
+                    values.mean(),
+                    at,
+                    s=20,
+                    marker=mark,
+                    color=COLOURS.get(model, "#56B4E9"),
+                    label=_DRAWS[draws] if y == 0 else None,
+                    zorder=3,
+                )
+        ax.set(
+            xlabel=_MEASURES.get(measure, measure),
+            yticks=range(len(models)),
+            yticklabels=map(display_name, models),
+            ylim=(len(models) - 0.5, -0.5),
+        )
+        ax.set_xlim(
+            *(
+                (-0.05, 1.05)
+                if measure in ("precision", "recall", "coverage")
+                else (0.4, 1.02)
+                if measure == "auc"
+                else (0, None)
+            )
+        )
+    marks = fig.legend(
+        *fig.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=7,
+    )
     for handle in marks.legend_handles:
         handle.set_color("black")
     return small_type(fig)
@@ -346,8 +453,11 @@ def plot_fidelity(
 # %% ../../nbs/04d_fidelity.ipynb #c3bfacbf
 def plot_spread(
     spread: pd.DataFrame,  # from `fidelity_tables`, of one data set and preset
-    draws: Sequence[str] = ("reconstructed", "prior", "density", "density_noise"),  # kinds, a panel each
-) -> Figure:  # log ratio against direction; left of the axis break all features together; dashed: real training profiles
+    # kinds, a panel each
+    draws: Sequence[str] = ("reconstructed", "prior", "density", "density_noise"),
+    # log ratio against direction; left of the axis break all features together; dashed: real
+    # training profiles
+) -> Figure:
     """Variance of simulated profiles relative to real ones, along principal directions.
 
     Parameters
@@ -366,14 +476,46 @@ def plot_spread(
     fig = Figure(figsize=(1.75 * len(draws) + 0.2, 2.6), layout="constrained")
     real, models = spread[spread.model == "real"], [m for m in spread.model.unique() if m != "real"]
     for ax, kind in zip(fig.subplots(1, len(draws), sharey=True), draws):
-        for name, rows in [("real", real), *((m, spread[(spread.model == m) & (spread.draws == kind)]) for m in models)]:
+        for name, rows in [
+            ("real", real),
+            *((m, spread[(spread.model == m) & (spread.draws == kind)]) for m in models),
+        ]:
             along, total = rows[rows.direction > 0], rows[rows.direction == 0]
-            style = dict(color=COLOURS.get(name, "#56B4E9"), ls="--" if name == "real" else "-", lw=1)
-            ax.plot(along.direction, along.ratio, label="real training profiles" if name == "real" else display_name(name), **style)
-            ax.scatter(total.direction - 2, total.ratio, s=14, color=style["color"], marker="_" if name == "real" else "o", zorder=3)
+            style = dict(
+                color=COLOURS.get(name, "#56B4E9"), ls="--" if name == "real" else "-", lw=1
+            )
+            ax.plot(
+                along.direction,
+                along.ratio,
+                label="real training profiles" if name == "real" else display_name(name),
+                **style,
+            )
+            ax.scatter(
+                total.direction - 2,
+                total.ratio,
+                s=14,
+                color=style["color"],
+                marker="_" if name == "real" else "o",
+                zorder=3,
+            )
         ax.axhline(1, color="black", lw=0.5)
-        ax.set(yscale="log", ylim=(3e-3, 4), title=choose(kind, _DRAWS, "kind of draws").replace(" + ", "\n+ ").replace("reconstructed test", "reconstructed\ntest"), xlabel="principal direction", xticks=[-2, 1, 10, 20], xticklabels=["all", 1, 10, 20])
+        ax.set(
+            yscale="log",
+            ylim=(3e-3, 4),
+            title=choose(kind, _DRAWS, "kind of draws")
+            .replace(" + ", "\n+ ")
+            .replace("reconstructed test", "reconstructed\ntest"),
+            xlabel="principal direction",
+            xticks=[-2, 1, 10, 20],
+            xticklabels=["all", 1, 10, 20],
+        )
         ax.yaxis.set_major_formatter("{x:g}")
     fig.axes[0].set_ylabel("variance over that of test profiles")
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    fig.legend(
+        *fig.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=7,
+    )
     return small_type(fig)

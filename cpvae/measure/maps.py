@@ -26,13 +26,17 @@ from ..threads import one_thread
 # %% ../../nbs/04b_maps.ipynb #f6f4c89a
 def umap_embedding(
     original: np.ndarray,  # `[N,G]` profiles that define the map
-    others: Mapping[Hashable, np.ndarray],  # label -> `[*,G]` profiles placed into it, each without regard to the rest
+    # label -> `[*,G]` profiles placed into it, each without regard to the rest
+    others: Mapping[Hashable, np.ndarray],
     seed: int = 0,  # of the layout and of the choice of rows
-    max_points: int = 1000,  # of a matrix at most so many rows, chosen at random; the same rows of matrices of one length
+    # of a matrix at most so many rows, chosen at random; the same rows of matrices of one length
+    max_points: int = 1000,
     n_neighbors: int = 15,  # size of a neighbourhood; fewer where there are fewer profiles
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # label, umap1, umap2: "original" first, then the others in order
-    """Two-dimensional UMAP fitted on the originals, the rest transformed into it. Raises MeasureError below four originals.
+    """Two-dimensional UMAP fitted on the originals, the rest transformed into it.
+
+    Raises MeasureError below four originals.
 
     Parameters
     ----------
@@ -58,21 +62,37 @@ def umap_embedding(
     if len(original) < 4:
         raise MeasureError(f"a map needs at least 4 profiles, got {len(original)}")
     original = _thin(original, max_points, seed)
-    what, layout = f"drawing the map of {counted(len(original), 'profile')}", 5  # the layout takes as long as placing five matrices
-    with warnings.catch_warnings(), one_thread(), Stage(what, layout + len(others), progress, unit="part", row=1) as stage:
+    # the layout takes as long as placing five matrices
+    what, layout = f"drawing the map of {counted(len(original), 'profile')}", 5
+    with (
+        warnings.catch_warnings(),
+        one_thread(),
+        Stage(what, layout + len(others), progress, unit="part", row=1) as stage,
+    ):
         warnings.simplefilter("ignore")
         n_neighbors = min(n_neighbors, len(original) - 1)
         # UMAP's own `transform` calls Python for each distance
-        reducer = _umap()(n_neighbors=n_neighbors, metric="precomputed", random_state=seed, n_jobs=1).fit(cdist(original, original))
+        reducer = _umap()(
+            n_neighbors=n_neighbors, metric="precomputed", random_state=seed, n_jobs=1
+        ).fit(cdist(original, original))
         stage.step(layout)
         placed = {"original": reducer.embedding_}
-        placed |= {label: reducer.transform(cdist(_thin(x, max_points, seed), original)) for label, x in stage.each(others.items())}
-    frames = [pd.DataFrame({"label": [label] * len(xy), "umap1": xy[:, 0], "umap2": xy[:, 1]}) for label, xy in placed.items()]
+        placed |= {
+            label: reducer.transform(cdist(_thin(x, max_points, seed), original))
+            for label, x in stage.each(others.items())
+        }
+    frames = [
+        pd.DataFrame({"label": [label] * len(xy), "umap1": xy[:, 0], "umap2": xy[:, 1]})
+        for label, xy in placed.items()
+    ]
     return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/04b_maps.ipynb #e8e8f68f
 def _umap():
-    "UMAP, imported by who draws alone. What it compiles (10 s, in each process anew) is kept where numba keeps compiled code."
+    """UMAP, imported by who draws alone.
+
+    What it compiles (10 s, in each process anew) is kept where numba keeps compiled code.
+    """
     import umap
 
     for name, module in [*sys.modules.items()]:
@@ -88,16 +108,21 @@ def _thin(x: np.ndarray, max_points: int, seed: int) -> np.ndarray:
     "At most `max_points` rows, in their order."
     if len(x) <= max_points:
         return np.asarray(x)
-    return np.asarray(x)[np.sort(np.random.default_rng(seed).choice(len(x), max_points, replace=False))]
+    return np.asarray(x)[
+        np.sort(np.random.default_rng(seed).choice(len(x), max_points, replace=False))
+    ]
 
 # %% ../../nbs/04b_maps.ipynb #c36125bb
 def umap_table(
-    models: Mapping[tuple[str, bool], Any],  # (name, shuffled) -> fitted model; those with `sample` also simulate
+    # (name, shuffled) -> fitted model; those with `sample` also simulate
+    models: Mapping[tuple[str, bool], Any],
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]`
     seed: int = 0,  # of layout, choice of rows and column shuffle
     max_points: int = 500,  # test profiles shown, at most
     progress: bool = False,  # tell how far it is, see `Stage`
-) -> pd.DataFrame:  # model ("data" for originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2; no row below four test profiles
+    # model ("data" for originals), shuffled, kind (original, reconstructed, simulated), umap1,
+    # umap2; no row below four test profiles
+) -> pd.DataFrame:
     """Test profiles, what each model makes of them, and as many simulated ones, on one map.
 
     Parameters
@@ -120,15 +145,21 @@ def umap_table(
         umap1, umap2; no row below four test profiles
     """
     matrices = _split_matrices(profiles, seed)
-    shown = {shuffled: _thin(matrices["test", shuffled], max_points, seed) for shuffled in (False, True)}
+    shown = {
+        shuffled: _thin(matrices["test", shuffled], max_points, seed) for shuffled in (False, True)
+    }
     columns = ["model", "shuffled", "kind"]
     if len(shown[False]) < 4:
         return pd.DataFrame(columns=[*columns, "umap1", "umap2"])
-    others = {("data", True, "original"): shown[True]} if any(shuffled for _, shuffled in models) else {}
+    others = (
+        {("data", True, "original"): shown[True]} if any(shuffled for _, shuffled in models) else {}
+    )
     for (name, shuffled), model in models.items():
         others[name, shuffled, "reconstructed"] = reconstruct(model, shown[shuffled])
         if hasattr(model, "sample"):
             others[name, shuffled, "simulated"] = model.sample(len(shown[shuffled]))
     table = umap_embedding(shown[False], others, seed, max_points, progress=progress)
-    labels = [("data", False, "original") if label == "original" else label for label in table.label]
+    labels = [
+        ("data", False, "original") if label == "original" else label for label in table.label
+    ]
     return pd.concat([pd.DataFrame(labels, columns=columns), table.drop(columns="label")], axis=1)

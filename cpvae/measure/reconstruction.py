@@ -40,7 +40,10 @@ def fvu(
         0 perfect, 1 as good as the training mean; NaN where every row is the mean
     """
     if np.shape(x) != np.shape(x_hat):
-        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
+        raise MeasureError(
+            f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must"
+            " agree"
+        )
     error = np.square(np.subtract(x, x_hat, dtype=np.float64)).sum()
     spread = np.square(np.subtract(x, train_mean, dtype=np.float64)).sum()
     return float(error / spread) if spread > 0 else float("nan")
@@ -50,7 +53,9 @@ def emd_per_profile(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
 ) -> np.ndarray:  # `[N]` distance between the two lists of values, scaled feature value
-    """Earth mover's distance between the values of each profile and those of its reconstruction. Raises MeasureError if shapes differ.
+    """Earth mover's distance between the values of each profile and those of its reconstruction.
+
+    Raises MeasureError if shapes differ.
 
     Parameters
     ----------
@@ -65,7 +70,10 @@ def emd_per_profile(
         `[N]` distance between the two lists of values, scaled feature value
     """
     if np.shape(x) != np.shape(x_hat):
-        raise MeasureError(f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must agree")
+        raise MeasureError(
+            f"profiles are {np.shape(x)}, reconstructions {np.shape(x_hat)}: rows and features must"
+            " agree"
+        )
     gaps = np.abs(np.sort(x, axis=1) - np.sort(x_hat, axis=1))
     return gaps.mean(axis=1, dtype=np.float64)
 
@@ -74,8 +82,10 @@ def reconstruction_scores(
     x: np.ndarray,  # `[N,G]` profiles
     x_hat: np.ndarray,  # `[N,G]` their reconstructions
     train_mean: np.ndarray,  # `[G]` mean of the training profiles
-) -> dict[str, float]:  # mse (squared scaled feature value), fvu, emd_mean, emd_p05, emd_p95 (scaled feature value)
-    """Squared error, fraction of variance unexplained and earth mover's distance of a reconstruction. Raises ValueError if shapes differ.
+    # mse (squared scaled feature value), fvu, emd_mean, emd_p05, emd_p95 (scaled feature value)
+) -> dict[str, float]:
+    """Squared error, fraction of variance unexplained and earth mover's distance of a
+    reconstruction. Raises ValueError if shapes differ.
 
     Parameters
     ----------
@@ -95,15 +105,27 @@ def reconstruction_scores(
     unexplained, emd = fvu(x, x_hat, train_mean), emd_per_profile(x, x_hat)
     low, high = np.quantile(emd, [0.05, 0.95])
     mse = np.square(np.subtract(x, x_hat, dtype=np.float64)).mean()
-    return dict(mse=float(mse), fvu=unexplained, emd_mean=float(emd.mean()), emd_p05=float(low), emd_p95=float(high))
+    return dict(
+        mse=float(mse),
+        fvu=unexplained,
+        emd_mean=float(emd.mean()),
+        emd_p05=float(low),
+        emd_p95=float(high),
+    )
 
 # %% ../../nbs/04_reconstruction.ipynb #c763786d
 def reconstruction_table(
-    models: Mapping[tuple[str, bool], Any],  # (name, shuffled) -> fitted model; shuffled: fitted on column-shuffled training rows
+    # (name, shuffled) -> fitted model; shuffled: fitted on column-shuffled training rows
+    models: Mapping[tuple[str, bool], Any],
     profiles: AnnData,  # with `layers["scaled"]` and `obs["split"]` (train, valid, test)
-    seed: int = 0,  # of the column shuffle; as in training, so that the shuffled training rows are the same
-) -> pd.DataFrame:  # model, split, shuffled, n, mse, fvu, emd_mean, emd_p05, emd_p95; the training mean last, as model "mean"
-    """Reconstruction scores of every model on every split. Raises ValueError if profiles are not scaled and split.
+    # of the column shuffle; as in training, so that the shuffled training rows are the same
+    seed: int = 0,
+    # model, split, shuffled, n, mse, fvu, emd_mean, emd_p05, emd_p95; the training mean last, as
+    # model "mean"
+) -> pd.DataFrame:
+    """Reconstruction scores of every model on every split.
+
+    Raises ValueError if profiles are not scaled and split.
 
     Parameters
     ----------
@@ -128,19 +150,34 @@ def reconstruction_table(
         for split in ("train", "valid", "test"):
             x = matrices[split, shuffled]
             if len(x):
-                x_hat = np.broadcast_to(train_mean, x.shape) if name == "mean" else reconstruct(models[name, shuffled], x)
-                rows.append(dict(model=name, split=split, shuffled=shuffled, n=len(x)) | reconstruction_scores(x, x_hat, train_mean))
+                x_hat = (
+                    np.broadcast_to(train_mean, x.shape)
+                    if name == "mean"
+                    else reconstruct(models[name, shuffled], x)
+                )
+                rows.append(
+                    dict(model=name, split=split, shuffled=shuffled, n=len(x))
+                    | reconstruction_scores(x, x_hat, train_mean)
+                )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/04_reconstruction.ipynb #5d434d0e
 def _split_matrices(profiles: AnnData, seed: int) -> dict[tuple[str, bool], np.ndarray]:
-    "Scaled profiles by (split, shuffled). Raises MeasureError if profiles are not scaled and split."
+    """Scaled profiles by (split, shuffled).
+
+    Raises MeasureError if profiles are not scaled and split.
+    """
     if "scaled" not in profiles.layers or "split" not in profiles.obs:
-        raise MeasureError('profiles need layers["scaled"] and obs["split"]: split and scale them first')
+        raise MeasureError(
+            'profiles need layers["scaled"] and obs["split"]: split and scale them first'
+        )
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     real = {name: x[split == name] for name in ("train", "valid", "test")}
     if not len(real["train"]):
-        raise MeasureError('no row of obs["split"] is "train": the training mean is the reference of every score')
+        raise MeasureError(
+            'no row of obs["split"] is "train": the training mean is the reference of every score'
+        )
     return {(name, False): rows for name, rows in real.items()} | {
-        (name, True): shuffle_columns(rows, seed) if len(rows) else rows for name, rows in real.items()
+        (name, True): shuffle_columns(rows, seed) if len(rows) else rows
+        for name, rows in real.items()
     }

@@ -21,7 +21,8 @@ from .settings import VAESettings
 from ..threads import one_thread
 
 # %% ../../nbs/03d_codes.ipynb #c6a1604d
-def _device(vae: VAESettings) -> torch.device:  # where its network is: the CPU, but during a fit elsewhere, or if the user moved it
+# where its network is: the CPU, but during a fit elsewhere, or if the user moved it
+def _device(vae: VAESettings) -> torch.device:
     return next(vae.network_.parameters()).device
 
 # %% ../../nbs/03d_codes.ipynb #49d831ed
@@ -31,9 +32,13 @@ def _tensor(X: np.ndarray) -> Tensor:  # the same memory; only ever read
         return torch.from_numpy(X)
 
 
-def _check_matrix(X: Any) -> None:  # an AnnData would be taken apart value by value for a minute, and then refused
+# an AnnData would be taken apart value by value for a minute, and then refused
+def _check_matrix(X: Any) -> None:
     if hasattr(X, "obsm"):
-        raise ModelError("give the matrix of scaled profiles, such as profiles.layers['scaled'], not the AnnData around it")
+        raise ModelError(
+            "give the matrix of scaled profiles, such as profiles.layers['scaled'], not the AnnData"
+            " around it"
+        )
 
 # %% ../../nbs/03d_codes.ipynb #9541941f
 @torch.no_grad()
@@ -62,7 +67,9 @@ def posterior(
     _check_matrix(X)
     x, device = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae)
     with one_thread():
-        mu, logvar = zip(*(map(Tensor.cpu, vae.network_.encode(rows.to(device))) for rows in x.split(block)))
+        mu, logvar = zip(
+            *(map(Tensor.cpu, vae.network_.encode(rows.to(device))) for rows in x.split(block))
+        )
     return torch.cat(mu), torch.cat(logvar)
 
 # %% ../../nbs/03d_codes.ipynb #mod00002
@@ -74,7 +81,9 @@ def posterior_mode(
     steps: int = 2,  # of Gauss and Newton
     block: int = 128,  # rows at a time
 ) -> Tensor:  # `[N,L]` codes, on the CPU
-    """Codes that explain profiles best, given the decoder: from the guess downhill. Raises NotFittedError before `fit`.
+    """Codes that explain profiles best, given the decoder: from the guess downhill.
+
+    Raises NotFittedError before `fit`.
 
     Parameters
     ----------
@@ -95,26 +104,38 @@ def posterior_mode(
         `[N,L]` codes, on the CPU
     """
     check_is_fitted(vae)
-    x, device, found = _tensor(validate_data(vae, X, dtype=np.float32, reset=False)), _device(vae), torch.empty_like(guess)
-    certain = (-vae.network_.feature_logvar).exp() if vae.likelihood != "squared_error" else torch.tensor(2.0, device=device)
+    x = _tensor(validate_data(vae, X, dtype=np.float32, reset=False))
+    device = _device(vae)
+    found = torch.empty_like(guess)
+    certain = (
+        (-vae.network_.feature_logvar).exp()
+        if vae.likelihood != "squared_error"
+        else torch.tensor(2.0, device=device)
+    )
     price = vae.beta if vae.encoder == "gaussian" else 0.0
     with one_thread():
         for rows, z, place in zip(x.split(block), guess.split(block), found.split(block)):
-            n = len(rows)  # blocks are of one size, filled up with zeros: so a row's rounding does not depend on its company
-            rows, z = (nn.functional.pad(part, (0, 0, 0, block - n)).to(device) for part in (rows, z))
+            # blocks are of one size, filled up with zeros: so a row's rounding does not depend on
+            # its company
+            n = len(rows)
+            rows, z = (
+                nn.functional.pad(part, (0, 0, 0, block - n)).to(device) for part in (rows, z)
+            )
             for _ in range(steps):
                 z = _downhill(vae.network_.decoder, rows, z, certain, price)
             place.copy_(z[:n])
     return found
 
 
-def _downhill(decoder: nn.Module, x: Tensor, z: Tensor, certain: Tensor, price: float) -> Tensor:  # one step, where it helps
+# one step, where it helps
+def _downhill(decoder: nn.Module, x: Tensor, z: Tensor, certain: Tensor, price: float) -> Tensor:
     cost = lambda z: (certain * (x - decoder(z)).square()).sum(1) + price * z.square().sum(1)
     slope = torch.func.vmap(torch.func.jacfwd(decoder))(z)  # `[B,G,L]`
     pull = ((certain * (x - decoder(z)))[:, None] @ slope)[:, 0] - price * z
     bend = (certain[:, None] * slope).mT @ slope if certain.dim() else certain * (slope.mT @ slope)
     one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    little = 1e-4 * bend.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-12  # a unit that moves nothing stays where it is
+    # a unit that moves nothing stays where it is
+    little = 1e-4 * bend.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-12
     bend = bend + (price + little)[:, None, None] * one
     further = z + torch.linalg.solve(bend, pull)
     better = cost(further) < cost(z)
@@ -124,7 +145,8 @@ def _downhill(decoder: nn.Module, x: Tensor, z: Tensor, certain: Tensor, price: 
 def encode(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
-) -> np.ndarray:  # `[N,L]` posterior modes or means, or draws from the posterior, as `vae.code` says; float32
+    # `[N,L]` posterior modes or means, or draws from the posterior, as `vae.code` says; float32
+) -> np.ndarray:
     """Latent codes of profiles. Raises NotFittedError before `fit`.
 
     Parameters
@@ -146,7 +168,9 @@ def encode(
     if vae.code == "mean":
         return mu.numpy()
     generator = torch.Generator("cpu").manual_seed(vae.seed_)
-    return (mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device="cpu")).numpy()
+    return (
+        mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device="cpu")
+    ).numpy()
 
 # %% ../../nbs/03d_codes.ipynb #cdf01d75
 @torch.no_grad()
@@ -155,7 +179,9 @@ def decode(
     Z: np.ndarray,  # `[N,L]` latent codes
     block: int = 65_536,  # rows at a time
 ) -> np.ndarray:  # `[N,G]` scaled profiles, float32
-    """Profiles of latent codes. Raises NotFittedError before `fit`, ValueError for codes of another size.
+    """Profiles of latent codes.
+
+    Raises NotFittedError before `fit`, ValueError for codes of another size.
 
     Parameters
     ----------
@@ -184,7 +210,9 @@ def decode(
 def latent_units(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
-) -> pd.DataFrame:  # one row a unit: `unit`, from 0; `kl`, mean divergence, nats; `variance`, of the posterior means over profiles; `active`, whether that is above .01
+    # one row a unit: `unit`, from 0; `kl`, mean divergence, nats; `variance`, of the posterior
+    # means over profiles; `active`, whether that is above .01
+) -> pd.DataFrame:
     """How much each latent unit says about profiles. Raises NotFittedError before `fit`.
 
     Parameters
@@ -201,9 +229,20 @@ def latent_units(
         posterior means over profiles; `active`, whether that is above .01
     """
     mu, logvar = posterior(vae, X)
-    kl = kl_unit_normal(mu[..., None], logvar[..., None]).mean(0) if vae.encoder == "gaussian" else torch.zeros(mu.shape[1], device="cpu")
+    kl = (
+        kl_unit_normal(mu[..., None], logvar[..., None]).mean(0)
+        if vae.encoder == "gaussian"
+        else torch.zeros(mu.shape[1], device="cpu")
+    )
     variance = mu.var(0, correction=0).double().numpy()
-    return pd.DataFrame({"unit": range(mu.shape[1]), "kl": kl.double().numpy(), "variance": variance, "active": variance > 0.01})
+    return pd.DataFrame(
+        {
+            "unit": range(mu.shape[1]),
+            "kl": kl.double().numpy(),
+            "variance": variance,
+            "active": variance > 0.01,
+        }
+    )
 
 # %% ../../nbs/03d_codes.ipynb #61274c39
 class CollapseWarning(UserWarning):
@@ -228,4 +267,9 @@ def collapse_note(
     check_is_fitted(vae)
     active, n = int(vae.latent_units_.active.sum()), vae.n_latent
     remedy = "a smaller beta" if vae.beta > 0 else "a smaller mmd_weight"
-    return f"posterior collapse: {active or 'none'} of {n} latent units depend{'s' * (active == 1)} on the profile; {remedy} or fewer units may help" if 2 * active < n else ""
+    return (
+        f"posterior collapse: {active or 'none'} of {n} latent units depend{'s' * (active == 1)} on"
+        f" the profile; {remedy} or fewer units may help"
+        if 2 * active < n
+        else ""
+    )

@@ -32,15 +32,18 @@ from ..progress import Stage, on_terminal
 from ..threads import one_thread, quiet_workers
 
 # %% ../../nbs/03g_fits.ipynb #sto00002
-STORE = "CPVAE_FITS"  # environment variable that names the folder in which fits are kept; unset, none is
-_MODULES = ("losses", "network", "plan", "train", "settings", "codes", "vae", "fits")  # whose code a fit depends on
+# environment variable that names the folder in which fits are kept; unset, none is
+STORE = "CPVAE_FITS"
+# whose code a fit depends on
+_MODULES = ("losses", "network", "plan", "train", "settings", "codes", "vae", "fits")
 _LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
 def fitting_code(
     folder: Path | None = None,  # of the modules; None: this package's
 ) -> str:  # 16 hexadecimal digits
-    """The start of a SHA-256 of all that decides what a fit computes, beside settings and profiles: code, versions, and what the processor can do.
+    """The start of a SHA-256 of all that decides what a fit computes, beside settings and profiles:
+    code, versions, and what the processor can do.
 
     Parameters
     ----------
@@ -60,11 +63,13 @@ def fitting_code(
         found.update(f"{name} {version(name)}".encode())
     return found.hexdigest()[:16]
 
-
+# %% ../../nbs/03g_fits.ipynb #8ed35ace
 def fit_key(
     models: list[VAE],  # trained together, or one
-    tables: list[tuple[np.ndarray, np.ndarray | None]],  # profiles to train on and to validate with, of each
-) -> str:  # 64 hexadecimal digits; "" for what cannot be kept: another class, or a fit without a seed
+    # profiles to train on and to validate with, of each
+    tables: list[tuple[np.ndarray, np.ndarray | None]],
+    # 64 hexadecimal digits; "" for what cannot be kept: another class, or a fit without a seed
+) -> str:
     """What a fit is known by.
 
     Parameters
@@ -85,21 +90,31 @@ def fit_key(
     found = hashlib.sha256(fitting_code().encode())
     seen = {}
     for model, parts in zip(models, tables, strict=True):
-        settings = {k: v for k, v in model.get_params().items() if k != "progress"} | {"device": device_name(model.device)}
+        settings = {k: v for k, v in model.get_params().items() if k != "progress"} | {
+            "device": device_name(model.device)
+        }
         found.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for part in parts:
             if id(part) not in seen:
-                seen[id(part)] = "none" if part is None else f"{part.dtype} {part.shape} {hashlib.sha256(np.ascontiguousarray(part)).hexdigest()}"
+                seen[id(part)] = (
+                    "none"
+                    if part is None
+                    else (
+                        f"{part.dtype} {part.shape}"
+                        f" {hashlib.sha256(np.ascontiguousarray(part)).hexdigest()}"
+                    )
+                )
             found.update(seen[id(part)].encode())
     return found.hexdigest()
 
-
+# %% ../../nbs/03g_fits.ipynb #49ed83cc
 def kept(
     models: list[Any],  # unfitted
     tables: list[tuple[np.ndarray, np.ndarray | None]],  # see `fit_key`
     fit: Callable[[], list[Any]],  # makes the fits
 ) -> list[Any]:  # fitted models
-    """Fits as they were kept, or made now and kept, if the environment names a folder and they have a key.
+    """Fits as they were kept, or made now and kept, if the environment names a folder and they have
+    a key.
 
     Parameters
     ----------
@@ -119,26 +134,36 @@ def kept(
     if not folder or not (key := fit_key(models, tables)):
         return fit()
     found = Memory(folder, verbose=0).cache(_made, ignore=["fit"])(key, fit)
-    return [model.set_params(progress=asked.progress) for model, asked in zip(found, models, strict=True)]
+    return [
+        model.set_params(progress=asked.progress)
+        for model, asked in zip(found, models, strict=True)
+    ]
 
 
 def _made(key: str, fit: Callable[[], list[Any]]) -> list[Any]:  # what joblib keeps, by its key
     return fit()
 
 # %% ../../nbs/03g_fits.ipynb #13c4668a
-def _aligned(x):  # a cluster hands arrays over at odd addresses, and older BLAS then round otherwise
+# a cluster hands arrays over at odd addresses, and older BLAS then round otherwise
+def _aligned(x):
     return x.copy() if isinstance(x, np.ndarray) and x.ctypes.data % 16 else x
 
 
 def fit_one(
     model: Any,  # a VAE, or any other transformer; not fitted, and stays so
     X: np.ndarray,  # `[N,G]` scaled training profiles
-    X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, perhaps none; only a VAE has use for them
-    shuffle: int | None = None,  # seed that shuffles each feature over profiles first; None: real profiles
-    checkpoint: Path | None = None,  # file for a VAE to go on from, if it exists, and to write; None: neither
-    after_epoch: Callable[[VAE], None] | None = None,  # called with a VAE after each epoch; what it raises ends the fit
+    # `[M,G]` validation profiles, perhaps none; only a VAE has use for them
+    X_valid: np.ndarray | None = None,
+    # seed that shuffles each feature over profiles first; None: real profiles
+    shuffle: int | None = None,
+    # file for a VAE to go on from, if it exists, and to write; None: neither
+    checkpoint: Path | None = None,
+    # called with a VAE after each epoch; what it raises ends the fit
+    after_epoch: Callable[[VAE], None] | None = None,
 ) -> Any:  # a fitted copy
-    """Fit a copy of a model on one thread. Raises CpvaeError for what is no transformer, DivergedError if the loss is not finite.
+    """Fit a copy of a model on one thread.
+
+    Raises CpvaeError for what is no transformer, DivergedError if the loss is not finite.
 
     Parameters
     ----------
@@ -161,11 +186,17 @@ def fit_one(
         a fitted copy
     """
     if missing := [verb for verb in ("fit", "transform") if not hasattr(model, verb)]:
-        raise ModelError(f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}")
+        raise ModelError(
+            f"{type(model).__name__} is no transformer: it has no {' and no '.join(missing)}"
+        )
     X, X_valid = _aligned(X), None if X_valid is None or not len(X_valid) else _aligned(X_valid)
     if shuffle is not None:
         X, X_valid = (x if x is None else shuffle_columns(x, shuffle) for x in (X, X_valid))
-    of_vae = dict(X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch) if isinstance(model, VAE) else {}
+    of_vae = (
+        dict(X_valid=X_valid, checkpoint=checkpoint, after_epoch=after_epoch)
+        if isinstance(model, VAE)
+        else {}
+    )
 
     def fit():
         with one_thread(), warnings.catch_warnings():
@@ -175,7 +206,8 @@ def fit_one(
     return fit()[0] if after_epoch else kept([model], [(X, X_valid)], fit)[0]
 
 # %% ../../nbs/03g_fits.ipynb #stk20002
-# Up to so many weights a model, so many models are trained together on a processor; larger ones are trained alone.
+# Up to so many weights a model, so many models are trained together on a processor; larger ones are
+# trained alone.
 TOGETHER = {100_000: 8, 320_000: 3}
 
 
@@ -183,7 +215,8 @@ def stacks_of(
     models: Mapping[Hashable, Any],  # name to unfitted transformer
     n_features: int,  # G
 ) -> list[tuple[Hashable, ...]]:  # names that are trained together; each name once
-    """Divide models into those that are trained together: VAEs on a processor, alike but for `APART`, as many as `TOGETHER` says.
+    """Divide models into those that are trained together:
+    VAEs on a processor, alike but for `APART`, as many as `TOGETHER` says.
 
     Parameters
     ----------
@@ -207,9 +240,15 @@ def stacks_of(
     return stacks
 
 
-def _shape(model: Any, n_features: int) -> tuple | None:  # how many are trained together at most, and what they share; None: it is fitted alone
+# how many are trained together at most, and what they share; None: it is fitted alone
+def _shape(model: Any, n_features: int) -> tuple | None:
     try:
-        alone = type(model) is not VAE or model.patience or torch_device(model.device).type != "cpu" or model._validate_params()
+        alone = (
+            type(model) is not VAE
+            or model.patience
+            or torch_device(model.device).type != "cpu"
+            or model._validate_params()
+        )
     except CpvaeError:  # its own fit says what is wrong
         alone = True
     if alone:
@@ -217,21 +256,38 @@ def _shape(model: Any, n_features: int) -> tuple | None:  # how many are trained
     sizes = (n_features, *model.hidden_layer_sizes, 2 * model.n_latent)
     weights = 2 * sum(a * b for a, b in pairwise(sizes))
     most = next((n for limit, n in TOGETHER.items() if weights <= limit), 1)
-    return None if most == 1 else (most, *[(name, str(value)) for name, value in sorted(model.get_params().items()) if name not in APART])
+    return (
+        None
+        if most == 1
+        else (
+            most,
+            *[
+                (name, str(value))
+                for name, value in sorted(model.get_params().items())
+                if name not in APART
+            ],
+        )
+    )
 
 # %% ../../nbs/03g_fits.ipynb #5b636650
 def fit_many(
-    models: Mapping[Hashable, Any],  # name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
+    # name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
+    models: Mapping[Hashable, Any],
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles
     *,
-    shuffled: Collection[Hashable] = (),  # names whose models are fitted on column-shuffled profiles
+    # names whose models are fitted on column-shuffled profiles
+    shuffled: Collection[Hashable] = (),
     seed: int = 0,  # of the shuffling
-    checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write, one a VAE or a stack; None: none
-    jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    # folder of checkpoints to go on from and to write, one a VAE or a stack; None: none
+    checkpoints: Path | None = None,
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    jobs: int | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
 ) -> dict[Hashable, Any]:  # name to fitted model, in the order given
-    """Fit many models. The result does not depend on `jobs`. Raises CpvaeError or DivergedError, naming the model; warns of collapsed ones.
+    """Fit many models. The result does not depend on `jobs`.
+
+    Raises CpvaeError or DivergedError, naming the model; warns of collapsed ones.
 
     Parameters
     ----------
@@ -262,13 +318,29 @@ def fit_many(
     stacks, fitted = stacks_of(models, X.shape[1]), {}
     shuffles = {key: seed if key in shuffled else None for key in models}
     tasks = (
-        delayed(_named_fits)({key: models[key] for key in keys}, [shuffles[key] for key in keys], epochs, X, X_valid, checkpoints)
+        delayed(_named_fits)(
+            {key: models[key] for key in keys},
+            [shuffles[key] for key in keys],
+            epochs,
+            X,
+            X_valid,
+            checkpoints,
+        )
         for keys in stacks
     )
     controls = sum(key in shuffled for key in models)
-    what = counted(len(models) - controls, "model") + (f" and {counted(controls, 'shuffled control')}" if controls else "")
-    with quiet_workers(), Stage(f"fitting {what} ({counted(len(X), 'profile')})", len(models), progress, unit="fit") as stage:
-        for keys, found in zip(stacks, Parallel(n_jobs=jobs, return_as="generator")(tasks), strict=True):
+    what = counted(len(models) - controls, "model") + (
+        f" and {counted(controls, 'shuffled control')}" if controls else ""
+    )
+    with (
+        quiet_workers(),
+        Stage(
+            f"fitting {what} ({counted(len(X), 'profile')})", len(models), progress, unit="fit"
+        ) as stage,
+    ):
+        for keys, found in zip(
+            stacks, Parallel(n_jobs=jobs, return_as="generator")(tasks), strict=True
+        ):
             fitted |= dict(zip(keys, found, strict=True))
             stage.step(len(keys))
     fitted = {key: fitted[key] for key in models}
@@ -282,7 +354,14 @@ def _file_name(key: Hashable) -> str:
     return "-".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
 
 
-def _named_fits(models: Mapping[Hashable, Any], shuffles: list[int | None], epochs: bool, X, X_valid, checkpoints: Path | None) -> list[Any]:
+def _named_fits(
+    models: Mapping[Hashable, Any],
+    shuffles: list[int | None],
+    epochs: bool,
+    X,
+    X_valid,
+    checkpoints: Path | None,
+) -> list[Any]:
     # One model, or a stack; errors say which model; of one alone, epochs may be told.
     names = [_file_name(key) for key in models]
     file = checkpoints and checkpoints / f"{'+'.join(names)[:150]}.safetensors"
@@ -291,7 +370,13 @@ def _named_fits(models: Mapping[Hashable, Any], shuffles: list[int | None], epoc
             return _fit_stack(list(models.values()), X, X_valid, shuffles, file)
         model = next(iter(models.values()))
         epochs = epochs and isinstance(model, VAE)
-        fitted = fit_one(clone(model).set_params(progress=True) if epochs else model, X, X_valid, shuffles[0], file)
+        fitted = fit_one(
+            clone(model).set_params(progress=True) if epochs else model,
+            X,
+            X_valid,
+            shuffles[0],
+            file,
+        )
         return [fitted.set_params(progress=model.progress) if epochs else fitted]
     except (DivergedError, CpvaeError) as error:
         one = getattr(error, "model", None)
@@ -299,14 +384,24 @@ def _named_fits(models: Mapping[Hashable, Any], shuffles: list[int | None], epoc
         raise type(error)(f"model {which}: {error}") from error
 
 
-def _fit_stack(models: list[VAE], X, X_valid, shuffles: list[int | None], checkpoint: Path | None) -> list[VAE]:
+def _fit_stack(
+    models: list[VAE], X, X_valid, shuffles: list[int | None], checkpoint: Path | None
+) -> list[VAE]:
     X, X_valid = _aligned(X), None if X_valid is None or not len(X_valid) else _aligned(X_valid)
-    seen = {seed: [x if x is None or seed is None else shuffle_columns(x, seed) for x in (X, X_valid)] for seed in set(shuffles)}
+    seen = {
+        seed: [x if x is None or seed is None else shuffle_columns(x, seed) for x in (X, X_valid)]
+        for seed in set(shuffles)
+    }
     tables, valids = zip(*(seen[seed] for seed in shuffles))
 
     def fit():
         with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)
-            return fit_together([clone(model) for model in models], tables, None if X_valid is None else valids, checkpoint)
+            return fit_together(
+                [clone(model) for model in models],
+                tables,
+                None if X_valid is None else valids,
+                checkpoint,
+            )
 
     return kept(models, [*zip(tables, valids)], fit)

@@ -161,9 +161,12 @@ def mmd(
 # %% ../../nbs/02_losses.ipynb #07daadb3
 def bandwidth(
     n_latent: int,  # L, the number of latent units
-    kernel: Literal["gaussian", "chow2022"] = "gaussian",  # "gaussian": √L; "chow2022": L/√2, the authors' kernel
+    # "gaussian": √L; "chow2022": L/√2, the authors' kernel
+    kernel: Literal["gaussian", "chow2022"] = "gaussian",
 ) -> float:  # h, latent units
-    """Bandwidth of the MMD's kernel for a latent space of a given size. Raises CpvaeError for an unknown kernel.
+    """Bandwidth of the MMD's kernel for a latent space of a given size.
+
+    Raises CpvaeError for an unknown kernel.
 
     Parameters
     ----------
@@ -177,14 +180,19 @@ def bandwidth(
     float
         h, latent units
     """
-    return choose(kernel, {"gaussian": math.sqrt, "chow2022": lambda n: n / math.sqrt(2)}, "kernel")(n_latent)
+    return choose(
+        kernel, {"gaussian": math.sqrt, "chow2022": lambda n: n / math.sqrt(2)}, "kernel"
+    )(n_latent)
 
 # %% ../../nbs/02_losses.ipynb #d460d4a4
 def total_loss(
-    reconstruction: Tensor,  # scalar: mean of `sse` or of `gaussian_nll` over profiles; or `[K]`, of K models
+    # scalar: mean of `sse` or of `gaussian_nll` over profiles; or `[K]`, of K models
+    reconstruction: Tensor,
     kl: Tensor,  # the mean divergence, nats, in the same shape
     discrepancy: Tensor,  # `mmd` of the batch's codes, in the same shape
-    beta: float,  # weight of the KL divergence; 1 is the evidence lower bound when the reconstruction is a `gaussian_nll`
+    # weight of the KL divergence; 1 is the evidence lower bound when the reconstruction is a
+    # `gaussian_nll`
+    beta: float,
     mmd_weight: float,  # λ, weight of the MMD
 ) -> Tensor:  # mean loss a profile, in the same shape
     """Weighted sum of the parts, each a mean over profiles.

@@ -20,7 +20,8 @@ from .losses import bandwidth, kl_unit_normal, mean_gaussian_nll, mmd, total_los
 from .plan import Generators, each_draws
 
 # %% ../../nbs/02a_network.ipynb #b8e2b1c5
-class _Linear(nn.Linear):  # of one model, or of K side by side: weights `[K,out,in]`, profiles `[K,B,in]`
+# of one model, or of K side by side: weights `[K,out,in]`, profiles `[K,B,in]`
+class _Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
             return super().forward(x)
@@ -33,17 +34,21 @@ class _BatchNorm(nn.BatchNorm1d):  # the same
             return super().forward(x)
         K, B, n = x.shape
         flat = [t.view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)]
-        found = nn.functional.batch_norm(x.transpose(0, 1).reshape(B, K * n), *flat, self.training, self.momentum, self.eps)
+        found = nn.functional.batch_norm(
+            x.transpose(0, 1).reshape(B, K * n), *flat, self.training, self.momentum, self.eps
+        )
         self.num_batches_tracked += self.training
         return found.view(B, K, n).transpose(0, 1)
 
 
-def _linear(n_in: int, n_out: int) -> _Linear:  # its weights are still to be set; no random number is drawn
+# its weights are still to be set; no random number is drawn
+def _linear(n_in: int, n_out: int) -> _Linear:
     return nn.utils.skip_init(_Linear, n_in, n_out, device="cpu")
 
 
 class ChowHead(nn.Sequential):
-    """Latent heads as the authors built them: linear, batch normalisation with Keras' constants, leaky rectifier.
+    """Latent heads as the authors built them: linear, batch normalisation with Keras' constants,
+    leaky rectifier.
 
     Parameters
     ----------
@@ -65,7 +70,8 @@ class ChowHead(nn.Sequential):
         super().__init__(_linear(n_hidden, n_out), *norm, nn.LeakyReLU(0.3))
 
 # %% ../../nbs/02a_network.ipynb #53b08c5e
-def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:  # Glorot-uniform, each head for itself; a linear log-variance head at zero
+# Glorot-uniform, each head for itself; a linear log-variance head at zero
+def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:
     heads = network.heads if isinstance(network.heads, nn.Linear) else network.heads[0]
     both = network.codes == "gaussian"
     for layer in (m for m in network.modules() if isinstance(m, nn.Linear)):
@@ -76,14 +82,16 @@ def _initialise(network: nn.Module, generator: torch.Generator | None) -> None: 
         nn.init.zeros_(heads.weight.chunk(2)[1])
 
 # %% ../../nbs/02a_network.ipynb #2bc0fc8c
-def _rectified(*sizes: int) -> Iterator[nn.Module]:  # fully connected layers, each with the authors' leaky rectifier
+# fully connected layers, each with the authors' leaky rectifier
+def _rectified(*sizes: int) -> Iterator[nn.Module]:
     for n_in, n_out in pairwise(sizes):
         yield _linear(n_in, n_out)
         yield nn.LeakyReLU(0.3)
 
 # %% ../../nbs/02a_network.ipynb #e18d038d
 class Layers(nn.Module):
-    """The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance for each feature, or one for all.
+    """The layers of an encoder to a Gaussian posterior and a decoder to a Gaussian with a variance
+    for each feature, or one for all.
 
     Parameters
     ----------
@@ -107,22 +115,32 @@ class Layers(nn.Module):
     def __init__(
         self,
         n_features: int,  # G
-        hidden: Sequence[int],  # units of the encoder's hidden layers; the decoder has the same in reverse
+        # units of the encoder's hidden layers; the decoder has the same in reverse
+        hidden: Sequence[int],
         n_latent: int,  # L
-        heads: Literal["linear", "leaky", "chow2022"] = "linear",  # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
+        # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky
+        # rectifier
+        heads: Literal["linear", "leaky", "chow2022"] = "linear",
         shared: bool = False,  # one variance for all features
         generator: torch.Generator | None = None,  # source of the initial weights
-        codes: Literal["gaussian", "point", "pca"] = "gaussian",  # "gaussian": a posterior; "point": a number a unit; "pca": fixed principal components
+        # "gaussian": a posterior; "point": a number a unit; "pca": fixed principal components
+        codes: Literal["gaussian", "point", "pca"] = "gaussian",
     ):
         super().__init__()
         choose(heads, ("linear", "leaky", "chow2022"), "heads")
         self.codes = choose(codes, ("gaussian", "point", "pca"), "encoder")
         fixed = codes == "pca"
-        kind = _linear if heads == "linear" or fixed else partial(ChowHead, batch_norm=heads == "chow2022")
+        kind = (
+            _linear
+            if heads == "linear" or fixed
+            else partial(ChowHead, batch_norm=heads == "chow2022")
+        )
         self.encoder = nn.Sequential(*() if fixed else _rectified(n_features, *hidden))
         n_heads = 2 if codes == "gaussian" else 1  # of the mean, and of the log variance
         self.heads = kind(n_features if fixed else hidden[-1], n_heads * n_latent)
-        self.decoder = nn.Sequential(*_rectified(n_latent, *reversed(hidden)), _linear(hidden[0], n_features))
+        self.decoder = nn.Sequential(
+            *_rectified(n_latent, *reversed(hidden)), _linear(hidden[0], n_features)
+        )
         self.tenth_logvar = nn.Parameter(torch.zeros(1 if shared else n_features, device="cpu"))
         _initialise(self, generator)
         if fixed:
@@ -130,11 +148,15 @@ class Layers(nn.Module):
 
 # %% ../../nbs/02a_network.ipynb #7677cb27
 class Network(Layers):
-    "What the layers compute, of one model or, with parameters `[K,...]` and profiles `[K,B,G]`, of K at once. Built as `Layers` is."
+    """What the layers compute, of one model or, with parameters `[K,...]` and profiles `[K,B,G]`,
+    of K at once. Built as `Layers` is.
+    """
 
     @property
-    def feature_logvar(self) -> Tensor:  # `[G]` log variance of each feature's noise, or `[1]`, of all
-        """Log variances of the decoder's noise: ten times the parameter, because Adam moves all at one pace and these have far to go.
+    # `[G]` log variance of each feature's noise, or `[1]`, of all
+    def feature_logvar(self) -> Tensor:
+        """Log variances of the decoder's noise: ten times the parameter, because Adam moves all at
+        one pace and these have far to go.
 
         Returns
         -------
@@ -147,7 +169,8 @@ class Network(Layers):
         self,
         x: Tensor,  # `[B,G]` profiles
         generator: torch.Generator | Generators,  # source of the posterior's noise
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
+        # mu `[B,L]`, logvar `[B,L]`, z `[B,L]`, x_hat `[B,G]`
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode, draw once from each posterior, decode.
 
         Parameters
@@ -165,7 +188,9 @@ class Network(Layers):
         mu, logvar = self.encode(x)
         z = mu
         if self.codes == "gaussian":
-            noise = each_draws(generator, lambda g: torch.randn(mu.shape[-2:], generator=g, device=x.device))
+            noise = each_draws(
+                generator, lambda g: torch.randn(mu.shape[-2:], generator=g, device=x.device)
+            )
             z = mu + (0.5 * logvar).exp() * noise
         return mu, logvar, z, self.decoder(z)
 
@@ -173,7 +198,10 @@ class Network(Layers):
         self,
         x: Tensor,  # `[B,G]` profiles
     ) -> tuple[Tensor, Tensor]:  # mu `[B,L]`, logvar `[B,L]`
-        """Posterior of each profile. A linear log variance is bent to stay between -8 and 8, so that no profile's noise can explode; a point has none, so that its log is -inf.
+        """Posterior of each profile.
+
+        A linear log variance is bent to stay between -8 and 8, so that no profile's noise can
+        explode; a point has none, so that its log is -inf.
 
         Parameters
         ----------
@@ -192,7 +220,8 @@ class Network(Layers):
         return mu, logvar if isinstance(self.heads, ChowHead) else 8 * torch.tanh(logvar / 8)
 
 # %% ../../nbs/02a_network.ipynb #b3000007
-def _rebuilding(likelihood: str, x: Tensor, x_hat: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:  # squared error, and what is charged for it: means a profile
+# squared error, and what is charged for it: means a profile
+def _rebuilding(likelihood: str, x: Tensor, x_hat: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     n_profiles, n_features = x.shape[-2:]
     if likelihood == "gaussian":  # alone it needs the error of each feature
         error = (x_hat - x).square().mean(-2)
@@ -201,12 +230,15 @@ def _rebuilding(likelihood: str, x: Tensor, x_hat: Tensor, logvar: Tensor) -> tu
         sse = nn.functional.mse_loss(x_hat, x, reduction="sum") / n_profiles
     else:
         sse = (x_hat - x).square().sum((-2, -1)) / n_profiles
-    return sse, sse if likelihood == "squared_error" else n_features * mean_gaussian_nll(sse[..., None] / n_features, logvar)
+    return sse, sse if likelihood == "squared_error" else n_features * mean_gaussian_nll(
+        sse[..., None] / n_features, logvar
+    )
 
 # %% ../../nbs/02a_network.ipynb #d92e0d45
 @dataclass(frozen=True)
 class Objective:
-    """What a network pays, with weights: called on a network and profiles, gives the parts of the loss.
+    """What a network pays, with weights: called on a network and profiles, gives the parts of the
+    loss.
 
     Parameters
     ----------
@@ -224,7 +256,8 @@ class Objective:
 
     beta: float | Tensor  # weight of the KL divergence; `[K]`, of K models
     mmd_weight: float | Tensor  # λ, weight of the MMD; `[K]`, of K models
-    likelihood: Literal["shared", "gaussian", "squared_error"]  # "shared": one learned variance; "gaussian": one for each feature; "squared_error"
+    # "shared": one learned variance; "gaussian": one for each feature; "squared_error"
+    likelihood: Literal["shared", "gaussian", "squared_error"]
     kernel: Literal["gaussian", "chow2022"]  # of the MMD: "gaussian", unbiased; "chow2022", biased
     kl_warmup: float = 0.0  # part of the training over which beta rises from 0 to its value, 0 to 1
 
@@ -238,23 +271,40 @@ class Objective:
         x: Tensor,  # `[B,G]` profiles
         generator: torch.Generator | Generators,  # source of all noise
         done: float = 1.0,  # part of the training already done, 0 to 1
-    ) -> dict[str, Tensor]:  # `loss`, weighted; `reconstruction` (negative log density, or SSE), `sse`, `kl`, `mmd`, unweighted means; each a scalar, or `[K]`
+        # `loss`, weighted; `reconstruction` (negative log density, or SSE), `sse`, `kl`, `mmd`,
+        # unweighted means; each a scalar, or `[K]`
+    ) -> dict[str, Tensor]:
         "Mean loss a profile, and its parts."
         mu, logvar, z, x_hat = network(x, generator)
         sse, rebuilt = _rebuilding(self.likelihood, x, x_hat, network.feature_logvar)
-        kl = kl_unit_normal(mu, logvar).mean(-1) if network.codes == "gaussian" else torch.zeros_like(sse)
+        kl = (
+            kl_unit_normal(mu, logvar).mean(-1)
+            if network.codes == "gaussian"
+            else torch.zeros_like(sse)
+        )
         gap = self._gaps(z, generator, network.training)
         beta = self.beta * (min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0)
-        return {"loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight), "reconstruction": rebuilt, "sse": sse, "kl": kl, "mmd": gap}
+        return {
+            "loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight),
+            "reconstruction": rebuilt,
+            "sse": sse,
+            "kl": kl,
+            "mmd": gap,
+        }
 
-    def _gaps(self, z: Tensor, generator: torch.Generator | Generators, training: bool) -> Tensor:  # not computed where nothing asks for it
+    # not computed where nothing asks for it
+    def _gaps(self, z: Tensor, generator: torch.Generator | Generators, training: bool) -> Tensor:
         if z.dim() == 3:
             each = zip(z, generator.each, self.mmd_weight.tolist(), strict=True)
             return torch.stack([self._gap(own, g, weight, training) for own, g, weight in each])
         return self._gap(z, generator, self.mmd_weight, training)
 
     def _gap(self, z: Tensor, generator: torch.Generator, weight: float, training: bool) -> Tensor:
-        return z.new_zeros(()) if len(z) < 2 or (weight == 0 and training) else self.discrepancy(z, generator)
+        return (
+            z.new_zeros(())
+            if len(z) < 2 or (weight == 0 and training)
+            else self.discrepancy(z, generator)
+        )
 
     def discrepancy(
         self,

@@ -21,7 +21,8 @@ from ..errors import ModelError, choose
 
 # %% ../../nbs/03a_plan.ipynb #stk00002
 class Generators:
-    """Random generators of K models that are trained together: each draws for its model what it would draw alone.
+    """Random generators of K models that are trained together: each draws for its model what it
+    would draw alone.
 
     Parameters
     ----------
@@ -36,7 +37,10 @@ class Generators:
         seeds: tuple[int, ...],  # K seeds
         device: torch.device,  # where they draw
     ):
-        self.device, self.each = device, [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.device, self.each = (
+            device,
+            [torch.Generator(device).manual_seed(seed) for seed in seeds],
+        )
 
     def get_state(self) -> Tensor:  # `[K,...]` bytes, one row a generator
         """Where every generator stands.
@@ -81,7 +85,11 @@ def generator_of(
     torch.Generator | Generators
         newly seeded
     """
-    return Generators(seed, device) if isinstance(seed, tuple) else torch.Generator(device).manual_seed(seed)
+    return (
+        Generators(seed, device)
+        if isinstance(seed, tuple)
+        else torch.Generator(device).manual_seed(seed)
+    )
 
 
 def each_draws(
@@ -102,11 +110,17 @@ def each_draws(
     Tensor
         as drawn; of several, stacked: `[K,...]`
     """
-    return torch.stack([draw(one) for one in generator.each]) if isinstance(generator, Generators) else draw(generator)
+    return (
+        torch.stack([draw(one) for one in generator.each])
+        if isinstance(generator, Generators)
+        else draw(generator)
+    )
 
 # %% ../../nbs/03a_plan.ipynb #stk00003
 class Tables:
-    """Profiles of K models that are trained together, a table `[N,G]` each. To the loop it is one table whose batches are `[K,B,G]`.
+    """Profiles of K models that are trained together, a table `[N,G]` each.
+
+    To the loop it is one table whose batches are `[K,B,G]`.
 
     Parameters
     ----------
@@ -116,7 +130,8 @@ class Tables:
 
     def __init__(
         self,
-        each: Sequence[Tensor],  # K tables of one shape; the same tensor may stand for several models
+        # K tables of one shape; the same tensor may stand for several models
+        each: Sequence[Tensor],
     ):
         self.each, self.shape, self.device = list(each), each[0].shape, each[0].device
 
@@ -158,7 +173,10 @@ class Tables:
         Iterator[Tensor]
             `[K,B,G]`
         """
-        return (torch.stack(rows) for rows in zip(*(table.split(block) for table in self.each), strict=True))
+        return (
+            torch.stack(rows)
+            for rows in zip(*(table.split(block) for table in self.each), strict=True)
+        )
 
     def index_select(
         self,
@@ -179,14 +197,18 @@ class Tables:
         Tensor
             `[K,B,G]`
         """
-        return torch.stack([table.index_select(dim, own) for table, own in zip(self.each, chosen, strict=True)])
+        return torch.stack(
+            [table.index_select(dim, own) for table, own in zip(self.each, chosen, strict=True)]
+        )
 
 # %% ../../nbs/03a_plan.ipynb #1f035c2b
 def batches(
     n: int,  # profiles
     batch_size: int,  # most profiles in a batch
-    generator: torch.Generator,  # source of the order, on the device of the profiles; or `Generators`
-) -> tuple[Tensor, ...]:  # row numbers of each batch, `[B]`, or `[K,B]` of K models; sizes equal to within one
+    # source of the order, on the device of the profiles; or `Generators`
+    generator: torch.Generator,
+    # row numbers of each batch, `[B]`, or `[K,B]` of K models; sizes equal to within one
+) -> tuple[Tensor, ...]:
     """Cut a random order of all rows into batches of nearly equal size.
 
     Parameters
@@ -265,12 +287,17 @@ class Plan:
     most: int | None = None  # most batches in an epoch; None: all
     batch_size: int = 128  # most profiles in a batch
     learning_rate: float = 1e-3  # largest step size of Adam
-    schedule: Literal["onecycle", "constant"] = "onecycle"  # of the learning rate: "onecycle" or "constant"
-    clip: float | None = None  # longest gradient allowed, per feature (the loss is a sum over features); None: any
-    monitor: str = "loss"  # the part whose validation value picks the epoch that is kept; "none": the last epoch
+    # of the learning rate: "onecycle" or "constant"
+    schedule: Literal["onecycle", "constant"] = "onecycle"
+    # longest gradient allowed, per feature (the loss is a sum over features); None: any
+    clip: float | None = None
+    # the part whose validation value picks the epoch that is kept; "none": the last epoch
+    monitor: str = "loss"
     patience: int | None = None  # stop after so many epochs without improvement; None: never
-    seed: int | tuple[int, ...] = 0  # of order, noise and validation noise; one a model, where several are trained together
-    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"  # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+    # of order, noise and validation noise; one a model, where several are trained together
+    seed: int | tuple[int, ...] = 0
+    # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
 
     def __post_init__(self):
         choose(self.schedule, ("onecycle", "constant"), "schedule")
@@ -296,9 +323,12 @@ class Plan:
 
 # %% ../../nbs/03a_plan.ipynb #41b317fc
 def torch_device(
-    name: Literal["auto", "cpu", "cuda", "mps"],  # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+    # "auto": an accelerator if there is one; "cpu", "cuda" or "mps"
+    name: Literal["auto", "cpu", "cuda", "mps"],
 ) -> torch.device:  # where to train
-    """The device of a name. Raises CpvaeError for an unknown one, and for one that is not here or does not work.
+    """The device of a name.
+
+    Raises CpvaeError for an unknown one, and for one that is not here or does not work.
 
     Parameters
     ----------
@@ -320,11 +350,16 @@ def torch_device(
 
 @cache
 def _unusable(kind: str) -> str:  # why PyTorch cannot compute there; "" if it can
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not there[kind]:
         return "PyTorch finds none"
     try:
-        torch.ones(1, device=kind).add(1).item()  # an old card, or one that another program holds, fails here
+        # an old card, or one that another program holds, fails here
+        torch.ones(1, device=kind).add(1).item()
     except RuntimeError as error:
         return " ".join(str(error).split())[:200]
     return ""
@@ -352,7 +387,8 @@ def device_name(
 def optimizer_for(
     module: nn.Module,  # the module to train
     learning_rate: float,  # largest step size of Adam
-    schedule: Literal["onecycle", "constant"],  # "onecycle": rise, then fall to nearly zero; "constant"
+    # "onecycle": rise, then fall to nearly zero; "constant"
+    schedule: Literal["onecycle", "constant"],
     steps: int,  # optimiser steps in all
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:  # Adam and its schedule
     """Adam and its learning-rate schedule. Raises CpvaeError for an unknown one.
@@ -378,7 +414,9 @@ def optimizer_for(
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, eps=1e-7, fused=fused)
     if schedule == "constant":
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps
+    )
 
 # %% ../../nbs/03a_plan.ipynb #e63956c3
 def shuffle_columns(

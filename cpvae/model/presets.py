@@ -14,12 +14,22 @@ from .vae import VAE
 
 # %% ../../nbs/03e_presets.ipynb #1fefebc1
 # What all of the authors' models share.
-CHOW2022 = dict(likelihood="squared_error", heads="chow2022", kernel="chow2022", code="sample", learning_rate=1e-3, schedule="constant", clip=None, monitor="none")
+CHOW2022 = dict(
+    likelihood="squared_error",
+    heads="chow2022",
+    kernel="chow2022",
+    code="sample",
+    learning_rate=1e-3,
+    schedule="constant",
+    clip=None,
+    monitor="none",
+)
 # The authors' settings for each kind of profile (Table 2).
 _CP5 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=10, batch_size=96)
 _CP4 = CHOW2022 | dict(hidden_layer_sizes=(250,), n_latent=90, batch_size=32, learning_rate=1e-4)
 _L1000 = CHOW2022 | dict(hidden_layer_sizes=(500,), n_latent=65, batch_size=512)
 
+# %% ../../nbs/03e_presets.ipynb #26df269c
 # Parameters of `VAE` by preset and variant.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "recommended": {
@@ -43,18 +53,26 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "mmd": _L1000 | dict(beta=0.0, mmd_weight=1e7, epochs=30),
     },
 }
-# What a VAE has to beat, each with the layers and the training of the vanilla VAE: a plain autoencoder, and principal components with a learned decoder.
-RIVALS = {"ae": dict(beta=0.0, encoder="point"), "pca-mlp": dict(beta=0.0, encoder="pca", code="mean")}
+# What a VAE has to beat, each with the layers and the training of the vanilla VAE: a plain
+# autoencoder, and principal components with a learned decoder.
+RIVALS = {
+    "ae": dict(beta=0.0, encoder="point"),
+    "pca-mlp": dict(beta=0.0, encoder="pca", code="mean"),
+}
 for _preset in PRESETS.values():
     _preset |= {name: _preset["vanilla"] | own for name, own in RIVALS.items()}
 
 # %% ../../nbs/03e_presets.ipynb #d7db85cf
 def make_vae(
-    variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],  # "vanilla", "beta", "mmd", or a rival: "ae", "pca-mlp"
-    preset: Literal["recommended", "chow2022", "chow2022-cp4", "chow2022-l1000"] = "recommended",  # "recommended", "chow2022", "chow2022-cp4" or "chow2022-l1000"
+    # "vanilla", "beta", "mmd", or a rival: "ae", "pca-mlp"
+    variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],
+    # "recommended", "chow2022", "chow2022-cp4" or "chow2022-l1000"
+    preset: Literal["recommended", "chow2022", "chow2022-cp4", "chow2022-l1000"] = "recommended",
     **overrides: Any,  # any parameter of `VAE`, over the preset's
 ) -> VAE:  # not fitted
-    """A VAE of one of the paper's three variants, or a rival of them, under a preset. Raises CpvaeError for an unknown name, SettingError for an override that no VAE can have.
+    """A VAE of one of the paper's three variants, or a rival of them, under a preset.
+
+    Raises CpvaeError for an unknown name, SettingError for an override that no VAE can have.
 
     Parameters
     ----------

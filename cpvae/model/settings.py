@@ -28,7 +28,9 @@ def check_settings(
     constraints: Mapping[str, list],  # name to what its value may be, as scikit-learn writes it
     of: str,  # whose settings they are: "VAE"
 ) -> None:
-    """Refuse a setting of another name, type or range. Raises SettingError, with the nearest spelling of a name or a word.
+    """Refuse a setting of another name, type or range.
+
+    Raises SettingError, with the nearest spelling of a name or a word.
 
     Parameters
     ----------
@@ -52,8 +54,9 @@ def check_settings(
         raise SettingError(str(error)) from None
 
 # %% ../../nbs/03c_settings.ipynb #3d5e0004
-_WHOLE, _POSITIVE, _WEIGHT = Interval(Integral, 1, None, closed="left"), Interval(Real, 0, None, closed="neither"), Interval(Real, 0, None, closed="left")
-
+_WHOLE = Interval(Integral, 1, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_WEIGHT = Interval(Real, 0, None, closed="left")
 _CONSTRAINTS = {  # parameter of `VAE` to what it may be
     "n_latent": [_WHOLE],
     "hidden_layer_sizes": [tuple, list],
@@ -78,17 +81,32 @@ _CONSTRAINTS = {  # parameter of `VAE` to what it may be
     "progress": ["boolean"],
 }
 
-
-def _agree(vae, validated: bool = True) -> None:  # what one parameter alone cannot tell; whether there are validation profiles
+# %% ../../nbs/03c_settings.ipynb #ad4bf9d9
+# what one parameter alone cannot tell; whether there are validation profiles
+def _agree(vae, validated: bool = True) -> None:
     sizes = vae.hidden_layer_sizes
-    if not sizes or not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes):
-        raise SettingError(f"The 'hidden_layer_sizes' parameter of VAE must be one or more whole numbers of units, such as (500, 250). Got {sizes!r} instead.")
+    if not sizes or not all(
+        isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes
+    ):
+        raise SettingError(
+            "The 'hidden_layer_sizes' parameter of VAE must be one or more whole numbers of units,"
+            f" such as (500, 250). Got {sizes!r} instead."
+        )
     if vae.heads == "chow2022" and vae.batch_size < 3:
-        raise SettingError(f"heads='chow2022' normalise over a batch, and batches of batch_size={vae.batch_size} can hold a single profile; it takes 3 or more.")
+        raise SettingError(
+            f"heads='chow2022' normalise over a batch, and batches of batch_size={vae.batch_size}"
+            " can hold a single profile; it takes 3 or more."
+        )
     if vae.patience and vae.monitor == "none":
-        raise SettingError(f"patience={vae.patience} waits for a better validation value, and monitor='none' looks at none; take 'sse' or 'loss', or patience=None.")
+        raise SettingError(
+            f"patience={vae.patience} waits for a better validation value, and monitor='none' looks"
+            " at none; take 'sse' or 'loss', or patience=None."
+        )
     if vae.patience and not validated:
-        raise SettingError(f"patience={vae.patience} waits for a better validation value, and there are no validation profiles; give `X_valid`, or patience=None.")
+        raise SettingError(
+            f"patience={vae.patience} waits for a better validation value, and there are no"
+            " validation profiles; give `X_valid`, or patience=None."
+        )
 
 # %% ../../nbs/03c_settings.ipynb #b4571ae4
 @dataclass(eq=False, repr=False)
@@ -147,31 +165,46 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """
 
     n_latent: int = 10  # L, latent units
-    hidden_layer_sizes: tuple[int, ...] = (500, 250)  # units of the encoder's hidden layers; the decoder has the same in reverse
+    # units of the encoder's hidden layers; the decoder has the same in reverse
+    hidden_layer_sizes: tuple[int, ...] = (500, 250)
     beta: float = 1.0  # weight of the KL divergence
     mmd_weight: float = 0.0  # λ, weight of the MMD
-    likelihood: Literal["shared", "gaussian", "squared_error"] = "shared"  # of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for each feature; "squared_error"
-    heads: Literal["linear", "leaky", "chow2022"] = "linear"  # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
+    # of the decoder; "shared": Gaussian with one learned variance; "gaussian": one for each
+    # feature; "squared_error"
+    likelihood: Literal["shared", "gaussian", "squared_error"] = "shared"
+    # "linear"; "leaky": with a leaky rectifier; "chow2022": batch normalisation and leaky rectifier
+    heads: Literal["linear", "leaky", "chow2022"] = "linear"
     kernel: Literal["gaussian", "chow2022"] = "gaussian"  # of the MMD: "gaussian" or "chow2022"
     kl_warmup: float = 0.0  # part of the training over which beta rises from 0 to its value, 0 to 1
-    encoder: Literal["gaussian", "point", "pca"] = "gaussian"  # "gaussian": a posterior of each profile; "point": a code without noise or KL, a plain autoencoder; "pca": principal components, and only the decoder learns
-    code: Literal["mode", "mean", "sample"] = "mode"  # what `transform` gives: the code that explains the profile best, the posterior's "mode"; the encoder's guess of it, the "mean"; or one "sample" from that
+    # "gaussian": a posterior of each profile; "point": a code without noise or KL, a plain
+    # autoencoder; "pca": principal components, and only the decoder learns
+    encoder: Literal["gaussian", "point", "pca"] = "gaussian"
+    # what `transform` gives: the code that explains the profile best, the posterior's "mode"; the
+    # encoder's guess of it, the "mean"; or one "sample" from that
+    code: Literal["mode", "mean", "sample"] = "mode"
     steps: int = 2000  # optimiser steps, about, when `epochs` is None
     epochs: int | None = None  # passes over the training profiles; None: from `steps`
     batch_size: int = 128  # most profiles in a batch
     learning_rate: float = 3e-3  # largest step size of Adam
-    schedule: Literal["onecycle", "constant"] = "onecycle"  # of the learning rate: "onecycle" or "constant"
+    # of the learning rate: "onecycle" or "constant"
+    schedule: Literal["onecycle", "constant"] = "onecycle"
     clip: float | None = 0.3  # longest gradient allowed, per feature; None: any
-    monitor: Literal["sse", "loss", "none"] = "sse"  # validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
-    patience: int | None = None  # stop after so many epochs without a better validation value, which takes `X_valid`; None: never
+    # validation value that picks the epoch kept: "sse", "loss"; "none": the last epoch
+    monitor: Literal["sse", "loss", "none"] = "sse"
+    # stop after so many epochs without a better validation value, which takes `X_valid`; None:
+    # never
+    patience: int | None = None
     random_state: Any = None  # seed, `RandomState` or None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # to train on; "auto": an accelerator if there is one
+    # to train on; "auto": an accelerator if there is one
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     progress: bool = False  # tell how far it is, see `Stage`
 
     _parameter_constraints = _CONSTRAINTS
 
     def _validate_params(self, validated: bool = True) -> None:  # called by `fit`
-        params = {k: v for k, v in self.get_params(deep=False).items() if k in self._parameter_constraints}
+        params = {
+            k: v for k, v in self.get_params(deep=False).items() if k in self._parameter_constraints
+        }
         check_settings(params, self._parameter_constraints, type(self).__name__)
         _agree(self, validated)
 
@@ -182,5 +215,6 @@ class VAESettings(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
-        tags.non_deterministic = self.code == "sample"  # a code depends on a profile's place in the table
+        # a code depends on a profile's place in the table
+        tags.non_deterministic = self.code == "sample"
         return tags

@@ -26,21 +26,35 @@ from .vae import VAE, _new_network
 FORMAT = 1  # of saved models; raised when an older version could not read them
 _PCA_TENSORS = ("mean_", "components_", "explained_variance_")
 
-def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:  # JSON-able config, named tensors
+
+# JSON-able config, named tensors
+def _describe(model: VAE | PCA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     names = [str(f) for f in getattr(model, "feature_names_in_", [])]
-    config = {"format": FORMAT, "class": type(model).__name__, "n_features": model.n_features_in_, "features": names}
+    config = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "n_features": model.n_features_in_,
+        "features": names,
+    }
     if isinstance(model, PCA):
-        return config | {"n_components": model.n_components_}, {k: torch.tensor(np.ascontiguousarray(getattr(model, k))) for k in _PCA_TENSORS}
+        return config | {"n_components": model.n_components_}, {
+            k: torch.tensor(np.ascontiguousarray(getattr(model, k))) for k in _PCA_TENSORS
+        }
     params = model.get_params() | {"random_state": model.seed_, "progress": False}
-    return config | {"seed": model.seed_, "params": params}, {k: v.contiguous() for k, v in model.network_.state_dict().items()}
+    return config | {"seed": model.seed_, "params": params}, {
+        k: v.contiguous() for k, v in model.network_.state_dict().items()
+    }
 
 # %% ../../nbs/03f_store.ipynb #5e24ec76
 def save_model(
     model: VAE | PCA,  # fitted
     folder: str | Path,  # made if needed; gets `weights.safetensors` and `config.json`
-    features: Sequence[str] | None = None,  # names of the `G` features, where the model was given an array; None: as it knows them
+    # names of the `G` features, where the model was given an array; None: as it knows them
+    features: Sequence[str] | None = None,
 ) -> None:
-    """Save a fitted VAE or an unwhitened PCA. Raises NotFittedError before `fit`, CpvaeError for another model.
+    """Save a fitted VAE or an unwhitened PCA.
+
+    Raises NotFittedError before `fit`, CpvaeError for another model.
 
     Parameters
     ----------
@@ -53,28 +67,40 @@ def save_model(
         them
     """
     if not isinstance(model, (VAE, PCA)) or getattr(model, "whiten", False):
-        raise ModelError(f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can")
+        raise ModelError(
+            f"{type(model).__name__} cannot be saved here; a VAE or an unwhitened PCA can"
+        )
     check_is_fitted(model)
     config, tensors = _describe(model)
     if features is not None:
         config["features"] = [str(name) for name in features]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(tensors))  # with the permissions of any other file
+    # with the permissions of any other file
+    (folder / "weights.safetensors").write_bytes(save(tensors))
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/03f_store.ipynb #2ba9e072
-def _check_belonging(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:  # before anything of the size that a damaged config claims is made
-    params = config["params"] if config["class"] == "VAE" else {"n_latent": config["n_components"], "hidden_layer_sizes": []}
+# before anything of the size that a damaged config claims is made
+def _check_belonging(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    params = (
+        config["params"]
+        if config["class"] == "VAE"
+        else {"n_latent": config["n_components"], "hidden_layer_sizes": []}
+    )
     claimed = {config["n_features"], params["n_latent"], *params["hidden_layer_sizes"]}
     names = config["features"] or range(config["n_features"])
-    if not claimed <= {n for tensor in tensors.values() for n in tensor.shape} or len(names) != config["n_features"]:
+    if (
+        not claimed <= {n for tensor in tensors.values() for n in tensor.shape}
+        or len(names) != config["n_features"]
+    ):
         raise ValueError("weights and config.json do not belong together")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ValueError("weights hold numbers that are not finite")
 
 
-def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  # a fitted model, checked against its config
+# a fitted model, checked against its config
+def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:
     _check_belonging(config, tensors)
     if config["class"] == "PCA":
         model = PCA(config["n_components"])
@@ -96,7 +122,8 @@ def _restore(config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE | PCA:  
 def load_model(
     folder: str | Path,  # written by `save_model`
 ) -> VAE | PCA:  # fitted; a VAE without its training history
-    """Load a saved model. Raises ValueError if the folder holds none, a damaged one, or one of another format.
+    """Load a saved model. Raises ValueError if the folder holds none, a damaged one, or one of
+    another format.
 
     Parameters
     ----------
@@ -112,7 +139,21 @@ def load_model(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["format"] != FORMAT or config["class"] not in ("VAE", "PCA"):
-            raise ValueError(f"format {config['format']} of {config['class']}; this version reads format {FORMAT} of VAE and PCA")
+            raise ValueError(
+                f"format {config['format']} of {config['class']}; this version reads format"
+                f" {FORMAT} of VAE and PCA"
+            )
         return _restore(config, load_file(folder / "weights.safetensors"))
-    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError, SafetensorError) as e:
-        raise ValueError(f"no usable model in {folder.name}: {' '.join(str(e).split())[:200]}") from e
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+        SafetensorError,
+    ) as e:
+        raise ValueError(
+            f"no usable model in {folder.name}: {' '.join(str(e).split())[:200]}"
+        ) from e

@@ -54,8 +54,10 @@ class Standing:
     optimizer: torch.optim.Optimizer  # its Adam
     scheduler: torch.optim.lr_scheduler.LRScheduler  # of the learning rate
     generator: torch.Generator | Generators  # source of order and noise
-    history: list[dict[str, float | list[float]]] = field(default_factory=list)  # one record an epoch
-    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch; empty before the first
+    # one record an epoch
+    history: list[dict[str, float | list[float]]] = field(default_factory=list)
+    # weights of the best epoch; empty before the first
+    best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int | list[int] = 0  # its number, from 1, or one a model
 
     @classmethod
@@ -83,13 +85,20 @@ class Standing:
         """
         device = next(module.parameters()).device
         generator = generator_of(plan.seed, device)
-        return cls(module, *optimizer_for(module, plan.learning_rate, plan.schedule, plan.epochs * plan.batches(n)), generator)
+        return cls(
+            module,
+            *optimizer_for(
+                module, plan.learning_rate, plan.schedule, plan.epochs * plan.batches(n)
+            ),
+            generator,
+        )
 
     def keep_if_best(
         self,
         name: str,  # column of the history, the smaller the better
     ) -> None:
-        """Keep a copy of the weights if no earlier epoch was as good; of several models, of each its own.
+        """Keep a copy of the weights if no earlier epoch was as good; of several models, of each
+        its own.
 
         Parameters
         ----------
@@ -102,7 +111,10 @@ class Standing:
             self.best_epoch = [1] * len(now) if isinstance(now, list) else 1
         elif not isinstance(now, list):
             if now < self.history[self.best_epoch - 1][name]:
-                self.best, self.best_epoch = {k: v.clone() for k, v in weights.items()}, len(self.history)
+                self.best, self.best_epoch = (
+                    {k: v.clone() for k, v in weights.items()},
+                    len(self.history),
+                )
         else:
             for i, value in enumerate(now):
                 if value < self.history[self.best_epoch[i] - 1][name][i]:
@@ -112,7 +124,9 @@ class Standing:
 
 # %% ../../nbs/03_training.ipynb #de7ab185
 class DivergedError(RuntimeError):
-    """Raised when a training loss is no longer finite. Where several models are trained together, `model` is the number of the one.
+    """Raised when a training loss is no longer finite.
+
+    Where several models are trained together, `model` is the number of the one.
 
     Parameters
     ----------
@@ -126,7 +140,8 @@ class DivergedError(RuntimeError):
 def shorten(
     module: nn.Module,  # whose gradients are there; changed in place
     longest: float,  # length allowed
-    several: bool = False,  # whether parameters are `[K,...]`, of K models, each with a gradient of its own
+    # whether parameters are `[K,...]`, of K models, each with a gradient of its own
+    several: bool = False,
 ) -> None:
     """Shorten a gradient that is too long; its direction stays.
 
@@ -143,7 +158,12 @@ def shorten(
         nn.utils.clip_grad_norm_(module.parameters(), longest)
         return
     slopes = [p.grad for p in module.parameters() if p.grad is not None]
-    length = torch.stack([torch.linalg.vector_norm(slope.flatten(1), dim=1) for slope in slopes]).square().sum(0).sqrt()
+    length = (
+        torch.stack([torch.linalg.vector_norm(slope.flatten(1), dim=1) for slope in slopes])
+        .square()
+        .sum(0)
+        .sqrt()
+    )
     share = (longest / (length + 1e-6)).clamp_max(1)
     for slope in slopes:
         slope.mul_(share.view(-1, *[1] * (slope.dim() - 1)))
@@ -185,19 +205,27 @@ def train_epoch(
     return _mean_parts(parts, torch.stack(log).cpu().double(), x, rows, len(standing.history) + 1)
 
 # %% ../../nbs/03_training.ipynb #d808daf0
-def _mean_parts(names, log: Tensor, x: Tensor | Tables, rows: tuple[Tensor, ...], epoch: int) -> dict[str, float | list[float]]:  # weighted by batch size, and finite
+# weighted by batch size, and finite
+def _mean_parts(
+    names, log: Tensor, x: Tensor | Tables, rows: tuple[Tensor, ...], epoch: int
+) -> dict[str, float | list[float]]:
     loss = log[:, list(names).index("loss")]
     if not loss.isfinite().all():
         bad, *model = (~loss.isfinite()).nonzero()[0].tolist()
-        largest = (x.each[model[0]][rows[bad][model[0]]] if model else x[rows[bad]]).abs().max().item()
+        largest = (
+            (x.each[model[0]][rows[bad][model[0]]] if model else x[rows[bad]]).abs().max().item()
+        )
         error = DivergedError(
-            f"the training loss became {loss[bad, *model].item()} in epoch {epoch}, batch {bad + 1} of {len(rows)}, whose largest value is {largest:.3g}; "
-            "try a smaller learning rate, and look for extreme values in the profiles"
+            f"the training loss became {loss[bad, *model].item()} in epoch {epoch}, batch {bad + 1}"
+            f" of {len(rows)}, whose largest value is {largest:.3g}; try a smaller learning rate,"
+            " and look for extreme values in the profiles"
         )
         error.model = model[0] if model else None
         raise error
     sizes = torch.tensor([r.shape[-1] for r in rows], dtype=torch.double, device="cpu")
-    return dict(zip(names, ((log * sizes.view(-1, *[1] * (log.dim() - 1))).sum(0) / sizes.sum()).tolist()))
+    return dict(
+        zip(names, ((log * sizes.view(-1, *[1] * (log.dim() - 1))).sum(0) / sizes.sum()).tolist())
+    )
 
 # %% ../../nbs/03_training.ipynb #5fe9b551
 @torch.no_grad()
@@ -262,10 +290,16 @@ def write_checkpoint(
         JSON-able: settings and data that the training belongs to
     """
     state = standing.optimizer.state_dict()
-    tensors = {f"module/{k}": v for k, v in standing.module.state_dict().items()} | {f"best/{k}": v for k, v in standing.best.items()}
-    tensors |= {f"adam/{i}/{k}": v for i, moments in state["state"].items() for k, v in moments.items()}
+    tensors = {f"module/{k}": v for k, v in standing.module.state_dict().items()} | {
+        f"best/{k}": v for k, v in standing.best.items()
+    }
+    tensors |= {
+        f"adam/{i}/{k}": v for i, moments in state["state"].items() for k, v in moments.items()
+    }
     tensors["generator"] = standing.generator.get_state()
-    record = dict(format=CHECKPOINT, about=about, history=standing.history, best_epoch=standing.best_epoch)
+    record = dict(
+        format=CHECKPOINT, about=about, history=standing.history, best_epoch=standing.best_epoch
+    )
     record |= dict(groups=state["param_groups"], scheduler=standing.scheduler.state_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -279,10 +313,12 @@ class CheckpointError(ModelError):
     "Raised for a checkpoint that is damaged, foreign, or belongs to other settings or data."
 
 # %% ../../nbs/03_training.ipynb #12894f9b
-_UNUSABLE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError)  # what reading a damaged checkpoint raises
+# what reading a damaged checkpoint raises
+_UNUSABLE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError)
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:  # record and tensors of a checkpoint, whole
+# record and tensors of a checkpoint, whole
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, "pt") as file:
         about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
     if "cpvae" not in about:
@@ -300,7 +336,9 @@ def read_checkpoint(
     standing: Standing,  # before its first epoch; changed in place
     about: dict[str, Any],  # what the training to be continued belongs to
 ) -> None:
-    """Go back to where a training stood. Raises CheckpointError for a damaged or foreign file, or one of other settings or data.
+    """Go back to where a training stood.
+
+    Raises CheckpointError for a damaged or foreign file, or one of other settings or data.
 
     Parameters
     ----------
@@ -317,7 +355,10 @@ def read_checkpoint(
             raise ValueError(f"it belongs to another training: {other}")
         _restore(standing, record, tensors)
     except _UNUSABLE as error:
-        raise CheckpointError(f"no usable checkpoint in {path.name}: {' '.join(str(error).split())[:200]}; delete it to start anew") from error
+        raise CheckpointError(
+            f"no usable checkpoint in {path.name}: {' '.join(str(error).split())[:200]}; delete it"
+            " to start anew"
+        ) from error
 
 # %% ../../nbs/03_training.ipynb #7ce70376
 def drop_damaged(
@@ -363,7 +404,11 @@ def differences(
     str
         the entries that differ, joined by commas; "" if none does
     """
-    return ", ".join(f"{k} was {a.get(k)}, is {b.get(k)}" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k))
+    return ", ".join(
+        f"{k} was {a.get(k)}, is {b.get(k)}"
+        for k in dict.fromkeys([*a, *b])
+        if a.get(k) != b.get(k)
+    )
 
 # %% ../../nbs/03_training.ipynb #c6fc585e
 def _restore(standing: Standing, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -371,27 +416,36 @@ def _restore(standing: Standing, record: dict[str, Any], tensors: dict[str, Tens
     for key in (k for k in tensors if k.startswith("adam/")):
         _, i, name = key.split("/")
         moments.setdefault(int(i), {})[name] = tensors[key]
-    standing.module.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("module/")})
+    standing.module.load_state_dict(
+        {k[7:]: v for k, v in tensors.items() if k.startswith("module/")}
+    )
     standing.optimizer.load_state_dict({"state": moments, "param_groups": record["groups"]})
     standing.scheduler.load_state_dict(record["scheduler"])
     standing.generator.set_state(tensors["generator"])
-    standing.best = {k[5:]: v.to(standing.generator.device) for k, v in tensors.items() if k.startswith("best/")}
+    standing.best = {
+        k[5:]: v.to(standing.generator.device) for k, v in tensors.items() if k.startswith("best/")
+    }
     standing.best_epoch, standing.history = record["best_epoch"], record["history"]
 
 # %% ../../nbs/03_training.ipynb #4505c425
 def train(
     module: nn.Module,  # has `loss_parts(x, generator, done)`; holds the best weights afterwards
     x: Tensor | Tables,  # `[N,G]` training profiles, or one table a model
-    x_valid: Tensor | Tables | None,  # `[M,G]` validation profiles; None: the last epoch's weights are kept
+    # `[M,G]` validation profiles; None: the last epoch's weights are kept
+    x_valid: Tensor | Tables | None,
     plan: Plan,  # how
     *,
     checkpoint: Path | None = None,  # file to go on from, if it exists, and to write; None: neither
     every: int = 10,  # epochs between two checkpoints
-    about: dict[str, Any] | None = None,  # JSON-able: settings and data the checkpoint belongs to, beside the plan
-    after_epoch: Callable[[pd.DataFrame], None] | None = None,  # called with the history after each epoch; what it raises ends the training
+    # JSON-able: settings and data the checkpoint belongs to, beside the plan
+    about: dict[str, Any] | None = None,
+    # called with the history after each epoch; what it raises ends the training
+    after_epoch: Callable[[pd.DataFrame], None] | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> pd.DataFrame:  # one row an epoch: `epoch`, `train_*` and `valid_*` of each loss part
-    """Train a module and leave it with the weights of its best validation epoch. Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint.
+    """Train a module and leave it with the weights of its best validation epoch.
+
+    Raises DivergedError if the loss is not finite, CheckpointError for an unusable checkpoint.
 
     Parameters
     ----------
@@ -421,13 +475,18 @@ def train(
     """
     device = torch_device(plan.device)
     about = (about or {}) | vars(plan) | {"device": device.type}
-    module, x, x_valid = module.to(device), x.to(device), None if x_valid is None else x_valid.to(device)
+    module = module.to(device)
+    x = x.to(device)
+    x_valid = None if x_valid is None else x_valid.to(device)
     standing = Standing.new(module, plan, len(x))
     if checkpoint and checkpoint.exists():
         read_checkpoint(checkpoint, standing, about)
     left = iter(lambda: ended(standing, plan), True)
     what = f"training for {plan.epochs:,} epochs at most ({counted(len(x), 'profile')})"
-    with one_thread(), Stage(what, plan.epochs, progress, unit="epoch", begun=len(standing.history)) as stage:
+    with (
+        one_thread(),
+        Stage(what, plan.epochs, progress, unit="epoch", begun=len(standing.history)) as stage,
+    ):
         for _ in stage.each(left):
             one_epoch(standing, x, x_valid, plan)
             if after_epoch:
@@ -462,7 +521,11 @@ def ended(
         nothing is left to do
     """
     n = len(standing.history)
-    return n >= plan.epochs or (plan.patience is not None and bool(standing.best) and n - standing.best_epoch >= plan.patience)
+    return n >= plan.epochs or (
+        plan.patience is not None
+        and bool(standing.best)
+        and n - standing.best_epoch >= plan.patience
+    )
 
 # %% ../../nbs/03_training.ipynb #e39d70ea
 def one_epoch(
@@ -471,7 +534,9 @@ def one_epoch(
     x_valid: Tensor | Tables | None,  # `[M,G]` validation profiles, or None
     plan: Plan,  # how
 ) -> None:
-    """Train for an epoch, validate, write the history, keep the weights if they are the best. Raises DivergedError if the loss is not finite.
+    """Train for an epoch, validate, write the history, keep the weights if they are the best.
+
+    Raises DivergedError if the loss is not finite.
 
     Parameters
     ----------

@@ -19,7 +19,9 @@ def _one_way(model):  # the first part of a transformer that has no inverse; Non
     if isinstance(steps, list):  # a pipeline's
         steps = [step for _, step in steps if hasattr(step, "fit")]
         return next((part for part in map(_one_way, steps) if part is not None), None)
-    lacks = getattr(model, "func", None) is not None and getattr(model, "inverse_func", model) is None
+    lacks = (
+        getattr(model, "func", None) is not None and getattr(model, "inverse_func", model) is None
+    )
     return model if lacks or not hasattr(model, "inverse_transform") else None
 
 
@@ -35,14 +37,19 @@ def must_decode(
     """
     if (part := _one_way(model)) is not None:
         lacks = "inverse_func" if hasattr(part, "inverse_transform") else "inverse_transform"
-        raise ModelError(f"{type(part).__name__} has no {lacks}: what its codes stand for cannot be said; take PCA, a VAE, or another transformer with an inverse")
+        raise ModelError(
+            f"{type(part).__name__} has no {lacks}: what its codes stand for cannot be said; take"
+            " PCA, a VAE, or another transformer with an inverse"
+        )
 
 # %% ../../nbs/03h_transformers.ipynb #3e922686
 def reconstruct(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     x: np.ndarray,  # `[N,G]` profiles
 ) -> np.ndarray:  # `[N,G]` profiles after encoding and decoding
-    """A model's reconstruction of profiles. Raises CpvaeError for a model without an inverse, ValueError if it holds NaN or infinite values.
+    """A model's reconstruction of profiles.
+
+    Raises CpvaeError for a model without an inverse, ValueError if it holds NaN or infinite values.
 
     Parameters
     ----------
@@ -60,5 +67,7 @@ def reconstruct(
     with one_thread():
         x_hat = np.asarray(model.inverse_transform(model.transform(x)))
     if not np.isfinite(x_hat).all():
-        raise ValueError("the reconstruction holds NaN or infinite values: did the training diverge?")
+        raise ValueError(
+            "the reconstruction holds NaN or infinite values: did the training diverge?"
+        )
     return x_hat

@@ -36,7 +36,9 @@ from ..threads import one_thread
 
 # %% ../../nbs/03b_vae.ipynb #a3934aeb
 class VAE(VAESettings):
-    """Variational autoencoder of profiles, a scikit-learn transformer with an inverse. Its parameters are those of `VAESettings`.
+    """Variational autoencoder of profiles, a scikit-learn transformer with an inverse.
+
+    Its parameters are those of `VAESettings`.
 
     Parameters
     ----------
@@ -94,11 +96,18 @@ class VAE(VAESettings):
         X: np.ndarray,  # `[N,G]` scaled training profiles
         y: None = None,  # ignored
         *,
-        X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, logged, and used to pick the epoch kept (see `monitor`); None: the last epoch
-        checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
-        after_epoch: Callable[["VAE"], None] | None = None,  # called after each epoch with this VAE and its `history_` so far; what it raises ends the training
+        # `[M,G]` validation profiles, logged, and used to pick the epoch kept (see `monitor`);
+        # None: the last epoch
+        X_valid: np.ndarray | None = None,
+        # file to go on from, if it exists, and to write; None: neither
+        checkpoint: str | Path | None = None,
+        # called after each epoch with this VAE and its `history_` so far; what it raises ends the
+        # training
+        after_epoch: Callable[["VAE"], None] | None = None,
     ) -> Self:  # itself, fitted
-        """Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see `latent_units`), `seed_`. Raises SettingError for a parameter that cannot be used, ValueError for fewer than two profiles, DivergedError if the loss is not finite.
+        """Train. Sets `network_`, `history_` (one row an epoch), `latent_units_` (see
+        `latent_units`), `seed_`. Raises SettingError for a parameter that cannot be used,
+        ValueError for fewer than two profiles, DivergedError if the loss is not finite.
 
         Parameters
         ----------
@@ -163,7 +172,8 @@ class VAE(VAESettings):
         X: np.ndarray,  # `[N,G]` scaled profiles
         y: None = None,  # ignored
     ) -> float:  # minus the mean of `loss_parts`' `loss` over the profiles; the higher the better
-        """How well profiles are described, by the estimator's own loss: own weights, noise of its seed, evaluation mode. Raises NotFittedError before `fit`.
+        """How well profiles are described, by the estimator's own loss: own weights, noise of its
+        seed, evaluation mode. Raises NotFittedError before `fit`.
 
         Parameters
         ----------
@@ -179,13 +189,16 @@ class VAE(VAESettings):
         """
         return -loss_parts(self, X)["loss"]
 
-    @available_if(lambda self: self.encoder != "point" or self.mmd_weight)  # a plain autoencoder has no prior to draw from
+    # a plain autoencoder has no prior to draw from
+    @available_if(lambda self: self.encoder != "point" or self.mmd_weight)
     def sample(
         self,
         n_samples: int,  # how many profiles
         seed: int = 0,  # of the draws
     ) -> np.ndarray:  # `[n,G]` simulated scaled profiles, float32
-        """Decode draws from the prior; the decoder's own noise is not added. A plain autoencoder has none, and no `sample`. Raises NotFittedError before `fit`.
+        """Decode draws from the prior; the decoder's own noise is not added.
+
+        A plain autoencoder has none, and no `sample`. Raises NotFittedError before `fit`.
 
         Parameters
         ----------
@@ -200,12 +213,21 @@ class VAE(VAESettings):
             `[n,G]` simulated scaled profiles, float32
         """
         check_is_fitted(self)
-        return self.inverse_transform(np.random.default_rng(seed).standard_normal((n_samples, self.n_latent)))
+        return self.inverse_transform(
+            np.random.default_rng(seed).standard_normal((n_samples, self.n_latent))
+        )
 
 # %% ../../nbs/03b_vae.ipynb #cd35810f
 def _new_network(vae: VAESettings) -> Network:  # untrained, with the weights its seed gives
-    generator = torch.Generator("cpu").manual_seed(vae.seed_)  # the same first weights for every device
-    layers = (vae.n_features_in_, vae.hidden_layer_sizes, vae.n_latent, vae.heads, vae.likelihood == "shared")
+    # the same first weights for every device
+    generator = torch.Generator("cpu").manual_seed(vae.seed_)
+    layers = (
+        vae.n_features_in_,
+        vae.hidden_layer_sizes,
+        vae.n_latent,
+        vae.heads,
+        vae.likelihood == "shared",
+    )
     return Network(*layers, generator, vae.encoder).eval()
 
 
@@ -214,14 +236,21 @@ def _objective(vae: VAESettings) -> Objective:  # what it pays
 
 # %% ../../nbs/03b_vae.ipynb #59800c0e
 def _digest(X: np.ndarray | None) -> str:  # of values and shape
-    return "" if X is None else hashlib.sha256(np.ascontiguousarray(X)).hexdigest()[:16] + f" {X.shape}"
+    return (
+        ""
+        if X is None
+        else hashlib.sha256(np.ascontiguousarray(X)).hexdigest()[:16] + f" {X.shape}"
+    )
 
 # %% ../../nbs/03b_vae.ipynb #stk10001
-def _begin(vae, X: np.ndarray, X_valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:  # settings and profiles checked, first weights drawn
+# settings and profiles checked, first weights drawn
+def _begin(vae, X: np.ndarray, X_valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     vae._validate_params(X_valid is not None)
     _check_matrix(X)
     X = validate_data(vae, X, dtype=np.float32, ensure_min_samples=2)
-    X_valid = None if X_valid is None else validate_data(vae, X_valid, dtype=np.float32, reset=False)
+    X_valid = (
+        None if X_valid is None else validate_data(vae, X_valid, dtype=np.float32, reset=False)
+    )
     vae.seed_ = int(check_random_state(vae.random_state).randint(2**31 - 1))
     vae.network_ = _new_network(vae)
     if vae.encoder == "pca":
@@ -230,14 +259,18 @@ def _begin(vae, X: np.ndarray, X_valid: np.ndarray | None) -> tuple[np.ndarray, 
 
 
 @torch.no_grad()
-def _set_components(layer: nn.Linear, X: np.ndarray) -> None:  # to principal components of unit variance
-    pca = PCA(len(layer.weight), svd_solver="covariance_eigh" if len(X) > X.shape[1] else "full").fit(X)
+# to principal components of unit variance
+def _set_components(layer: nn.Linear, X: np.ndarray) -> None:
+    pca = PCA(
+        len(layer.weight), svd_solver="covariance_eigh" if len(X) > X.shape[1] else "full"
+    ).fit(X)
     weight = pca.components_ / np.sqrt(np.maximum(pca.explained_variance_, 1e-12))[:, None]
     layer.weight.copy_(torch.tensor(weight, device="cpu"))
     layer.bias.copy_(torch.tensor(-pca.mean_ @ weight.T, device="cpu"))
 
 
-def _about(vae, X: np.ndarray, X_valid: np.ndarray | None) -> dict[str, Any]:  # what a checkpoint of the training belongs to
+# what a checkpoint of the training belongs to
+def _about(vae, X: np.ndarray, X_valid: np.ndarray | None) -> dict[str, Any]:
     settings = {k: v for k, v in vae.get_params().items() if k not in ("random_state", "progress")}
     return {"X": _digest(X), "X_valid": _digest(X_valid)} | settings
 
@@ -246,10 +279,16 @@ def fit_vae(
     vae: VAE,  # gets `network_`, `history_`, `latent_units_`, `seed_`
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles, or None
-    checkpoint: str | Path | None = None,  # file to go on from, if it exists, and to write; None: neither
-    after_epoch: Callable[[VAE], None] | None = None,  # called after each epoch with the VAE and its `history_` so far; what it raises ends the training
+    # file to go on from, if it exists, and to write; None: neither
+    checkpoint: str | Path | None = None,
+    # called after each epoch with the VAE and its `history_` so far; what it raises ends the
+    # training
+    after_epoch: Callable[[VAE], None] | None = None,
 ) -> VAE:  # the same, fitted
-    """Train a VAE by its settings. Raises SettingError for one that cannot be used, ValueError for fewer than two profiles, CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite.
+    """Train a VAE by its settings.
+
+    Raises SettingError for one that cannot be used, ValueError for fewer than two profiles,
+    CheckpointError for an unusable checkpoint, DivergedError if the loss is not finite.
 
     Parameters
     ----------
@@ -278,8 +317,14 @@ def fit_vae(
         after_epoch(vae)
 
     vae.history_ = train(
-        _Trainable(vae.network_, _objective(vae)), _tensor(X), None if X_valid is None else _tensor(X_valid), plan_of(vae, len(X)),
-        checkpoint=checkpoint and Path(checkpoint), about=about, after_epoch=after_epoch and told, progress=vae.progress,
+        _Trainable(vae.network_, _objective(vae)),
+        _tensor(X),
+        None if X_valid is None else _tensor(X_valid),
+        plan_of(vae, len(X)),
+        checkpoint=checkpoint and Path(checkpoint),
+        about=about,
+        after_epoch=after_epoch and told,
+        progress=vae.progress,
     )
     vae.latent_units_ = latent_units(vae, X[:10_000])
     if note := collapse_note(vae):
@@ -306,21 +351,37 @@ def plan_of(
         for `train`
     """
     epochs, most = (vae.epochs, None) if vae.epochs else epochs_for(vae.steps, n, vae.batch_size)
-    same = {k: getattr(vae, k) for k in ("batch_size", "learning_rate", "schedule", "clip", "monitor", "patience", "device")}
+    same = {
+        k: getattr(vae, k)
+        for k in (
+            "batch_size",
+            "learning_rate",
+            "schedule",
+            "clip",
+            "monitor",
+            "patience",
+            "device",
+        )
+    }
     return Plan(epochs=epochs, most=most, seed=vae.seed_, **same)
 
 # %% ../../nbs/03b_vae.ipynb #stk10003
 # What may differ between models that are trained together.
 APART = ("beta", "mmd_weight", "random_state", "progress")
 
-
+# %% ../../nbs/03b_vae.ipynb #ced36bea
 def fit_together(
-    vaes: Sequence[VAE],  # K models that differ in no more than `APART`, without patience; each gets what `fit` gives it
+    # K models that differ in no more than `APART`, without patience; each gets what `fit` gives it
+    vaes: Sequence[VAE],
     Xs: Sequence[np.ndarray],  # K tables `[N,G]` of scaled training profiles; may be the same one
-    X_valids: Sequence[np.ndarray] | None = None,  # K tables `[M,G]` of validation profiles, or None
+    # K tables `[M,G]` of validation profiles, or None
+    X_valids: Sequence[np.ndarray] | None = None,
     checkpoint: Path | None = None,  # file to go on from, if it exists, and to write; None: neither
 ) -> list[VAE]:  # the same, fitted
-    """Train several VAEs in one computation. Raises CpvaeError for models that cannot share one, and what `fit` raises; a DivergedError says which model.
+    """Train several VAEs in one computation.
+
+    Raises CpvaeError for models that cannot share one, and what `fit` raises; a DivergedError says
+    which model.
 
     Parameters
     ----------
@@ -341,23 +402,41 @@ def fit_together(
     """
     apart = [{k: v for k, v in vae.get_params().items() if k not in APART} for vae in vaes]
     if any(other != apart[0] for other in apart) or vaes[0].patience:
-        raise ModelError(f"models that are trained together may differ in {', '.join(APART)} alone, and have no patience")
-    begun = [_begin(vae, X, X_valid) for vae, X, X_valid in zip(vaes, Xs, X_valids or [None] * len(vaes), strict=True)]
+        raise ModelError(
+            f"models that are trained together may differ in {', '.join(APART)} alone, and have no"
+            " patience"
+        )
+    begun = [
+        _begin(vae, X, X_valid)
+        for vae, X, X_valid in zip(vaes, Xs, X_valids or [None] * len(vaes), strict=True)
+    ]
     network = _side_by_side([vae.network_ for vae in vaes])
     device = torch_device(vaes[0].device)
-    weights = (torch.tensor([float(getattr(vae, name)) for vae in vaes], device=device) for name in ("beta", "mmd_weight"))
+    weights = (
+        torch.tensor([float(getattr(vae, name)) for vae in vaes], device=device)
+        for name in ("beta", "mmd_weight")
+    )
     objective = Objective(*weights, vaes[0].likelihood, vaes[0].kernel, vaes[0].kl_warmup)
-    x, valid = (Tables([_tensor(table) for table in tables]) if tables[0] is not None else None for tables in zip(*begun))
+    x, valid = (
+        Tables([_tensor(table) for table in tables]) if tables[0] is not None else None
+        for tables in zip(*begun)
+    )
     plan = replace(plan_of(vaes[0], len(x)), seed=tuple(vae.seed_ for vae in vaes))
     about = checkpoint and {"models": [_about(vae, *tables) for vae, tables in zip(vaes, begun)]}
-    history = train(_Trainable(network, objective), x, valid, plan, checkpoint=checkpoint, about=about)
+    history = train(
+        _Trainable(network, objective), x, valid, plan, checkpoint=checkpoint, about=about
+    )
     for i, (vae, (X, _)) in enumerate(zip(vaes, begun)):
-        vae.network_.load_state_dict({name: weight[i] for name, weight in network.state_dict().items()})
-        vae.history_ = history.map(lambda value, i=i: value[i] if isinstance(value, list) else value).infer_objects()
+        vae.network_.load_state_dict(
+            {name: weight[i] for name, weight in network.state_dict().items()}
+        )
+        vae.history_ = history.map(
+            lambda value, i=i: value[i] if isinstance(value, list) else value
+        ).infer_objects()
         vae.latent_units_ = latent_units(vae, X[:10_000])
     return list(vaes)
 
-
+# %% ../../nbs/03b_vae.ipynb #62bba5e0
 def _side_by_side(networks: Sequence[Network]) -> Network:  # one whose parameters hold those of all
     together = copy.deepcopy(networks[0])
     parameters, buffers = torch.func.stack_module_state(list(networks))
@@ -373,8 +452,12 @@ def _side_by_side(networks: Sequence[Network]) -> Network:  # one whose paramete
 def loss_parts(
     vae: VAESettings,  # fitted
     X: np.ndarray,  # `[N,G]` scaled profiles
-) -> dict[str, float]:  # `loss`, weighted as the VAE's; `reconstruction`, `sse`, `kl`, `mmd`, unweighted; means a profile
-    """What profiles cost a VAE, in evaluation mode, with the noise of its seed: twice the same. Raises NotFittedError before `fit`.
+    # `loss`, weighted as the VAE's; `reconstruction`, `sse`, `kl`, `mmd`, unweighted; means a
+    # profile
+) -> dict[str, float]:
+    """What profiles cost a VAE, in evaluation mode, with the noise of its seed: twice the same.
+
+    Raises NotFittedError before `fit`.
 
     Parameters
     ----------
@@ -392,7 +475,11 @@ def loss_parts(
     check_is_fitted(vae)
     x = _tensor(validate_data(vae, X, dtype=np.float32, reset=False))
     with one_thread():
-        return evaluate(_Trainable(vae.network_, _objective(vae)), x.to(next(vae.network_.parameters()).device), vae.seed_)
+        return evaluate(
+            _Trainable(vae.network_, _objective(vae)),
+            x.to(next(vae.network_.parameters()).device),
+            vae.seed_,
+        )
 
 # %% ../../nbs/03b_vae.ipynb #16019db9
 def latent_means(
@@ -413,13 +500,16 @@ def latent_means(
     np.ndarray
         `[N,L]` posterior means of a VAE, codes of anything else; float64
     """
-    return np.asarray(posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float)
+    return np.asarray(
+        posterior(model, X)[0] if isinstance(model, VAE) else model.transform(X), dtype=float
+    )
 
 # %% ../../nbs/03b_vae.ipynb #vaeprior
 def prior_sd(
     model: Any,  # fitted: a `VAE`, or PCA
 ) -> np.ndarray:  # `[L]` standard deviation of each unit, whose mean is 0
-    """The distribution of codes that a model assumes: unit normal for a VAE, normal with its scores' variances for PCA. Raises ModelError for another model, or one without an inverse.
+    """The distribution of codes that a model assumes: unit normal for a VAE, normal with its
+    scores' variances for PCA. Raises ModelError for another model, or one without an inverse.
 
     Parameters
     ----------
@@ -435,5 +525,7 @@ def prior_sd(
     if isinstance(model, VAE) and hasattr(model, "sample"):
         return np.ones(model.n_latent)
     if not isinstance(model, PCA):
-        raise ModelError(f"{type(model).__name__} has no prior that is known here: use codes of profiles")
+        raise ModelError(
+            f"{type(model).__name__} has no prior that is known here: use codes of profiles"
+        )
     return np.ones(model.n_components_) if model.whiten else np.sqrt(model.explained_variance_)

@@ -39,21 +39,38 @@ def sort_rows(
 
 # %% ../../nbs/23a_clean.ipynb #98e7cff6
 def _copied_moa(obs, keys):
-    "Mechanism of every row, from all copies of its compound's rows: one known fills the blanks, several leave none; how many compounds of either."
-    obs = obs[["compound", "moa"]].apply(text_of).assign(control=obs["is_control"].to_numpy(bool)).reset_index(drop=True)
-    kept_as = obs["compound"].groupby(keys.to_numpy()).transform("first")  # name of the copy that stays
+    """Mechanism of every row, from all copies of its compound's rows: one known fills the blanks,
+    several leave none; how many compounds of either.
+    """
+    obs = (
+        obs[["compound", "moa"]]
+        .apply(text_of)
+        .assign(control=obs["is_control"].to_numpy(bool))
+        .reset_index(drop=True)
+    )
+    # name of the copy that stays
+    kept_as = obs["compound"].groupby(keys.to_numpy()).transform("first")
     known = obs["moa"][(obs["moa"] != "") & ~obs["control"]]
     names = known.groupby(kept_as[known.index]).agg(["nunique", "first"])
     own = ~obs["control"] & (obs["compound"] != "")
-    moa = kept_as.map(names["first"].where(names["nunique"] == 1, "")).fillna("").where(own, obs["moa"])
-    changed = obs[own & (kept_as == obs["compound"]) & (moa != obs["moa"])].drop_duplicates("compound").index
+    moa = (
+        kept_as.map(names["first"].where(names["nunique"] == 1, ""))
+        .fillna("")
+        .where(own, obs["moa"])
+    )
+    changed = (
+        obs[own & (kept_as == obs["compound"]) & (moa != obs["moa"])]
+        .drop_duplicates("compound")
+        .index
+    )
     return moa.to_numpy(object), int((moa[changed] != "").sum()), int((moa[changed] == "").sum())
 
 # %% ../../nbs/23a_clean.ipynb #ab830da0
 def drop_copies(
     profiles,  # AnnData `[N,G]`
 ):  # AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
-    """Keep the first of all rows that are copies of each other (see `copy_groups`), with the mechanism that they agree on.
+    """Keep the first of all rows that are copies of each other (see `copy_groups`), with the
+    mechanism that they agree on.
 
     Parameters
     ----------
@@ -74,7 +91,11 @@ def drop_copies(
         kept.obs["moa"] = moa[~copies]
         note = f"Left out as exact copies of an earlier row: {counted(int(copies.sum()), 'row')}"
         note += f"; annotated from a copy: {counted(filled, 'compound')}" if filled else ""
-        note += f"; unannotated because copies name different mechanisms: {counted(torn, 'compound')}" if torn else ""
+        note += (
+            f"; unannotated because copies name different mechanisms: {counted(torn, 'compound')}"
+            if torn
+            else ""
+        )
         about["notes"] = [*about["notes"], note + "."]
     return kept
 
@@ -93,15 +114,28 @@ def with_set_aside(
     -------
     AnnData `[N,G+A]`; the same object if nothing of the three compartments was set aside
     """
-    names = [name for aside in profiles.uns["cpvae"].get("set_aside", {}).values() for name in aside]
-    names = [name for name in dict.fromkeys(names) if name.startswith(("Cells_", "Cytoplasm_", "Nuclei_")) and f"Metadata_{name}" in profiles.obs]
-    told = profiles.obs[[f"Metadata_{name}" for name in names]].apply(pd.to_numeric, errors="coerce").set_axis(names, axis=1)
-    told = told.loc[:, np.isfinite(told.to_numpy(float)).all(axis=0) & (told.nunique() > 1).to_numpy()]
+    names = [
+        name for aside in profiles.uns["cpvae"].get("set_aside", {}).values() for name in aside
+    ]
+    names = [
+        name
+        for name in dict.fromkeys(names)
+        if name.startswith(("Cells_", "Cytoplasm_", "Nuclei_"))
+        and f"Metadata_{name}" in profiles.obs
+    ]
+    told = (
+        profiles.obs[[f"Metadata_{name}" for name in names]]
+        .apply(pd.to_numeric, errors="coerce")
+        .set_axis(names, axis=1)
+    )
+    told = told.loc[
+        :, np.isfinite(told.to_numpy(float)).all(axis=0) & (told.nunique() > 1).to_numpy()
+    ]
     if told.empty:
         return profiles
     return _with_features(profiles, told)
 
-
+# %% ../../nbs/23a_clean.ipynb #b8306f5d
 def with_constants(
     profiles,  # AnnData `[N,G]` from `read_profiles`
 ):  # AnnData `[N,G+K]`; the same object if no feature was constant
@@ -119,13 +153,24 @@ def with_constants(
     constants = profiles.uns["cpvae"].get("constants", {})
     names = [name for name in constants.get("names", ()) if name not in profiles.var_names]
     known = dict(zip(constants.get("names", ()), constants.get("values", ())))
-    told = pd.DataFrame({name: np.full(profiles.n_obs, known[name]) for name in names}, index=profiles.obs_names)
+    told = pd.DataFrame(
+        {name: np.full(profiles.n_obs, known[name]) for name in names}, index=profiles.obs_names
+    )
     return _with_features(profiles, told) if names else profiles
 
 
 def _with_features(profiles, told):  # AnnData with the columns of a table as features, too
     from anndata import AnnData
 
-    parsed = pd.DataFrame([parse_feature(name) for name in told], index=told.columns, columns=["compartment", "channel", "feature_group"])
+    parsed = pd.DataFrame(
+        [parse_feature(name) for name in told],
+        index=told.columns,
+        columns=["compartment", "channel", "feature_group"],
+    )
     values = np.hstack([profiles.X, told.to_numpy(np.float32)])
-    return AnnData(X=values, obs=profiles.obs, var=pd.concat([profiles.var, parsed.assign(symbol="")]), uns=profiles.uns)
+    return AnnData(
+        X=values,
+        obs=profiles.obs,
+        var=pd.concat([profiles.var, parsed.assign(symbol="")]),
+        uns=profiles.uns,
+    )

@@ -19,11 +19,14 @@ from ..profiles.schema import annotated
 
 # %% ../../nbs/23_normalise.ipynb #0788229f
 def _pycytominer(function, *args, **arguments):
-    "Call pycytominer: imported late (it takes seconds), in the copy-on-write mode that it switches on, which then ends."
+    """Call pycytominer: imported late (it takes seconds), in the copy-on-write mode that it
+    switches on, which then ends.
+    """
     with catch_warnings():
         simplefilter("ignore", FutureWarning)  # of pandas 2, about pycytominer's grouping
         simplefilter("ignore", DeprecationWarning)  # of pandas 3, which knows no other mode
-        simplefilter("ignore", RuntimeWarning)  # overflow in normalize: such features are dropped, and named
+        # overflow in normalize: such features are dropped, and named
+        simplefilter("ignore", RuntimeWarning)
         with pd.option_context("mode.copy_on_write", True):
             import pycytominer
 
@@ -35,10 +38,15 @@ def _check_references(groups, reference, on):
     counts = pd.Series(reference).groupby(groups.to_numpy()).sum()
     poor = list(counts.index[counts < 2])
     if poor:
-        what = f"{'plate' if len(poor) == 1 else 'plates'} {listed(poor)}" if poor != [""] else "rows without a plate"
+        what = (
+            f"{'plate' if len(poor) == 1 else 'plates'} {listed(poor)}"
+            if poor != [""]
+            else "rows without a plate"
+        )
         raise PreparationError(
-            f"{what} cannot be normalised: fewer than two {'control rows' if on == 'controls' else 'rows'}; "
-            "leave them out, take no --normalize, or in Python normalise on all rows or over the whole table"
+            f"{what} cannot be normalised: fewer than two"
+            f" {'control rows' if on == 'controls' else 'rows'}; leave them out, take no"
+            " --normalize, or in Python normalise on all rows or over the whole table"
         )
 
 # %% ../../nbs/23_normalise.ipynb #7016f413
@@ -51,14 +59,28 @@ _SPREADS = {  # method -> spread of each feature, 0 exactly where the method's o
 
 
 def _spreading(values, blocks, reference, method, by, on):
-    "Features that spread among the reference rows of every block; refuses what no feature survives, and too few rows to spherize."
-    defined = np.all([_SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0 for rows in blocks.values()], axis=0)
+    """Features that spread among the reference rows of every block; refuses what no feature
+    survives, and too few rows to spherize.
+    """
+    defined = np.all(
+        [
+            _SPREADS[method](values[rows[reference[rows]]].astype(np.float64)) > 0
+            for rows in blocks.values()
+        ],
+        axis=0,
+    )
     if not defined.any():
-        raise PreparationError("every feature has spread 0 among the reference rows of some plate; leave such plates out, or take --normalize standardize, which asks least of them")
+        raise PreparationError(
+            "every feature has spread 0 among the reference rows of some plate; leave such plates"
+            " out, or take --normalize standardize, which asks least of them"
+        )
     fewest = min(int(reference[rows].sum()) for rows in blocks.values())
     if method == "spherize" and fewest <= defined.sum():
         instead = "use by='table', or mad_robustize" if by == "plate" else "use mad_robustize"
-        raise PreparationError(f"spherize needs more {'control ' if on == 'controls' else ''}rows than features: {fewest} and {defined.sum()}; {instead}")
+        raise PreparationError(
+            f"spherize needs more {'control ' if on == 'controls' else ''}rows than features:"
+            f" {fewest} and {defined.sum()}; {instead}"
+        )
     return defined
 
 # %% ../../nbs/23_normalise.ipynb #96fcb24e
@@ -67,18 +89,36 @@ def _with_values(profiles, values, defined, note):
 
     about, gone = {**profiles.uns["cpvae"]}, list(profiles.var_names[~defined])
     about["dropped_features"] = [*about["dropped_features"], *gone]
-    about["notes"] = [*about["notes"], note + (f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')}, {listed(gone)}." if gone else ".")]
+    about["notes"] = [
+        *about["notes"],
+        note
+        + (
+            f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')},"
+            f" {listed(gone)}."
+            if gone
+            else "."
+        ),
+    ]
     var = profiles.var[defined].drop(columns=["center", "scale"], errors="ignore")
-    return AnnData(X=values[:, defined], obs=profiles.obs.copy(), var=var, uns={**profiles.uns, "cpvae": about})
+    return AnnData(
+        X=values[:, defined], obs=profiles.obs.copy(), var=var, uns={**profiles.uns, "cpvae": about}
+    )
 
 # %% ../../nbs/23_normalise.ipynb #e0b98491
 def normalize_profiles(
     profiles,  # AnnData `[N,G]`
-    method: Literal["mad_robustize", "standardize", "robustize", "spherize"] = "mad_robustize",  # "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x - median) / interquartile range; "spherize": uncorrelated features
-    by: Literal["plate", "table"] = "plate",  # "plate": each plate by itself; "table": all rows together, as where no plate is known
-    on: Literal["controls", "all"] = "controls",  # rows that set centre and spread: "controls", or "all"
+    # "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x - median)
+    # / interquartile range; "spherize": uncorrelated features
+    method: Literal["mad_robustize", "standardize", "robustize", "spherize"] = "mad_robustize",
+    # "plate": each plate by itself; "table": all rows together, as where no plate is known
+    by: Literal["plate", "table"] = "plate",
+    # rows that set centre and spread: "controls", or "all"
+    on: Literal["controls", "all"] = "controls",
 ):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
-    """Normalise with pycytominer. Raises `CpvaeError` if a plate has too few reference rows, for `spherize` no more than features, or no feature spreads.
+    """Normalise with pycytominer.
+
+    Raises `CpvaeError` if a plate has too few reference rows, for `spherize` no more than features,
+    or no feature spreads.
 
     Parameters
     ----------
@@ -97,25 +137,47 @@ def normalize_profiles(
     -------
     AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     """
-    for value, known, what in ((method, tuple(_SPREADS), "method"), (by, ("plate", "table"), "by"), (on, ("controls", "all"), "on")):
+    for value, known, what in (
+        (method, tuple(_SPREADS), "method"),
+        (by, ("plate", "table"), "by"),
+        (on, ("controls", "all"), "on"),
+    ):
         choose(value, known, what)
     profiles = annotated(profiles)
     by = "table" if (profiles.obs["plate"] == "").all() else by
     groups = text_of(profiles.obs["plate"]) if by == "plate" else pd.Series("", profiles.obs_names)
-    reference = profiles.obs["is_control"].to_numpy(bool) if on == "controls" else np.ones(profiles.n_obs, bool)
+    reference = (
+        profiles.obs["is_control"].to_numpy(bool)
+        if on == "controls"
+        else np.ones(profiles.n_obs, bool)
+    )
     _check_references(groups, reference, on)
     blocks = groups.reset_index(drop=True).groupby(groups.to_numpy()).indices
     defined = _spreading(profiles.X, blocks, reference, method, by, on)
     values = np.full(profiles.shape, np.nan, np.float32)
     for rows in blocks.values():
-        frame = pd.DataFrame(profiles.X[rows][:, defined].astype(np.float64), columns=profiles.var_names[defined])
+        frame = pd.DataFrame(
+            profiles.X[rows][:, defined].astype(np.float64), columns=profiles.var_names[defined]
+        )
         frame["Metadata_reference"] = reference[rows]
         features = list(profiles.var_names[defined])
-        normal = _pycytominer("normalize", frame, features=features, samples="Metadata_reference", method=method, mad_robustize_epsilon=0)
+        normal = _pycytominer(
+            "normalize",
+            frame,
+            features=features,
+            samples="Metadata_reference",
+            method=method,
+            mad_robustize_epsilon=0,
+        )
         with np.errstate(over="ignore"):
             values[np.ix_(rows, defined)] = normal[features]
     defined &= np.isfinite(values).all(axis=0)
-    return _with_values(profiles, values, defined, f"Normalised by {method} over each {by}'s {'control' if on == 'controls' else 'own'} rows")
+    return _with_values(
+        profiles,
+        values,
+        defined,
+        f"Normalised by {method} over each {by}'s {'control' if on == 'controls' else 'own'} rows",
+    )
 
 # %% ../../nbs/23_normalise.ipynb #14dc7035
 def _treatments(obs):
@@ -123,11 +185,18 @@ def _treatments(obs):
     control = obs["is_control"].to_numpy(bool)
     keys = obs[[name for name in ("compound", "cell") if name in obs]].apply(text_of)
     keys["plate"] = text_of(obs["plate"]).where(control, "")
-    keys["dose"] = obs["dose"].groupby(keys["compound"]).transform(lambda dose: dose_levels(dose.to_numpy())).fillna(-1)
+    keys["dose"] = (
+        obs["dose"]
+        .groupby(keys["compound"])
+        .transform(lambda dose: dose_levels(dose.to_numpy()))
+        .fillna(-1)
+    )
     keys["time"] = obs["time"].fillna(-1)
     keys["control"] = control
     named = control | (keys["compound"] != "").to_numpy()
-    return np.where(named, keys[named].groupby(list(keys)).ngroup().reindex(keys.index, fill_value=-1), -1)
+    return np.where(
+        named, keys[named].groupby(list(keys)).ngroup().reindex(keys.index, fill_value=-1), -1
+    )
 
 
 def _treatment_obs(obs, group):
@@ -143,9 +212,13 @@ def _treatment_obs(obs, group):
 # %% ../../nbs/23_normalise.ipynb #3fa2ed48
 def consensus_profiles(
     profiles,  # AnnData `[N,G]`, normalised wells (level 4)
-    operation: Literal["modz", "median", "mean"] = "modz",  # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
-):  # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells; metadata that differ within a treatment are left out
-    """Average replicates: one profile a compound, dose level, time and cell, and one a plate for controls.
+    # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
+    operation: Literal["modz", "median", "mean"] = "modz",
+    # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells;
+    # metadata that differ within a treatment are left out
+):
+    """Average replicates: one profile a compound, dose level, time and cell, and one a plate for
+    controls.
 
     Parameters
     ----------
@@ -154,11 +227,6 @@ def consensus_profiles(
     operation : Literal['modz', 'median', 'mean'], default 'modz'
         "modz": mean weighted by agreement between replicates (the paper's level 5);
         "median"; "mean"
-
-    Returns
-    -------
-    AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells;
-    metadata that differ within a treatment are left out
     """
     choose(operation, ("modz", "median", "mean"), "operation")
     from anndata import AnnData
@@ -166,12 +234,23 @@ def consensus_profiles(
     profiles = annotated(profiles)
     group = _treatments(profiles.obs)
     rows = group >= 0
-    frame = pd.DataFrame(profiles.X[rows], columns=profiles.var_names).assign(Metadata_group=group[rows])
-    level5 = _pycytominer("consensus", frame, ["Metadata_group"], operation, features=list(profiles.var_names))
+    frame = pd.DataFrame(profiles.X[rows], columns=profiles.var_names).assign(
+        Metadata_group=group[rows]
+    )
+    level5 = _pycytominer(
+        "consensus", frame, ["Metadata_group"], operation, features=list(profiles.var_names)
+    )
     obs = _treatment_obs(profiles.obs[rows], group[rows])
     about = {**profiles.uns["cpvae"]}
-    note = f"Made by {operation} of replicates: {counted(len(obs), 'profile')} of {counted(int(rows.sum()), 'row')}"
-    note += f"; left out without a compound name: {counted(int((~rows).sum()), 'row')}." if not rows.all() else "."
+    note = (
+        f"Made by {operation} of replicates: {counted(len(obs), 'profile')} of"
+        f" {counted(int(rows.sum()), 'row')}"
+    )
+    note += (
+        f"; left out without a compound name: {counted(int((~rows).sum()), 'row')}."
+        if not rows.all()
+        else "."
+    )
     about["notes"] = [*about["notes"], note]
     values = level5.sort_values("Metadata_group")[list(profiles.var_names)].to_numpy(np.float32)
     return AnnData(X=values, obs=obs, var=profiles.var.copy(), uns={**profiles.uns, "cpvae": about})

@@ -55,11 +55,19 @@ def scale_values(
 # %% ../../nbs/23d_scale.ipynb #5a13a409
 def scale_profiles(
     profiles,  # AnnData `[N,G]` with `obs["split"]`
-    method: Literal["median_sd", "minmax", "none"] = "median_sd",  # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's for Cell Painting); "none": as it is (the paper's for L1000)
-    clip: float = 10.0,  # largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
-    fit_on: Literal["train", "all"] = "train",  # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
-):  # AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`; `X` is shared
-    """Scale every feature by what the training rows show. Raises `CpvaeError` if there is no split to fit on.
+    # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's
+    # for Cell Painting); "none": as it is (the paper's for L1000)
+    method: Literal["median_sd", "minmax", "none"] = "median_sd",
+    # largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
+    clip: float = 10.0,
+    # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
+    fit_on: Literal["train", "all"] = "train",
+    # AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`;
+    # `X` is shared
+):
+    """Scale every feature by what the training rows show.
+
+    Raises `CpvaeError` if there is no split to fit on.
 
     Parameters
     ----------
@@ -72,19 +80,19 @@ def scale_profiles(
         largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     fit_on : Literal['train', 'all'], default 'train'
         rows that set centre and scale: "train", or "all" (the paper's; it leaks)
-
-    Returns
-    -------
-    AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and
-    `uns["cpvae"]["clip"]`; `X` is shared
     """
-    middle, spread = choose(method, {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)}, "method")
+    middle, spread = choose(
+        method,
+        {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)},
+        "method",
+    )
     rows = _fit_rows(profiles, fit_on, "scaling")
     center, scale = np.zeros(profiles.n_vars), np.ones(profiles.n_vars)
     for columns in _blocks(profiles.n_vars, profiles.n_obs) if method != "none" else ():
         fit = profiles.X[:, columns][rows].astype(np.float64)
         varies = np.ptp(fit, axis=0) > 0  # constant on training rows: left in its own unit
-        center[columns], scale[columns] = middle(fit, axis=0), np.where(varies, spread(fit, axis=0), 1.0)
+        center[columns] = middle(fit, axis=0)
+        scale[columns] = np.where(varies, spread(fit, axis=0), 1.0)
     about = dict(clip=float(clip) if method == "median_sd" else 0.0, scaling=method, fit_on=fit_on)
     ready = enlarged(profiles, var={"center": center, "scale": scale}, about=about)
     return enlarged(ready, layers={"scaled": scale_values(profiles.X, ready)})
@@ -94,7 +102,9 @@ def feature_fvu(
     profiles,  # AnnData `[N,G]`, scaled by `scale_profiles`
     rows: np.ndarray,  # `[N]` bool, the rows to measure on
     x_hat: np.ndarray,  # `[n,G]` reconstruction of these rows, scaled
-) -> pd.Series:  # `[G]` fraction of variance unexplained; not finite for a feature that does not vary on these rows
+    # `[G]` fraction of variance unexplained; not finite for a feature that does not vary on these
+    # rows
+) -> pd.Series:
     """Squared error of each feature over its variance on the same rows, both in raw units.
 
     Parameters

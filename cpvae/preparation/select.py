@@ -15,21 +15,39 @@ from .normalise import _pycytominer
 from .split import _fit_rows
 
 # %% ../../nbs/23c_select.ipynb #0471adb2
-SELECTION = {  # preset -> keywords of `select_features`; for level 4 the authors left out drop_outliers
-    "chow2022": dict(operations=("frequency_threshold", "blocklist", "drop_na_columns", "drop_outliers"), fit_on="all",
-                     freq_cut=0.05, unique_cut=0.1, na_cutoff=0, outlier_cutoff=15),
-    "recommended": dict(operations=("frequency_threshold", "blocklist", "drop_outliers"), fit_on="train",
-                        freq_cut=0.05, unique_cut=0.01, outlier_cutoff=500),
+# preset -> keywords of `select_features`; for level 4 the authors left out drop_outliers
+SELECTION = {
+    "chow2022": dict(
+        operations=("frequency_threshold", "blocklist", "drop_na_columns", "drop_outliers"),
+        fit_on="all",
+        freq_cut=0.05,
+        unique_cut=0.1,
+        na_cutoff=0,
+        outlier_cutoff=15,
+    ),
+    "recommended": dict(
+        operations=("frequency_threshold", "blocklist", "drop_outliers"),
+        fit_on="train",
+        freq_cut=0.05,
+        unique_cut=0.01,
+        outlier_cutoff=500,
+    ),
 }
 
 # %% ../../nbs/23c_select.ipynb #348c9b3d
 def select_features(
     profiles,  # AnnData `[N,G]`, normalised
-    operations: tuple[str, ...] = SELECTION["recommended"]["operations"],  # pycytominer's operations, in order
-    fit_on: Literal["train", "all"] = "train",  # rows that decide: "train", or "all" (the paper's; it leaks)
-    **arguments,  # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults otherwise
+    # pycytominer's operations, in order
+    operations: tuple[str, ...] = SELECTION["recommended"]["operations"],
+    # rows that decide: "train", or "all" (the paper's; it leaks)
+    fit_on: Literal["train", "all"] = "train",
+    # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults
+    # otherwise
+    **arguments,
 ):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
-    """Drop features with pycytominer. Raises `CpvaeError` if there is no split to fit on, or no feature is left.
+    """Drop features with pycytominer.
+
+    Raises `CpvaeError` if there is no split to fit on, or no feature is left.
 
     Parameters
     ----------
@@ -53,16 +71,29 @@ def select_features(
     if about["kind"] == "cell_painting":
         frame = pd.DataFrame(profiles.X[_fit_rows(profiles, fit_on, "selection")], columns=features)
         for operation in operations:
-            frame = _pycytominer("feature_select", frame, features=list(frame), operation=operation, **arguments)
+            frame = _pycytominer(
+                "feature_select", frame, features=list(frame), operation=operation, **arguments
+            )
             gone = sorted(set(features) - set(frame) - set(about["dropped_features"]))
             about["dropped_features"] = [*about["dropped_features"], *gone]
-            report.append(f"{operation} dropped {len(gone)}" + (f" ({listed(gone)})" if gone else ""))
+            report.append(
+                f"{operation} dropped {len(gone)}" + (f" ({listed(gone)})" if gone else "")
+            )
             if frame.empty:
-                raise PreparationError(f"{operation} leaves no feature; it expects normalised profiles, so normalise them first, as --normalize mad_robustize does, or choose other operations")
+                raise PreparationError(
+                    f"{operation} leaves no feature; it expects normalised profiles, so normalise"
+                    " them first, as --normalize mad_robustize does, or choose other operations"
+                )
         features = list(frame)
-        note = f"Features kept, by {'training' if fit_on == 'train' else 'all'} rows: {len(features)} of {profiles.n_vars}; {', '.join(report)}."
+        note = (
+            f"Features kept, by {'training' if fit_on == 'train' else 'all'} rows: {len(features)}"
+            f" of {profiles.n_vars}; {', '.join(report)}."
+        )
     else:
-        note = f"Features are not selected: the operations are for CellProfiler's, and these are {about['kind']}."
+        note = (
+            "Features are not selected: the operations are for CellProfiler's, and these are"
+            f" {about['kind']}."
+        )
     kept = profiles[:, features].copy()
     kept.uns["cpvae"] = {**about, "notes": [*about["notes"], note]}
     return kept

@@ -20,7 +20,8 @@ from ..profiles.schema import annotated, enlarged
 def _spread(strata, n_test, n_valid, rng):
     "Part of each of `[n]` items: totals exact, and every stratum's share right to within one item."
     order = rng.permutation(len(strata))
-    order = order[np.argsort(pd.factorize(strata[order])[0], kind="stable")]  # strata one after another
+    # strata one after another
+    order = order[np.argsort(pd.factorize(strata[order])[0], kind="stable")]
     parts = np.full(len(strata), "train", object)
     for part, n in (("test", n_test), ("valid", n_valid)):
         free = order[parts[order] == "train"]
@@ -33,14 +34,19 @@ def _sizes(n, valid, test, thing, instead):
     "Numbers for test and validation; refuses if nothing is left for training."
     n_test, n_valid = (max(1, round(part * n)) if part else 0 for part in (test, valid))
     if n - n_test - n_valid < 1:
-        raise PreparationError(f"{counted(n, thing)} cannot be split {1 - valid - test:.0%}/{valid:.0%}/{test:.0%}; {instead}")
+        raise PreparationError(
+            f"{counted(n, thing)} cannot be split {1 - valid - test:.0%}/{valid:.0%}/{test:.0%};"
+            f" {instead}"
+        )
     return n_test, n_valid
 
 
 def _fit_rows(profiles, fit_on, what):
     "Rows that a step may look at. Refuses if there is no split to tell."
     if choose(fit_on, ("train", "all"), "fit_on") == "train" and "split" not in profiles.obs:
-        raise PreparationError(f"profiles have no split; call split_profiles first, or fit the {what} on all rows")
+        raise PreparationError(
+            f"profiles have no split; call split_profiles first, or fit the {what} on all rows"
+        )
     return (profiles.obs["split"] == "train").to_numpy() if fit_on == "train" else slice(None)
 
 # %% ../../nbs/23b_split.ipynb #df75381e
@@ -54,57 +60,110 @@ def _deal_controls(obs, split, valid, test, rng):
     "Deal control rows plate by plate, into an array of parts."
     control = obs["is_control"].to_numpy(bool)
     n = int(control.sum())
-    split[control] = _spread(text_of(obs["plate"]).to_numpy()[control], round(test * n), round(valid * n), rng)
+    split[control] = _spread(
+        text_of(obs["plate"]).to_numpy()[control], round(test * n), round(valid * n), rng
+    )
 
 
 def _by_compound(obs, valid, test, rng):
     moa = _annotations(obs)
-    parts = _spread(moa.to_numpy(object), *_sizes(len(moa), valid, test, "compound", "add compounds, or split by rows with --preset chow2022"), rng)
-    split = text_of(obs["compound"]).map(dict(zip(moa.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
+    parts = _spread(
+        moa.to_numpy(object),
+        *_sizes(
+            len(moa),
+            valid,
+            test,
+            "compound",
+            "add compounds, or split by rows with --preset chow2022",
+        ),
+        rng,
+    )
+    split = (
+        text_of(obs["compound"])
+        .map(dict(zip(moa.index, parts, strict=True)))
+        .fillna("train")
+        .to_numpy(object, copy=True)
+    )
     _deal_controls(obs, split, valid, test, rng)
     return split
 
 # %% ../../nbs/23b_split.ipynb #7a0fed9c
 def _strata(profiles):
-    "What the paper stratifies rows by: cell line for genes, else the platemap, or the plate where the table knows no platemap."
-    names = ("cell",) if profiles.uns["cpvae"].get("kind") == "genes" else ("Metadata_Plate_Map_Name", "plate")
-    return next((text_of(profiles.obs[name]) for name in names if name in profiles.obs), pd.Series("", profiles.obs_names))
+    """What the paper stratifies rows by: cell line for genes, else the platemap, or the plate where
+    the table knows no platemap.
+    """
+    names = (
+        ("cell",)
+        if profiles.uns["cpvae"].get("kind") == "genes"
+        else ("Metadata_Plate_Map_Name", "plate")
+    )
+    return next(
+        (text_of(profiles.obs[name]) for name in names if name in profiles.obs),
+        pd.Series("", profiles.obs_names),
+    )
 
-
+# %% ../../nbs/23b_split.ipynb #527f1b48
 def _by_rows(profiles, valid, test, seed):
     from sklearn.model_selection import train_test_split
 
     named = profiles.obs["is_control"].to_numpy(bool) | (profiles.obs["compound"] != "").to_numpy()
     strata = _strata(profiles)[named]
     fewest = 2 / min(part for part in (valid, test) if part)
-    strata = strata.where(strata.map(strata.value_counts()) >= fewest, "")  # strata too small to divide form one
+    # strata too small to divide form one
+    strata = strata.where(strata.map(strata.value_counts()) >= fewest, "")
     if 0 < (strata == "").sum() < fewest:
         strata = strata.replace("", strata.value_counts().index[0])
-    rows, split, n_held = np.arange(len(strata)), np.full(len(named), "train", object), int(np.ceil(round((valid + test) * len(strata), 6)))
+    rows = np.arange(len(strata))
+    split = np.full(len(named), "train", object)
+    n_held = int(np.ceil(round((valid + test) * len(strata), 6)))
     try:
         train, held = train_test_split(rows, test_size=n_held, random_state=seed, stratify=strata)
         places = np.flatnonzero(named)
         split[places[held]] = "test" if test else "valid"
         if valid and test:
-            split[places[train_test_split(held, test_size=test / (valid + test), random_state=seed, stratify=strata.iloc[held])[0]]] = "valid"
+            split[
+                places[
+                    train_test_split(
+                        held,
+                        test_size=test / (valid + test),
+                        random_state=seed,
+                        stratify=strata.iloc[held],
+                    )[0]
+                ]
+            ] = "valid"
     except ValueError as error:
-        raise PreparationError(f"{len(rows)} rows are too few to split into three parts within plates; add rows, or split by compound with --preset recommended") from error
+        raise PreparationError(
+            f"{len(rows)} rows are too few to split into three parts within plates; add rows, or"
+            " split by compound with --preset recommended"
+        ) from error
     return split
 
 # %% ../../nbs/23b_split.ipynb #2d54bd19
 def _by_plate(obs, valid, test, rng):
     plate, control = text_of(obs["plate"]), obs["is_control"].to_numpy(bool)
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
-        raise PreparationError(f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by compound (--preset recommended), or before the consensus")
+        raise PreparationError(
+            f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by"
+            " compound (--preset recommended), or before the consensus"
+        )
     names = np.array(sorted(set(plate) - {""}), object)
-    parts = _spread(np.zeros(len(names)), *_sizes(len(names), valid, test, "plate", "add plates"), rng)
-    return plate.map(dict(zip(names, parts, strict=True))).where(control | (obs["compound"] != ""), "train").fillna("train").to_numpy(object, copy=True)
+    parts = _spread(
+        np.zeros(len(names)), *_sizes(len(names), valid, test, "plate", "add plates"), rng
+    )
+    return (
+        plate.map(dict(zip(names, parts, strict=True)))
+        .where(control | (obs["compound"] != ""), "train")
+        .fillna("train")
+        .to_numpy(object, copy=True)
+    )
 
 
 def _check_pair(pair, known):
     "Refuse a pair that is none, or whose mechanisms the table does not know."
     if len(set(pair)) != 2:
-        raise PreparationError(f"a split by pair needs the names of two mechanisms, not {listed(pair) or 'none'}")
+        raise PreparationError(
+            f"a split by pair needs the names of two mechanisms, not {listed(pair) or 'none'}"
+        )
     for term in pair:
         if term not in known:
             near = similar_mechanisms(term, known)
@@ -118,27 +177,44 @@ def _by_pair(obs, pair, strict, valid, test, rng):
         _check_pair(each, sorted(set(terms.explode()) - {""}))
         a, b = (np.array([name in found for found in terms]) for name in each)
         if not (a & b).any():
-            raise PreparationError(f"no compound has both {each[0]} and {each[1]}, so nothing would be tested; name another pair with --leave-out")
+            raise PreparationError(
+                f"no compound has both {each[0]} and {each[1]}, so nothing would be tested; name"
+                " another pair with --leave-out"
+            )
         out = out | (a | b if strict else a & b)
     rest = ~out
     parts = np.full(len(terms), "test", object)
     moa = terms[rest].str.join("|").to_numpy(object)
-    parts[rest] = _spread(moa, *_sizes(len(moa), valid, 0, "remaining compound", "add compounds"), rng)
-    split = text_of(obs["compound"]).map(dict(zip(terms.index, parts, strict=True))).fillna("train").to_numpy(object, copy=True)
+    parts[rest] = _spread(
+        moa, *_sizes(len(moa), valid, 0, "remaining compound", "add compounds"), rng
+    )
+    split = (
+        text_of(obs["compound"])
+        .map(dict(zip(terms.index, parts, strict=True)))
+        .fillna("train")
+        .to_numpy(object, copy=True)
+    )
     _deal_controls(obs, split, valid, test, rng)
     return split
 
 # %% ../../nbs/23b_split.ipynb #ef9b4c8a
 def split_profiles(
     profiles,  # AnnData `[N,G]`, copies already dropped
-    by: Literal["compound", "rows", "plate", "pair"] = "compound",  # what no two parts share: "compound"; "rows" (the paper's, within plates or cell lines); "plate"; "pair" (test is all that has both mechanisms)
+    # what no two parts share: "compound"; "rows" (the paper's, within plates or cell lines);
+    # "plate"; "pair" (test is all that has both mechanisms)
+    by: Literal["compound", "rows", "plate", "pair"] = "compound",
     valid: float = 0.1,  # fraction of compounds (rows, plates) that choose the model; 0 for none
     test: float = 0.2,  # fraction that is only scored; 0 for none; by pair of control wells only
     seed: int = 0,  # the same seed gives the same split
-    pair: tuple[str, str] | tuple[tuple[str, str], ...] = (),  # the two mechanisms of by="pair", in either order; or several such pairs
+    # the two mechanisms of by="pair", in either order; or several such pairs
+    pair: tuple[str, str] | tuple[tuple[str, str], ...] = (),
     strict: bool = False,  # by="pair": test is all that has either mechanism
-):  # AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words; matrices are shared
-    """Divide profiles into training, validation and test. Raises `CpvaeError` if there are too few to divide, or the pair is unknown.
+    # AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words;
+    # matrices are shared
+):
+    """Divide profiles into training, validation and test.
+
+    Raises `CpvaeError` if there are too few to divide, or the pair is unknown.
 
     Parameters
     ----------
@@ -157,20 +233,21 @@ def split_profiles(
         the two mechanisms of by="pair", in either order; or several such pairs
     strict : bool, default False
         by="pair": test is all that has either mechanism
-
-    Returns
-    -------
-    AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words;
-    matrices are shared
     """
-    deal = choose(by, {
-        "compound": lambda: _by_compound(obs, valid, test, rng),
-        "rows": lambda: _by_rows(profiles, valid, test, seed),
-        "plate": lambda: _by_plate(obs, valid, test, rng),
-        "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
-    }, "by")
+    deal = choose(
+        by,
+        {
+            "compound": lambda: _by_compound(obs, valid, test, rng),
+            "rows": lambda: _by_rows(profiles, valid, test, seed),
+            "plate": lambda: _by_plate(obs, valid, test, rng),
+            "pair": lambda: _by_pair(obs, pair, strict, valid, test, rng),
+        },
+        "by",
+    )
     if not (valid >= 0 and test >= 0 and 0 < valid + test < 1):
-        raise PreparationError(f"valid={valid} and test={test} must be fractions that leave some for training")
+        raise PreparationError(
+            f"valid={valid} and test={test} must be fractions that leave some for training"
+        )
     obs, rng = annotated(profiles).obs, np.random.default_rng(seed)
     named = " ".join([by, *("|".join([each] if isinstance(each, str) else each) for each in pair)])
     words = f"by {named}{' strictly' * strict}: {valid:g} validation, {test:g} test, seed {seed}"

@@ -33,9 +33,17 @@ CONTROL_VALUES = (  # (source column, value): a row with any of these is a negat
     ("is_control", "True"),
     ("is_control", "1"),
 )
-NO_COMPOUND = (  # (source column, value): a row with any of these that is no control got nothing we can name
-    *((column, "empty") for column in ("broad_sample", "compound", "pert_iname", "pert_type", "control_type")),
-    *(("pert_type", f"ctl_{what}{level}") for what in ("untrt", "vector") for level in ("", ".cns")),
+# (source column, value): a row with any of these that is no control got nothing we can name
+NO_COMPOUND = (
+    *(
+        (column, "empty")
+        for column in ("broad_sample", "compound", "pert_iname", "pert_type", "control_type")
+    ),
+    *(
+        ("pert_type", f"ctl_{what}{level}")
+        for what in ("untrt", "vector")
+        for level in ("", ".cns")
+    ),
     ("JCP2022", "JCP2022_999999"),
 )
 
@@ -74,7 +82,8 @@ def find_controls(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
     where: str = "table",  # name of the file, for messages
-    control: str | list[str] | None = None,  # a value that marks controls, "column=value", or several; None to guess
+    # a value that marks controls, "column=value", or several; None to guess
+    control: str | list[str] | None = None,
 ) -> tuple[np.ndarray, str]:  # `[N]` bool, and the rule in words ("" if no row is a control)
     """Which rows are negative controls. Raises `CpvaeError` if `control` is given and found nowhere.
 
@@ -236,11 +245,9 @@ def _check_controls(metadata, columns, is_control, zero_control, where):
 # %% ../../nbs/01d_controls.ipynb #m0ctl3n1
 def _doubtful_controls(metadata, columns, compound, is_control, told):
     "Notes on compounds that are called like controls, and on doses of 0."
-    source, present, treated = (
-        columns["compound"],
-        Named(metadata),
-        ~is_control & (compound != "").to_numpy(),
-    )
+    source = columns["compound"]
+    present = Named(metadata)
+    treated = ~is_control & (compound != "").to_numpy()
     named = dict.fromkeys([source, *filter(None, map(present.get, _NAMING))])
     notes, zero = [], _zero_doses(metadata, columns, treated)
     if like := _like_controls(metadata, named, treated, set(_text(metadata[source])[is_control])):

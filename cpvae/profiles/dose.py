@@ -19,11 +19,18 @@ from .names import _spaced, _text, text_of
 MICROMOLAR = {"uM": 1.0, "M": 1e6, "mM": 1e3, "nM": 1e-3}  # how many µM one of each unit is
 HOURS = {"h": 1.0, "min": 1 / 60, "d": 24.0}  # how many hours
 
-_SPELLINGS = {unit.lower(): unit for unit in (*MICROMOLAR, *HOURS)} | dict.fromkeys(["hr", "hrs", "hour", "hours"], "h") | dict.fromkeys(["mins", "minute", "minutes"], "min") | dict.fromkeys(["day", "days"], "d")
-_NOT_MOLAR = ("%", "ng", "ng/ml", "ug/ml", "mg/ml", "ng/ul", "ul", "ml")  # units of other things given to cells
+_SPELLINGS = (
+    {unit.lower(): unit for unit in (*MICROMOLAR, *HOURS)}
+    | dict.fromkeys(["hr", "hrs", "hour", "hours"], "h")
+    | dict.fromkeys(["mins", "minute", "minutes"], "min")
+    | dict.fromkeys(["day", "days"], "d")
+)
+# units of other things given to cells
+_NOT_MOLAR = ("%", "ng", "ng/ml", "ug/ml", "mg/ml", "ng/ul", "ul", "ml")
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([^\d\s.].*)?", re.IGNORECASE)
 _NAMED_TIME = re.compile(r"[ _(\[](min|mins|minutes|h|hr|hrs|hours|d|days?)[)\]]?$", re.IGNORECASE)
-_NAMED_UNIT = re.compile(r"[ _(\[]((?:Â?[µμ]|[nmu])?m)[)\]]?$", re.IGNORECASE)  # at the end of a column's name
+# at the end of a column's name
+_NAMED_UNIT = re.compile(r"[ _(\[]((?:Â?[µμ]|[nmu])?m)[)\]]?$", re.IGNORECASE)
 
 
 def _unit(text):
@@ -40,64 +47,117 @@ def _words(column, standard):
     if pd.api.types.is_numeric_dtype(column):
         return []
     units, cells = _units({"dose": MICROMOLAR, "time": HOURS}[standard]), _text(column).unique()
-    return [cell for cell in cells if cell and not ((found := _AMOUNT.fullmatch(cell)) and _unit(found[2] or "") in units)]
+    return [
+        cell
+        for cell in cells
+        if cell and not ((found := _AMOUNT.fullmatch(cell)) and _unit(found[2] or "") in units)
+    ]
 
 # %% ../../nbs/01e_dose.ipynb #7f3f8dfb
 def _amounts(metadata, column, scale, where, rows, given=""):
-    "Numbers of a column as written and the unit of each (\"\" if nothing tells it). Refuses other text in the rows that count."
+    """Numbers of a column as written and the unit of each ("" if nothing tells it).
+
+    Refuses other text in the rows that count.
+    """
     text, beside = _text(metadata[column]), _unit_beside(metadata, column, scale)
     cells = {cell: _AMOUNT.fullmatch(cell) for cell in text.unique()}
-    number = text.map({cell: float(found[1]) for cell, found in cells.items() if found}).astype(float)
-    unit = text_of(text.map({cell: _unit(found[2] or "") for cell, found in cells.items() if found}))
+    number = text.map({cell: float(found[1]) for cell, found in cells.items() if found}).astype(
+        float
+    )
+    unit = text_of(
+        text.map({cell: _unit(found[2] or "") for cell, found in cells.items() if found})
+    )
     named = (_NAMED_UNIT if scale is MICROMOLAR else _NAMED_TIME).search(column)
-    by_row = _text(metadata[beside]).map(_unit) if beside and not given else pd.Series(given, text.index)
-    unit = unit.mask(unit == "", by_row).mask(lambda told: told == "", _unit(named[1]) if named else "")
-    bad = rows & (text != "").to_numpy() & (number.isna() | (number < 0) | ~unit.isin(_units(scale))).to_numpy()
+    by_row = (
+        _text(metadata[beside]).map(_unit) if beside and not given else pd.Series(given, text.index)
+    )
+    unit = unit.mask(unit == "", by_row).mask(
+        lambda told: told == "", _unit(named[1]) if named else ""
+    )
+    bad = (
+        rows
+        & (text != "").to_numpy()
+        & (number.isna() | (number < 0) | ~unit.isin(_units(scale))).to_numpy()
+    )
     if bad.any():
         row, units = np.flatnonzero(bad)[0], ", ".join(scale).replace("u", "µ")
-        held = " ".join(dict.fromkeys([text.iloc[row], *([unit.iloc[row]] if beside else [])])).strip()[:40]
-        raise ProfileError(f'{where}: column {column}, row {metadata.index[row] + 1} below the header holds "{held}"; expected a number, not negative, perhaps with its unit ({units})')
+        held = " ".join(
+            dict.fromkeys([text.iloc[row], *([unit.iloc[row]] if beside else [])])
+        ).strip()[:40]
+        raise ProfileError(
+            f"{where}: column {column}, row {metadata.index[row] + 1} below the header holds"
+            f' "{held}"; expected a number, not negative, perhaps with its unit ({units})'
+        )
     return number, unit
 
 # %% ../../nbs/01e_dose.ipynb #dat0unrd1
 def _unit_beside(metadata, column, scale):
     "The column that tells the units of another; a doses' may be called otherwise than the doses."
-    names = (f"{bare(column)}_unit", f"{bare(column)}_units", *(DOSE_UNITS if scale is MICROMOLAR else ("time_unit", "time_units", "pert_time_unit")))
+    names = (
+        f"{bare(column)}_unit",
+        f"{bare(column)}_units",
+        *(DOSE_UNITS if scale is MICROMOLAR else ("time_unit", "time_units", "pert_time_unit")),
+    )
     return Named(metadata).first(names)
 
 
 # What a column that may hold one of these is called, as words.
 _ALIKE = {
-    "dose": "dose|dosage|conc|concentration", "time": "time|timepoint|hour|hours|hr|hrs|incubation|duration",
-    "cell": "cellline|cell line|cell lines|cell type|celltype", "plate": "plate|platebarcode|barcode",
+    "dose": "dose|dosage|conc|concentration",
+    "time": "time|timepoint|hour|hours|hr|hrs|incubation|duration",
+    "cell": "cellline|cell line|cell lines|cell type|celltype",
+    "plate": "plate|platebarcode|barcode",
 }
 
-
+# %% ../../nbs/01e_dose.ipynb #e3130c78
 def _unread(metadata, columns):
     "Notes on columns that may hold what is not read: their names are like it, or they hold words."
     present, notes = Named(metadata), []
     for name, words in _ALIKE.items():
-        alike = [source for source in metadata if re.search(rf"(^|[^a-z])({words})([^a-z]|$)", _spaced(source)) and not re.search("unit|recode|stamp|count|map", _spaced(source)) and not bookkeeping(source.removeprefix("Metadata_"))]
+        alike = [
+            source
+            for source in metadata
+            if re.search(rf"(^|[^a-z])({words})([^a-z]|$)", _spaced(source))
+            and not re.search("unit|recode|stamp|count|map", _spaced(source))
+            and not bookkeeping(source.removeprefix("Metadata_"))
+        ]
         if alike and not columns[name] and name not in present:
             what = {"cell": "the cell line", "plate": "the plate"}.get(name, f"a {name}")
-            notes.append(f"Not read as {what}: {listed(alike)}; if it is one, name it with --{name}-column.")
+            notes.append(
+                f"Not read as {what}: {listed(alike)}; if it is one, name it with --{name}-column."
+            )
     for name in ("dose", "time"):
-        if name in present and columns[name] != present[name] and (words := _words(metadata[present[name]], name)):
-            notes.append(f'Not read as a {name}: {present[name]}, which holds "{words[0][:40]}"; expected numbers, perhaps with a unit.')
+        if (
+            name in present
+            and columns[name] != present[name]
+            and (words := _words(metadata[present[name]], name))
+        ):
+            notes.append(
+                f'Not read as a {name}: {present[name]}, which holds "{words[0][:40]}"; expected'
+                " numbers, perhaps with a unit."
+            )
     return notes
 
-
+# %% ../../nbs/01e_dose.ipynb #7d0aebc4
 def _converted(column, units, scale):
     "Which conversions a column went through, in words; nothing where all stood in the base unit."
     ways, base = [], next(iter(scale))
     for unit, n in units.value_counts().items():
         factor = scale[unit]
-        how = "" if unit == base else f", {'divided' if factor < 1 else 'multiplied'} by {max(factor, 1 / factor):,.0f}"
-        ways.append(f"in {unit.replace('u', 'µ')}{how}" + (f" ({counted(n, 'row')})" if units.nunique() > 1 else ""))
+        how = (
+            ""
+            if unit == base
+            else f", {'divided' if factor < 1 else 'multiplied'} by {max(factor, 1 / factor):,.0f}"
+        )
+        ways.append(
+            f"in {unit.replace('u', 'µ')}{how}"
+            + (f" ({counted(n, 'row')})" if units.nunique() > 1 else "")
+        )
     return "" if set(units) <= {base} else f"{column} {'; '.join(ways)}."
 
 # %% ../../nbs/01e_dose.ipynb #dat0unit1
-LOGARITHMS = {"log10M": 1e6, "log10uM": 1.0}  # unit of the number whose logarithm is written: how many µM
+# unit of the number whose logarithm is written: how many µM
+LOGARITHMS = {"log10M": 1e6, "log10uM": 1.0}
 
 
 def dose_unit_named(
@@ -119,14 +179,18 @@ def dose_unit_named(
     return choose(known.get(_unit(text), text), (*MICROMOLAR, *LOGARITHMS), "dose unit")
 
 
-def _logarithms(metadata, column, treated, where, given):  # `[N]` numbers, if they are logarithms; None if they are not
+# `[N]` numbers, if they are logarithms; None if they are not
+def _logarithms(metadata, column, treated, where, given):
     "Doses written as logarithms, which are recognised by their range and have to be declared."
     number = pd.to_numeric(_text(metadata[column]), errors="coerce")
     if given in LOGARITHMS:
         return number
     mine = number[treated].dropna()
     if not given and len(mine) and (mine < 0).mean() >= 0.25 and mine.between(-12, 3).all():
-        raise ProfileError(f"{where}: {column} runs from {mine.min():g} to {mine.max():g}, as logarithms of doses do; say --dose-unit log10M or log10uM")
+        raise ProfileError(
+            f"{where}: {column} runs from {mine.min():g} to {mine.max():g}, as logarithms of doses"
+            " do; say --dose-unit log10M or log10uM"
+        )
     return None
 
 # %% ../../nbs/01e_dose.ipynb #78ff18c8
@@ -135,9 +199,14 @@ def doses_in_micromolar(
     column: str,  # the dose column
     treated: np.ndarray,  # `[N]` bool, rows that count
     where: str = "table",  # name of the file, for messages
-    dose_unit: str | None = None,  # unit of numbers that stand without one: "M", "mM", "uM", "nM", or "log10M", "log10uM"; None to tell it from the columns
-) -> tuple[np.ndarray, list[str]]:  # `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
-    """Read a column of doses. Raises `CpvaeError` if a treated row's dose is no number, negative or in an unknown unit.
+    # unit of numbers that stand without one: "M", "mM", "uM", "nM", or "log10M", "log10uM"; None to
+    # tell it from the columns
+    dose_unit: str | None = None,
+    # `[N]` doses in µM, NaN where there is none; notes on what was converted or assumed
+) -> tuple[np.ndarray, list[str]]:
+    """Read a column of doses.
+
+    Raises `CpvaeError` if a treated row's dose is no number, negative or in an unknown unit.
 
     Parameters
     ----------
@@ -160,27 +229,39 @@ def doses_in_micromolar(
     """
     given = dose_unit_named(dose_unit) if dose_unit else ""
     if (logs := _logarithms(metadata, column, treated, where, given)) is not None:
-        return 10 ** logs.to_numpy(float) * LOGARITHMS[given], [f"Doses: {column} taken as {given}, by --dose-unit."]
+        return 10 ** logs.to_numpy(float) * LOGARITHMS[given], [
+            f"Doses: {column} taken as {given}, by --dose-unit."
+        ]
     number, unit = _amounts(metadata, column, MICROMOLAR, where, treated, given)
     counts, notes = treated & number.notna().to_numpy(), []
     untold, other = counts & (unit == "").to_numpy(), counts & unit.isin(_NOT_MOLAR).to_numpy()
     if untold.any() and plain(column) == "mmolesperliter":
-        notes.append(f"Doses: {column} read as µM as it stands, since LINCS platemaps give the stock's concentration there; otherwise say --dose-unit mM.")
+        notes.append(
+            f"Doses: {column} read as µM as it stands, since LINCS platemaps give the stock's"
+            " concentration there; otherwise say --dose-unit mM."
+        )
     elif untold.any():
         small = " All are so small that they may be M." if number[untold].max() < 1e-3 else ""
-        notes.append(f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say --dose-unit.{small}")
+        notes.append(
+            f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say"
+            f" --dose-unit.{small}"
+        )
     if words := _converted(column, unit[counts & ~untold & ~other], MICROMOLAR):
         notes.append(f"Doses: {words}")
     elif given:
         notes.append(f"Doses: {column} taken in {given}, by --dose-unit.")
     if other.any():
-        notes.append(f"Doses in {listed(sorted(set(unit[other])))} are no molar concentrations and count as missing: {counted(other.sum(), 'row')}.")
+        notes.append(
+            f"Doses in {listed(sorted(set(unit[other])))} are no molar concentrations and count as"
+            f" missing: {counted(other.sum(), 'row')}."
+        )
     return (number * unit.map(MICROMOLAR | {"": 1.0})).to_numpy(float), notes
 
 # %% ../../nbs/01e_dose.ipynb #99ce0824
 def dose_levels(
     dose: np.ndarray,  # `[N]` doses, any unit; NaN where there is none
-    tolerance: float = 1.05,  # doses up to this factor above the lowest of their level are one level
+    # doses up to this factor above the lowest of their level are one level
+    tolerance: float = 1.05,
 ) -> np.ndarray:  # `[N]` the lowest dose of each row's level; NaN stays NaN
     """Give nearly equal doses one value.
 

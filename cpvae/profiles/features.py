@@ -21,7 +21,8 @@ CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")  # stains of Cell Painting
 
 def parse_feature(
     name: str,  # a feature name, e.g. `Cells_Texture_Gabor_Mito_10`
-) -> tuple[str, str, str]:  # compartment, channel (two of them sorted and joined by "|"), feature group; "" where unknown
+    # compartment, channel (two of them sorted and joined by "|"), feature group; "" where unknown
+) -> tuple[str, str, str]:
     """Read a CellProfiler feature name; a name of another kind gives three empty strings.
 
     Parameters
@@ -50,10 +51,16 @@ def _kind(features):
         return "cell_painting"
     if all(_GENE_IDS.fullmatch(name) for name in features):
         numbers = sorted(int(name) for name in features if name.isdecimal())
-        return "other" if len(numbers) > 1 and numbers[-1] - numbers[0] < 2 * len(numbers) else "genes"
+        return (
+            "other" if len(numbers) > 1 and numbers[-1] - numbers[0] < 2 * len(numbers) else "genes"
+        )
     symbols = [name for name in features if re.fullmatch(r"[A-Z][A-Za-z0-9.-]+", name)]
     stems = {re.sub(r"\d+", "", name) for name in symbols}
-    return "genes" if len(symbols) > len(features) / 2 and len(stems) > max(1, len(symbols) / 10) else "other"
+    return (
+        "genes"
+        if len(symbols) > len(features) / 2 and len(stems) > max(1, len(symbols) / 10)
+        else "other"
+    )
 
 # %% ../../nbs/01c_features.ipynb #490213cb
 def _describe_features(features, info):
@@ -62,7 +69,9 @@ def _describe_features(features, info):
     parsed = [parse_feature(name) if kind == "cell_painting" else ("", "", "") for name in features]
     var = pd.DataFrame(parsed, index=features, columns=["compartment", "channel", "feature_group"])
     known = {bare(name): name for name in info} if info is not None else {}
-    source = next((known[name] for name in ("symbol", "gene_symbol", "pr_gene_symbol") if name in known), None)
+    source = next(
+        (known[name] for name in ("symbol", "gene_symbol", "pr_gene_symbol") if name in known), None
+    )
     if source and kind != "cell_painting":
         return "genes", var.assign(symbol=_text(info[source]).to_numpy())
     plain = kind == "genes" and not all(_GENE_IDS.fullmatch(name) for name in features)
@@ -73,10 +82,15 @@ def finite_part(
     values: np.ndarray,  # `[N,G]` features
     features: list[str],  # the `G` feature names
     where: str = "table",  # name of the file, for messages
-    drop_na: bool = False,  # leave out features, then rows, with missing or infinite cells instead of refusing the table
-    na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes; pycytominer's default
+    # leave out features, then rows, with missing or infinite cells instead of refusing the table
+    drop_na: bool = False,
+    # with `drop_na`: a feature missing in more than this fraction of the rows goes; pycytominer's
+    # default
+    na_cutoff: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:  # `[N]` and `[G]` bool, the rows and the features to keep
-    """The part of a table where every number is finite. Raises `CpvaeError` if that is not all and nothing may be dropped, or nothing would be left.
+    """The part of a table where every number is finite.
+
+    Raises `CpvaeError` if that is not all and nothing may be dropped, or nothing would be left.
 
     Parameters
     ----------
@@ -99,21 +113,33 @@ def finite_part(
         `[N]` and `[G]` bool, the rows and the features to keep
     """
     rows, columns = np.ones(len(values), bool), np.ones(len(features), bool)
-    if np.isfinite(values.min(axis=0)).all() and np.isfinite(values.max(axis=0)).all():  # both carry a NaN along; no `[N,G]` temporary
+    # both carry a NaN along; no `[N,G]` temporary
+    if np.isfinite(values.min(axis=0)).all() and np.isfinite(values.max(axis=0)).all():
         return rows, columns
     finite = np.isfinite(values)
     if not drop_na:
         row, column = np.argwhere(~finite)[0]
         empty = [features[i] for i in np.flatnonzero(~finite.any(axis=0))]
-        what = f"column {listed(empty)} has no number in any row" if empty else (
-            f"missing or infinite: {counted((~finite).sum(), 'feature cell')} in "
-            f"{counted((~finite.all(axis=1)).sum(), 'row')}, "
-            f"the first in column {features[column]}, row {row + 1} below the header")
-        raise ProfileError(f"{where}: {what}; fill in what is missing, or leave it out with --drop-na")
+        what = (
+            f"column {listed(empty)} has no number in any row"
+            if empty
+            else (
+                f"missing or infinite: {counted((~finite).sum(), 'feature cell')} in "
+                f"{counted((~finite.all(axis=1)).sum(), 'row')}, "
+                f"the first in column {features[column]}, row {row + 1} below the header"
+            )
+        )
+        raise ProfileError(
+            f"{where}: {what}; fill in what is missing, or leave it out with --drop-na"
+        )
     some = finite.any(axis=1)  # a row without any number says nothing of the features
     columns = (some.sum() - finite.sum(axis=0)) / max(some.sum(), 1) <= na_cutoff
     rows = finite.all(axis=1, where=columns)
     if not columns.any() or not rows.any():
-        gone = "every row has a missing or infinite feature" if not finite.all(axis=1).any() else f"every feature is missing or infinite in more than {na_cutoff:.0%} of the rows"
+        gone = (
+            "every row has a missing or infinite feature"
+            if not finite.all(axis=1).any()
+            else f"every feature is missing or infinite in more than {na_cutoff:.0%} of the rows"
+        )
         raise ProfileError(f"{where}: {gone}, so nothing would be left; mend the export")
     return rows, columns

@@ -16,7 +16,11 @@ from ..io.columns import Named, bare
 from .names import _text, measured_combinations, plain_text, says_nothing, text_of
 
 # %% ../../nbs/01f_mechanisms.ipynb #a96575b6
-_PIPED_TERMS = {"nuclear factor erythroid derived|like (NRF2) activator": "nuclear factor erythroid derived like (NRF2) activator"}
+_PIPED_TERMS = {
+    "nuclear factor erythroid derived|like (NRF2) activator": (
+        "nuclear factor erythroid derived like (NRF2) activator"
+    )
+}
 
 
 def _decoded(text):
@@ -55,7 +59,9 @@ def _terms(text, separator=""):
 
 # %% ../../nbs/01f_mechanisms.ipynb #6575b6n1
 def _targets(texts):
-    "Target genes of cells that join them by pipe, semicolon, or comma and space: sorted, each once."
+    """Target genes of cells that join them by pipe, semicolon, or comma and space: sorted, each
+    once.
+    """
     return "|".join(
         sorted(
             {
@@ -95,7 +101,14 @@ def _one_moa(compound, moa):
     terms = known.groupby(compound[known.index]).unique()
     torn = sorted(terms.index[terms.map(len) > 1])
     per_compound = terms.map(lambda found: found[0] if len(found) == 1 else "")
-    notes = [f"Unannotated because their rows name different mechanisms: {counted(len(torn), 'compound')}, {listed(torn)}."] if torn else []
+    notes = (
+        [
+            "Unannotated because their rows name different mechanisms:"
+            f" {counted(len(torn), 'compound')}, {listed(torn)}."
+        ]
+        if torn
+        else []
+    )
     return text_of(compound.map(per_compound).where(compound != "", moa)), notes
 
 
@@ -132,7 +145,8 @@ def _alike(terms):
         else "case, plural or punctuation"
     )
     return [
-        f"Mechanisms that only {what} tells apart: {listed(list(twins.groupby(key[twins.index]).agg('/'.join)), 3)}."
+        f"Mechanisms that only {what} tells apart:"
+        f" {listed(list(twins.groupby(key[twins.index]).agg('/'.join)), 3)}."
     ]
 
 # %% ../../nbs/01f_mechanisms.ipynb #167a1dn2
@@ -156,7 +170,8 @@ def _mended(raw, separator=""):
     )
     notes = (
         [
-            f"Mended for wrong letters, a pipe inside a name or an empty term: {counted(bent, 'mechanism annotation')}."
+            "Mended for wrong letters, a pipe inside a name or an empty term:"
+            f" {counted(bent, 'mechanism annotation')}."
         ]
         if bent
         else []
@@ -177,7 +192,9 @@ def _mended(raw, separator=""):
 
 # %% ../../nbs/01f_mechanisms.ipynb #m0cmb1n3
 def _moa_of_combinations(moa):
-    "Mechanisms or targets where combinations without their own have their parts'; and which these are."
+    """Mechanisms or targets where combinations without their own have their parts'; and which these
+    are.
+    """
     moa, filled = moa.copy(), []
     for name, parts in measured_combinations(moa.index).items():
         each = [moa[part] for part in parts]
@@ -192,27 +209,37 @@ def _moa_of_combinations(moa):
     return moa, filled
 
 # %% ../../nbs/01f_mechanisms.ipynb #53d099c3
-# Keys by which a compound is found in a table of mechanisms, the surest first -> columns of either table that hold them.
+# Keys by which a compound is found in a table of mechanisms, the surest first -> columns of either
+# table that hold them.
 MOA_KEYS = {
     "broad_sample": ("broad_sample",),
     "broad_id": ("broad_id", "pert_id", "broad_sample"),
     "InChIKey": ("InChIKey14", "InChIKey", "inchi_key"),
     "name": ("pert_iname", "cmap_name", "compound", "name"),
 }
-_MOA_NAMES = ("moa", "mechanism_of_action", "mechanism of action", "mechanism")  # what a column of mechanisms is called in such a table
+# what a column of mechanisms is called in such a table
+_MOA_NAMES = ("moa", "mechanism_of_action", "mechanism of action", "mechanism")
 _KEY_FORM = {
     "broad_sample": lambda text: text if re.match(r"BRD-[A-Z]\d{8}-", text) else "",
     "broad_id": lambda text: text[:13] if re.match(r"BRD-[A-Z]\d{8}", text) else "",
-    "InChIKey": lambda text: text[:14] if re.fullmatch(r"[A-Z]{14}(-[A-Z]{10}-[A-Z])?", text) else "",
-    "name": lambda text: "".join(filter(str.isalnum, text.replace("(-)", "minus").replace("(+)", "plus").casefold())),
+    "InChIKey": lambda text: (
+        text[:14] if re.fullmatch(r"[A-Z]{14}(-[A-Z]{10}-[A-Z])?", text) else ""
+    ),
+    "name": lambda text: "".join(
+        filter(str.isalnum, text.replace("(-)", "minus").replace("(+)", "plus").casefold())
+    ),
 }
 
 
 def _identities(table, who, also):
-    "Long table of who, key and value: every way in which rows name a compound; `also` is a column tried for every key."
+    """Long table of who, key and value: every way in which rows name a compound; `also` is a column
+    tried for every key.
+    """
     present, long = Named(table), []
     for key, names in MOA_KEYS.items():
-        for source in filter(None, map(present.get, dict.fromkeys(name.lower() for name in (*names, also)))):
+        for source in filter(
+            None, map(present.get, dict.fromkeys(name.lower() for name in (*names, also)))
+        ):
             pairs = pd.DataFrame({"who": who, "value": _text(table[source])}).drop_duplicates()
             long.append(pairs.assign(key=key, value=pairs["value"].map(_KEY_FORM[key])))
     long = pd.concat(long) if long else pd.DataFrame(columns=["who", "value", "key"])
@@ -231,7 +258,8 @@ def _united(keys):
         return keys, []
     moa = keys["who"].map(same).map(each.map(sorted).map("|".join)).fillna("")
     return keys.assign(moa=moa), [
-        f"A mechanism a row, so united: those of {counted(int(many.sum()), 'compound')}. Where rows contradict each other, remove the wrong ones."
+        f"A mechanism a row, so united: those of {counted(int(many.sum()), 'compound')}. Where rows"
+        " contradict each other, remove the wrong ones."
     ]
 
 # %% ../../nbs/01f_mechanisms.ipynb #7b987en1
@@ -275,11 +303,13 @@ def _join_notes(joined, torn, where):
     unknown = list(joined.index[joined["key"] == ""])
     what = "Mechanisms" if joined["moa"].any() else "Targets, for --group-by target,"
     notes = [
-        f"{what} from {where}: {len(joined) - len(unknown):,} of {counted(len(joined), 'compound')}, by {', '.join(by_key)}."
+        f"{what} from {where}: {len(joined) - len(unknown):,} of"
+        f" {counted(len(joined), 'compound')}, by {', '.join(by_key)}."
     ]
     notes += (
         [
-            f"Without {'a mechanism' if joined['moa'].any() else 'a target'} in {where}: {counted(len(unknown), 'compound')}, {listed(unknown)}."
+            f"Without {'a mechanism' if joined['moa'].any() else 'a target'} in {where}:"
+            f" {counted(len(unknown), 'compound')}, {listed(unknown)}."
         ]
         if unknown
         else []
@@ -294,11 +324,14 @@ def _join_notes(joined, torn, where):
 # %% ../../nbs/01f_mechanisms.ipynb #572f6bf4
 def join_mechanisms(
     obs: pd.DataFrame,  # `[N,M]` from `standard_obs`: source columns, `compound`, `is_control`
-    table: pd.DataFrame,  # one row a compound or sample: `moa`, perhaps `target`, and columns that name the compound
+    # one row a compound or sample: `moa`, perhaps `target`, and columns that name the compound
+    table: pd.DataFrame,
     where: str = "MOA table",  # name of the annotation, for messages
-    compound: str = "compound",  # source column of the compounds; one of that name in `table` counts as a name
+    # source column of the compounds; one of that name in `table` counts as a name
+    compound: str = "compound",
     moa_separator: str = "",  # a mark that joins mechanisms in `table`, beside the pipe
-) -> tuple[pd.DataFrame, list[str]]:  # one row a compound: `moa`, `target`, `name`, and the `key` that found it or ""; notes
+    # one row a compound: `moa`, `target`, `name`, and the `key` that found it or ""; notes
+) -> tuple[pd.DataFrame, list[str]]:
     """Look up mechanisms. Raises `CpvaeError` without mechanisms, targets, keys or known compounds.
 
     Parameters
@@ -327,13 +360,22 @@ def join_mechanisms(
     hits = mine.merge(known, on=["key", "value"])
     if hits.empty:
         example = known["value"].iloc[0], mine["who"].iloc[0]
-        raise ProfileError(f"{where}: knows none of the {mine['who'].nunique():,} compounds, which are called like {example[1]}, there like {example[0]}; is it the right table?")
+        raise ProfileError(
+            f"{where}: knows none of the {mine['who'].nunique():,} compounds, which are called like"
+            f" {example[1]}, there like {example[0]}; is it the right table?"
+        )
     sure = hits.groupby(["who", "key"])["moa"].transform("nunique") == 1
     rank = hits["key"].map({key: i for i, key in enumerate(MOA_KEYS)})
-    best = hits[sure & (rank == rank[sure].groupby(hits["who"]).min().reindex(hits["who"]).to_numpy())]
+    best = hits[
+        sure & (rank == rank[sure].groupby(hits["who"]).min().reindex(hits["who"]).to_numpy())
+    ]
     first = {name: (name, "first") for name in ("moa", "name", "key")}
-    joined = best.groupby("who").agg(**first, target=("target", _targets))[["moa", "target", "name", "key"]]
-    joined = joined.reindex(pd.Index(sorted(treated["compound"].unique()), name="compound"), fill_value="")
+    joined = best.groupby("who").agg(**first, target=("target", _targets))[
+        ["moa", "target", "name", "key"]
+    ]
+    joined = joined.reindex(
+        pd.Index(sorted(treated["compound"].unique()), name="compound"), fill_value=""
+    )
     for name in ("moa", "target"):
         joined[name], filled = _moa_of_combinations(joined[name])
         joined.loc[filled, "key"] = "its parts"

@@ -32,7 +32,11 @@ def text_of(
     """
     codes, values = pd.factorize(column)
     values = pd.Series(np.asarray(values))
-    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all() and (values.abs() < 2**53).all():
+    if (
+        pd.api.types.is_float_dtype(values)
+        and (values % 1 == 0).all()
+        and (values.abs() < 2**53).all()
+    ):
         values = values.astype("Int64")
     text = values.astype(object).map(str).to_numpy(object)
     return pd.Series(np.append(text, "")[codes], column.index, dtype=object, name=column.name)
@@ -44,8 +48,14 @@ def _text(column):
 
 # %% ../../nbs/01a_names.ipynb #7d6d5253
 def _spaced(name):
-    "The words of a name: \"time point hr\" of `Metadata_TimePoint_hr`."
-    return re.sub(r"[^a-z0-9µ]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"(?i)^(image_)?metadata_", "", name)).lower())
+    'The words of a name: "time point hr" of `Metadata_TimePoint_hr`.'
+    return re.sub(
+        r"[^a-z0-9µ]+",
+        " ",
+        re.sub(
+            r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"(?i)^(image_)?metadata_", "", name)
+        ).lower(),
+    )
 
 # %% ../../nbs/01a_names.ipynb #nam00006
 def plain_text(
@@ -133,14 +143,14 @@ def is_dmso(
 # A word that tells a control, whatever stands beside it.
 _CONTROL_WORDS = frozenset(
     """control controls ctrl ctrls ctl vehicle veh mock sham placebo untreated untrt untransfected
-    uninfected uninduced unstimulated unperturbed nontreated scramble scrambled nontargeting nontarget
-    negcon negctrl negctl negcontrol sictrl sicontrol shctrl shcontrol sgctrl sgcontrol noguide nodrug
-    notreatment nocompound safetargeting""".split()
+    uninfected uninduced unstimulated unperturbed nontreated scramble scrambled nontargeting
+    nontarget negcon negctrl negctl negcontrol sictrl sicontrol shctrl shcontrol sgctrl sgcontrol
+    noguide nodrug notreatment nocompound safetargeting""".split()
 )
 # A name that tells a control only if it stands alone.
 _CONTROL_ALONE = frozenset(
-    """nt ntc con neg negative blank empty none nothing water h2o media medium culturemedium pbs saline
-    solvent buffer dmem rpmi scr wt wildtype parental""".split()
+    """nt ntc con neg negative blank empty none nothing water h2o media medium culturemedium pbs
+    saline solvent buffer dmem rpmi scr wt wildtype parental""".split()
 )
 
 

@@ -45,7 +45,8 @@ def mechanism_groups(
 
 def evaluable_pairs(
     profiles,  # AnnData `[N,G]`
-) -> list[tuple[str, str]]:  # pairs (A, B) in the order the table writes them, sorted regardless of case
+    # pairs (A, B) in the order the table writes them, sorted regardless of case
+) -> list[tuple[str, str]]:
     """Pairs of mechanisms for which compounds with A alone, B alone, and exactly A and B exist.
 
     Parameters
@@ -60,8 +61,15 @@ def evaluable_pairs(
     """
     groups = mechanism_groups(profiles)
     written = {mend_moa(name): name for name in profiles.uns["cpvae"].get("pair_names", [])}
-    pairs = [moa for moa in groups if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))]
-    return sorted((tuple(written.get(moa, moa).split("|")) for moa in pairs), key=lambda pair: "|".join(pair).casefold())
+    pairs = [
+        moa
+        for moa in groups
+        if moa.count("|") == 1 and all(term in groups for term in moa.split("|"))
+    ]
+    return sorted(
+        (tuple(written.get(moa, moa).split("|")) for moa in pairs),
+        key=lambda pair: "|".join(pair).casefold(),
+    )
 
 
 def measured_pairs(
@@ -79,10 +87,8 @@ def measured_pairs(
     list[tuple[str, str]]
         those of `evaluable_pairs`
     """
-    groups, combined = (
-        mechanism_groups(profiles),
-        set(measured_combinations(map(str, profiles.obs["compound"].unique()))),
-    )
+    groups = mechanism_groups(profiles)
+    combined = set(measured_combinations(map(str, profiles.obs["compound"].unique())))
     return [
         pair
         for pair in evaluable_pairs(profiles)
@@ -92,7 +98,9 @@ def measured_pairs(
 # %% ../../nbs/01h_pairs.ipynb #ann00005
 def incomplete_pairs(
     profiles,  # AnnData `[N,G]`
-) -> dict[str, dict[str, list[str]]]:  # "A|B", sorted -> `compounds` that carry exactly both; `missing`, those of A and B that no compound carries alone
+    # "A|B", sorted -> `compounds` that carry exactly both; `missing`, those of A and B that no
+    # compound carries alone
+) -> dict[str, dict[str, list[str]]]:
     """Two mechanisms that compounds carry together, but of which one or both are never alone.
 
     Parameters
@@ -107,8 +115,16 @@ def incomplete_pairs(
         that no compound carries alone
     """
     groups = mechanism_groups(profiles)
-    lacking = {moa: [term for term in moa.split("|") if term not in groups] for moa in groups if moa.count("|") == 1}
-    return {moa: {"compounds": groups[moa], "missing": missing} for moa, missing in lacking.items() if missing}
+    lacking = {
+        moa: [term for term in moa.split("|") if term not in groups]
+        for moa in groups
+        if moa.count("|") == 1
+    }
+    return {
+        moa: {"compounds": groups[moa], "missing": missing}
+        for moa, missing in lacking.items()
+        if missing
+    }
 
 
 def lacks(
@@ -129,7 +145,9 @@ def lacks(
     str
         e.g. "no compound has 'A' alone, none 'B' alone (both: x, y)"
     """
-    alone = [f"{'none' if i else 'no compound has'} '{term}' alone" for i, term in enumerate(missing)]
+    alone = [
+        f"{'none' if i else 'no compound has'} '{term}' alone" for i, term in enumerate(missing)
+    ]
     return f"{', '.join(alone)} (both: {listed(compounds, 3)})"
 
 
@@ -144,7 +162,8 @@ def why_no_pair(
     profiles,  # AnnData `[N,G]`
     among: str = "",  # which profiles these are, if not all: " among wells at 24 h"
 ) -> str:  # a sentence or a few; "" if there is an evaluable pair
-    """Why no pair of mechanisms can be evaluated: what no compound has, or which partner each pair lacks.
+    """Why no pair of mechanisms can be evaluated: what no compound has, or which partner each pair
+    lacks.
 
     Parameters
     ----------
@@ -164,21 +183,36 @@ def why_no_pair(
     start = f"No evaluable pair of mechanisms{among}: "
     if not groups:
         others = [f"--group-by {name}" for name, there in _other_groups(profiles.obs) if there]
-        advice = "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)"
+        advice = (
+            "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)"
+        )
         return start + advice + (f", or say {' or '.join(others)}." if others else ".")
     if not incomplete:
         more = sum(len(compounds) for moa, compounds in groups.items() if moa.count("|") > 1)
-        return start + "no compound has exactly two mechanisms" + (f", though {counted(more, 'compound')} {'has' if more == 1 else 'have'} more" if more else "") + ", so there is no true state to hold a prediction against."
+        return (
+            start
+            + "no compound has exactly two mechanisms"
+            + (
+                f", though {counted(more, 'compound')} {'has' if more == 1 else 'have'} more"
+                if more
+                else ""
+            )
+            + ", so there is no true state to hold a prediction against."
+        )
     each = [f"{moa}: {lacks(**pair)}" for moa, pair in incomplete.items()]
     rest = f"; and {counted(len(each) - 4, 'more pair')}" if len(each) > 4 else ""
-    return start + f"arithmetic needs compounds with A alone, with B alone, and with both. {'; '.join(each[:4])}{rest}."
+    return (
+        start + "arithmetic needs compounds with A alone, with B alone, and with both."
+        f" {'; '.join(each[:4])}{rest}."
+    )
 
 # %% ../../nbs/01h_pairs.ipynb #bdaf93cc
 def similar_mechanisms(
     name: str,  # a mechanism that is not known, as the user wrote it
     known: Iterable[str],  # the mechanisms there are
 ) -> list[str]:  # at most three of `known`, the likeliest first; none if nothing is near
-    """Mechanisms that may have been meant: those that hold the words, the shortest first; or else the nearest in spelling.
+    """Mechanisms that may have been meant: those that hold the words, the shortest first; or else
+    the nearest in spelling.
 
     Parameters
     ----------
@@ -235,7 +269,8 @@ def row_digests(
     """
     digests = []
     for start in range(0, len(values), 4096):
-        block = np.ascontiguousarray(values[start : start + 4096], np.float32) + np.float32(0)  # -0 becomes 0
+        # -0 becomes 0
+        block = np.ascontiguousarray(values[start : start + 4096], np.float32) + np.float32(0)
         digests += [hashlib.blake2b(row, digest_size=16).digest() for row in block]
     return pd.Series(digests, dtype=object)
 
@@ -284,7 +319,9 @@ def copy_groups(
 # %% ../../nbs/01h_pairs.ipynb #5990d325
 def describe_profiles(
     profiles,  # AnnData from `read_profiles`
-) -> dict:  # what is in the table, in the order to print it: counts, lists, guessed columns and the rule for controls, notes
+    # what is in the table, in the order to print it: counts, lists, guessed columns and the rule
+    # for controls, notes
+) -> dict:
     """Count what can be analysed in a table of profiles.
 
     Parameters
@@ -312,8 +349,14 @@ def describe_profiles(
         "features": profiles.n_vars,
         "first features": list(profiles.var_names[:3]),
         "features called like": list(about.get("stems", [])),
-        "columns set aside": {k: f"{len(v):,} ({listed(list(v), 3)})" for k, v in about.get("set_aside", {}).items()},
-        "features by compartment": {k: int(n) for k, n in profiles.var["compartment"].value_counts().sort_index().items() if k},
+        "columns set aside": {
+            k: f"{len(v):,} ({listed(list(v), 3)})" for k, v in about.get("set_aside", {}).items()
+        },
+        "features by compartment": {
+            k: int(n)
+            for k, n in profiles.var["compartment"].value_counts().sort_index().items()
+            if k
+        },
         "compounds": int(treated["compound"][treated["compound"] != ""].nunique()),
         "dose levels (µM)": [float(d) for d in np.unique(dose_levels(treated["dose"].dropna()))],
         "times (h)": [float(t) for t in np.unique(obs["time"].dropna())],
@@ -322,7 +365,9 @@ def describe_profiles(
         "control rows": int(obs["is_control"].sum()),
         "zero vector is control": bool(about["zero_control"]),
         "annotated compounds": sum(map(len, groups.values())),
-        "compounds with exactly two mechanisms": sum(len(c) for moa, c in groups.items() if moa.count("|") == 1),
+        "compounds with exactly two mechanisms": sum(
+            len(c) for moa, c in groups.items() if moa.count("|") == 1
+        ),
         "measured pairs": len(measured_pairs(profiles)),
         "evaluable pairs": ["|".join(pair) for pair in pairs],
         "incomplete pairs": incomplete_pairs(profiles),
@@ -334,7 +379,9 @@ def describe_profiles(
 def by_target(
     profiles,  # AnnData `[N,G]` profiles with `target` in `obs`
 ):  # AnnData a copy whose `moa` is its `target`
-    """Group compounds by annotated targets instead of mechanisms. Raises CpvaeError if no target is known.
+    """Group compounds by annotated targets instead of mechanisms.
+
+    Raises CpvaeError if no target is known.
 
     Parameters
     ----------
@@ -346,9 +393,14 @@ def by_target(
     AnnData a copy whose `moa` is its `target`
     """
     if "target" not in profiles.obs or not text_of(profiles.obs["target"]).str.strip().any():
-        raise ProfileError("No target of a compound is known: the profiles need a column `Metadata_target`, or a table of mechanisms with targets (--moa).")
+        raise ProfileError(
+            "No target of a compound is known: the profiles need a column `Metadata_target`, or a"
+            " table of mechanisms with targets (--moa)."
+        )
     copy = profiles.copy()
-    copy.obs["moa"] = text_of(profiles.obs["target"]).map(lambda text: "|".join(sorted(text.split("|"))))
+    copy.obs["moa"] = text_of(profiles.obs["target"]).map(
+        lambda text: "|".join(sorted(text.split("|")))
+    )
     copy.uns["cpvae"] = profiles.uns["cpvae"] | {"pair_names": []}
     return copy
 

@@ -35,13 +35,17 @@ def _pair_names(raw, separator=""):
         for terms in (_terms(text, separator) for text in raw.dropna().unique())
         if len(terms) == 2
     ]
-    return list({frozenset(terms): "|".join(terms) for terms in sorted(written, reverse=True)}.values())[::-1]
+    return list(
+        {frozenset(terms): "|".join(terms) for terms in sorted(written, reverse=True)}.values()
+    )[::-1]
 
 
 def _varying(values, rows, where):
     "Which features differ between the rows to keep; refuses a table where none does."
     counted_rows = True if rows.all() else rows[:, None]
-    varies = values.max(axis=0, where=counted_rows, initial=-np.inf) > values.min(axis=0, where=counted_rows, initial=np.inf)
+    varies = values.max(axis=0, where=counted_rows, initial=-np.inf) > values.min(
+        axis=0, where=counted_rows, initial=np.inf
+    )
     if not varies.any():
         raise ProfileError(f"{where}: no feature differs between rows; is it the right table?")
     return varies
@@ -53,7 +57,11 @@ def _pooled(values, obs):  # of control rows
     for what in ("cell line", "time", "batch"):
         column = named.first(ALSO_READ["batch"]) if what == "batch" else what.split()[0]
         level = text_of(obs[column]).to_numpy() if column in obs else np.array([])
-        groups = {name: values[level == name] for name in sorted(set(level) - {""}) if (level == name).sum() > 2}
+        groups = {
+            name: values[level == name]
+            for name in sorted(set(level) - {""})
+            if (level == name).sum() > 2
+        }
         if len(groups) < 2:
             continue
         middles = np.array([np.median(group, axis=0) for group in groups.values()])
@@ -62,8 +70,9 @@ def _pooled(values, obs):  # of control rows
             apart = np.nanmedian(np.ptp(middles, axis=0) / within)
         if apart > 3:
             notes.append(
-                f"Controls of {what} {listed(list(groups), 3)} lie {apart:.0f} sd apart in half of the features, and what follows pools them: "
-                "run each alone, or say --normalize mad_robustize if each plate holds one."
+                f"Controls of {what} {listed(list(groups), 3)} lie {apart:.0f} sd apart in half of"
+                " the features, and what follows pools them: run each alone, or say --normalize"
+                " mad_robustize if each plate holds one."
             )
     return notes
 
@@ -75,21 +84,36 @@ def _warnings(values, obs, kind):
         middle, spread = np.median(values[control], axis=0), values[control].std(axis=0)
         if (np.abs(middle) > 3 * spread).mean() > 0.5:
             seem = "be relative to controls" if kind == "genes" else "be normalised"
-            notes.append(f"Controls lie far from 0 in most features, so these profiles seem not to {seem}; say --normalize mad_robustize to do it by plate.")
+            notes.append(
+                f"Controls lie far from 0 in most features, so these profiles seem not to {seem};"
+                " say --normalize mad_robustize to do it by plate."
+            )
         notes += _pooled(values[control], obs.iloc[control])
     if not (obs["moa"] != "").any() and not ("target" in obs and (obs["target"] != "").any()):
-        notes.append("No compound has a mechanism, so there is no arithmetic; join a table of mechanisms with --moa.")
+        notes.append(
+            "No compound has a mechanism, so there is no arithmetic; join a table of mechanisms"
+            " with --moa."
+        )
     return notes
 
-
+# %% ../../nbs/01_profiles.ipynb #e2a6d9c9
 def _repeated_wells(obs, columns):
-    "A note on wells that stand in several rows; wells of a layout that plates share are expected to."
+    """A note on wells that stand in several rows; wells of a layout that plates share are expected
+    to.
+    """
     if plain(columns["plate"]) == "platemapname":
         return []
     wells = obs.loc[(obs["plate"] != "") & (obs["well"] != ""), ["plate", "well", "time", "cell"]]
     again = wells[wells.duplicated()].drop_duplicates()
     names = listed(list("plate " + again["plate"] + ", well " + again["well"]), 1)
-    return [f"In several rows: {counted(len(again), 'well')} ({names}). Replicates with one name, or the same plate read twice?"] if len(again) else []
+    return (
+        [
+            f"In several rows: {counted(len(again), 'well')} ({names}). Replicates with one name,"
+            " or the same plate read twice?"
+        ]
+        if len(again)
+        else []
+    )
 
 
 def _check_usable(obs, where, source):
@@ -97,7 +121,10 @@ def _check_usable(obs, where, source):
     treated = obs.loc[~obs["is_control"], "compound"]
     compounds = treated[treated != ""].nunique()
     if compounds < 2:
-        raise ProfileError(f"{where}: {counted(compounds, 'compound')} besides controls in {source}; at least two are needed, or is it another --compound-column?")
+        raise ProfileError(
+            f"{where}: {counted(compounds, 'compound')} besides controls in {source}; at least two"
+            " are needed, or is it another --compound-column?"
+        )
 
 # %% ../../nbs/01_profiles.ipynb #d63d8084
 def _moa_table(table):
@@ -120,9 +147,9 @@ def _add_mechanisms(obs, about, moa_table, compound, separator=""):
     for name in ("moa", "target"):
         if (name == "moa" and column) or joined[name].any():
             obs[name] = text_of(names.map(joined[name])).mask(control, "")
-    if joined["name"].any() and not Named(
-        obs.filter(regex="(?i)^(image_)?metadata_")
-    ).first(MOA_KEYS["name"]):
+    if joined["name"].any() and not Named(obs.filter(regex="(?i)^(image_)?metadata_")).first(
+        MOA_KEYS["name"]
+    ):
         obs["compound_name"] = text_of(names.map(joined["name"].where(joined["name"] != ""))).mask(
             lambda found: found == "", names
         )
@@ -140,19 +167,45 @@ def _left_out(features, rows, full, varies):
     "What is dropped, in words, and the names of the features dropped."
     missing = [name for name, good in zip(features, full) if not good]
     constant = [name for name, good, moves in zip(features, full, varies) if good and not moves]
-    notes = [f"Left out as missing or infinite in too many rows: {counted(len(missing), 'feature')}, {listed(missing)}."] if missing else []
-    notes += [f"Left out for missing or infinite features: {counted((~rows).sum(), 'row')}."] if not rows.all() else []
-    notes += [f"Dropped because the same in every row: {counted(len(constant), 'feature')}, {listed(constant)}."] if constant else []
+    notes = (
+        [
+            f"Left out as missing or infinite in too many rows: {counted(len(missing), 'feature')},"
+            f" {listed(missing)}."
+        ]
+        if missing
+        else []
+    )
+    notes += (
+        [f"Left out for missing or infinite features: {counted((~rows).sum(), 'row')}."]
+        if not rows.all()
+        else []
+    )
+    notes += (
+        [
+            f"Dropped because the same in every row: {counted(len(constant), 'feature')},"
+            f" {listed(constant)}."
+        ]
+        if constant
+        else []
+    )
     return notes, missing + constant
 
-
+# %% ../../nbs/01_profiles.ipynb #2da4f3e1
 def _as_written(parts, where, given, moa_table, separator=""):
     "A table that this package wrote: nothing is guessed again."
     from anndata import AnnData
 
     if settled := [name for name, value in given.items() if value]:
-        raise ProfileError(f"{where}: was written by cpvae, with columns and controls settled; leave out the choice of {listed(settled)}, or read the original table")
-    profiles = AnnData(X=parts.values, obs=parts.metadata.rename(index=str), var=parts.feature_info, uns={"cpvae": parts.about})
+        raise ProfileError(
+            f"{where}: was written by cpvae, with columns and controls settled; leave out the"
+            f" choice of {listed(settled)}, or read the original table"
+        )
+    profiles = AnnData(
+        X=parts.values,
+        obs=parts.metadata.rename(index=str),
+        var=parts.feature_info,
+        uns={"cpvae": parts.about},
+    )
     if moa_table is not None:
         _add_mechanisms(profiles.obs, profiles.uns["cpvae"], moa_table, "compound", separator)
         profiles.obs = with_plain_text(profiles.obs)
@@ -160,11 +213,15 @@ def _as_written(parts, where, given, moa_table, separator=""):
 
 # %% ../../nbs/01_profiles.ipynb #2b814d4a
 def _row_by_row(metadata, given):  # the metadata, each meaning in one column; notes
-    "Columns that mean the same and are never filled in the same row, as where batches name things differently, become one."
+    """Columns that mean the same and are never filled in the same row, as where batches name things
+    differently, become one.
+    """
     notes = []
     for standard, sources in STANDARD_COLUMNS.items():
         rank = {plain(name): i for i, name in reversed([*enumerate(sources)])}
-        held = sorted((name for name in metadata if plain(name) in rank), key=lambda name: rank[plain(name)])
+        held = sorted(
+            (name for name in metadata if plain(name) in rank), key=lambda name: rank[plain(name)]
+        )
         held = [name for name in held if not _is_empty(metadata[name])]
         if given.get(standard) or len(held) < 2:
             continue
@@ -172,8 +229,13 @@ def _row_by_row(metadata, given):  # the metadata, each meaning in one column; n
         alone = (texts != "").sum(axis=1) <= 1
         if alone.all():
             joined = texts.apply("".join, axis=1)
-            metadata = metadata.assign(**{held[0]: joined.where(joined != "", None)}).drop(columns=held[1:])
-            notes.append(f"Never filled in the same row, so read as one column of the {standard}: {listed(held)}.")
+            metadata = metadata.assign(**{held[0]: joined.where(joined != "", None)}).drop(
+                columns=held[1:]
+            )
+            notes.append(
+                f"Never filled in the same row, so read as one column of the {standard}:"
+                f" {listed(held)}."
+            )
     return metadata, notes
 
 
@@ -184,7 +246,9 @@ def _with_unit(column, name, standard):
 
 # %% ../../nbs/01_profiles.ipynb #dat0rows1
 def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own_moa, separator=""):
-    "Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as written, and notes."
+    """Standard columns of the rows kept; the columns they were read from, pairs of mechanisms as
+    written, and notes.
+    """
     metadata, merged = _row_by_row(metadata, given)
     metadata, notes = _one_spelling(metadata, given)
     notes = merged + notes
@@ -217,7 +281,8 @@ def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own
     )
 
 # %% ../../nbs/01_profiles.ipynb #dat0back1
-def _given_back(parts, names):  # the same, with columns that a user names as something else among the metadata
+# the same, with columns that a user names as something else among the metadata
+def _given_back(parts, names):
     "Move features that are named as a compound, a dose, … to the metadata."
     named = set(map(plain, names)) - set(map(plain, parts.metadata))
     out = [i for i, name in enumerate(parts.features) if plain(name) in named]
@@ -228,7 +293,8 @@ def profiles_from_parts(
     parts: Parts,  # features, values and metadata, from `read_parts` or `parts_from_table`
     source: str,  # what to call the table in messages and in `uns`
     *,
-    compound: str | None = None,  # column of the compound, or several joined by "+"; None to guess, here and below
+    # column of the compound, or several joined by "+"; None to guess, here and below
+    compound: str | None = None,
     dose: str | None = None,  # column of the dose
     time: str | None = None,  # column of the time
     cell: str | None = None,  # column of the cell line
@@ -236,12 +302,16 @@ def profiles_from_parts(
     well: str | None = None,  # column of the well
     moa: str | None = None,  # column of the mechanisms of action, joined by "|"
     moa_separator: str = "",  # a mark that joins mechanisms beside "|", such as ";" or "and"
-    moa_table: str | Path | pd.DataFrame | None = None,  # mechanisms from elsewhere, see `join_mechanisms`; they replace the table's own
-    dose_unit: str | None = None,  # unit of doses that stand without one: "M", "mM", "uM", "nM", "log10M" or "log10uM"; None to tell it from the columns
+    # mechanisms from elsewhere, see `join_mechanisms`; they replace the table's own
+    moa_table: str | Path | pd.DataFrame | None = None,
+    # unit of doses that stand without one: "M", "mM", "uM", "nM", "log10M" or "log10uM"; None to
+    # tell it from the columns
+    dose_unit: str | None = None,
     control: str | list[str] | None = None,  # what marks control rows, see `find_controls`
     zero_control: bool = False,  # the zero vector is the control (values relative to control)
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
-    na_cutoff: float = 0.05,  # with `drop_na`: a feature missing in more than this fraction of the rows goes
+    # with `drop_na`: a feature missing in more than this fraction of the rows goes
+    na_cutoff: float = 0.05,
 ):  # AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
     """Check and annotate a table of profiles. Raises `CpvaeError` if it cannot be used as it is.
 
@@ -285,31 +355,65 @@ def profiles_from_parts(
     -------
     AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
     """
-    given = dict(compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa)
+    given = dict(
+        compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa
+    )
     if parts.about is not None:
-        settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero_control and not parts.about["zero_control"])
+        settled = given | dict(
+            dose_unit=dose_unit,
+            control=control,
+            zero_control=zero_control and not parts.about["zero_control"],
+        )
         settled |= dict(moa_separator=moa_table is None and moa_separator)
         return _as_written(parts, source, settled, moa_table, moa_separator)
-    parts = _given_back(parts, [name for choice in given.values() if choice for name in (choice, *choice.split("+"))])
+    parts = _given_back(
+        parts,
+        [name for choice in given.values() if choice for name in (choice, *choice.split("+"))],
+    )
     own_moa = moa_table is None or _moa_table(moa_table)[2] is None
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
     varies = full & _varying(parts.values, rows, source)
     how = (control, zero_control, dose_unit, own_moa, moa_separator or "")
     obs, told = _standard_rows(parts.metadata[rows], source, given, *how)
     notes, dropped = _left_out(parts.features, rows, full, varies)
-    kind, var = _describe_features([name for name, good in zip(parts.features, varies) if good], parts.feature_info[varies] if parts.feature_info is not None else None)
+    kind, var = _describe_features(
+        [name for name, good in zip(parts.features, varies) if good],
+        parts.feature_info[varies] if parts.feature_info is not None else None,
+    )
     told_how = given | dict(control=control)
-    chosen = [name for name, choice in told_how.items() if choice] + ["dose"] * bool(dose_unit) + ["moa"] * bool(moa_separator)
-    about = dict(source=source, sha256="", kind=kind, columns=told["columns"], given=chosen, zero_control=zero_control, n_copies=0, set_aside=parts.aside, stems=parts.stems,
-                 dropped_features=dropped, notes=parts.notes + notes + told["notes"], pair_names=told["pair_names"])
+    chosen = (
+        [name for name, choice in told_how.items() if choice]
+        + ["dose"] * bool(dose_unit)
+        + ["moa"] * bool(moa_separator)
+    )
+    about = dict(
+        source=source,
+        sha256="",
+        kind=kind,
+        columns=told["columns"],
+        given=chosen,
+        zero_control=zero_control,
+        n_copies=0,
+        set_aside=parts.aside,
+        stems=parts.stems,
+        dropped_features=dropped,
+        notes=parts.notes + notes + told["notes"],
+        pair_names=told["pair_names"],
+    )
     if (same := full & ~varies).any():  # what new profiles of a finished run may need
-        about["constants"] = dict(names=[n for n, k in zip(parts.features, same) if k], values=parts.values[rows.argmax(), same].tolist())
+        about["constants"] = dict(
+            names=[n for n, k in zip(parts.features, same) if k],
+            values=parts.values[rows.argmax(), same].tolist(),
+        )
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, told["columns"]["compound"], moa_separator or "")
     from anndata import AnnData
+
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
     about["notes"] += _warnings(values, obs, kind)
-    return AnnData(X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about})
+    return AnnData(
+        X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about}
+    )
 
 # %% ../../nbs/01_profiles.ipynb #7b44e190
 def profiles_from_table(
@@ -317,9 +421,12 @@ def profiles_from_table(
     source: str,  # what to call the table in messages and in `uns`
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
-    **options,  # any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`, …
+    # any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`, …
+    **options,
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
-    """Check and annotate a table of profiles in memory. Raises `CpvaeError` if it cannot be used as it is.
+    """Check and annotate a table of profiles in memory.
+
+    Raises `CpvaeError` if it cannot be used as it is.
 
     Parameters
     ----------
@@ -359,16 +466,22 @@ def _sha256(files):
 
 
 def read_profiles(
-    path,  # a file of any format that `read_parts` knows, several, or a folder of them; a DataFrame, or an AnnData
+    # a file of any format that `read_parts` knows, several, or a folder of them; a DataFrame, or an
+    # AnnData
+    path,
     *,
-    profile_info: str | Path | None = None,  # table that describes the profiles by their id, such as GEO's sig_info
-    feature_info: str | Path | None = None,  # table that describes the features by their id, such as GEO's gene_info
+    # table that describes the profiles by their id, such as GEO's sig_info
+    profile_info: str | Path | None = None,
+    # table that describes the features by their id, such as GEO's gene_info
+    feature_info: str | Path | None = None,
     all_genes: bool = False,  # inferred genes too, where a file tells them from landmark genes
     layer: str | None = None,  # of an AnnData, the layer that holds the values; None: X
     obsm: str | None = None,  # of an AnnData, the part of `obsm` that holds the values; None: X
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
-    **options,  # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`, `drop_na`, …
+    # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`,
+    # `drop_na`, …
+    **options,
 ):  # AnnData `[N,G]`, as from `profiles_from_parts`
     """Read, check and annotate profiles. Raises `CpvaeError` if they cannot be used as they are.
 
@@ -404,7 +517,9 @@ def read_profiles(
         return profiles_from_table(path, "table", **wanted, **options)
     stored = dict(layer=layer, obsm=obsm)
     if hasattr(path, "obs_names"):
-        return profiles_from_parts(parts_from_anndata(path, **stored, **wanted), "AnnData", **options)
+        return profiles_from_parts(
+            parts_from_anndata(path, **stored, **wanted), "AnnData", **options
+        )
     single = isinstance(path, (str, Path))
     info = dict(profile_info=profile_info, feature_info=feature_info, all_genes=all_genes)
     parts, files = read_parts(path, **info, **stored, **wanted), profile_files(path)

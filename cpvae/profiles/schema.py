@@ -25,31 +25,51 @@ def _exact(table, name):
 
 
 def _one_spelling(metadata, given):
-    "Metadata without a column that another, which is read, contradicts under the same name but for its spelling; notes."
+    """Metadata without a column that another, which is read, contradicts under the same name but
+    for its spelling; notes.
+    """
     chosen = filter(None, (_exact(metadata, name) for name in given.values() if name))
-    same = lambda name: plain(name) if plain(name) in KNOWN_METADATA else bare(name)  # CD4+ is not CD4-
+    # CD4+ is not CD4-
+    same = lambda name: plain(name) if plain(name) in KNOWN_METADATA else bare(name)
     taken, notes = {same(name): name for name in reversed([*metadata])}, []
-    taken |= {same(name): name for name in Named(metadata).values()} | {same(name): name for name in chosen}
+    taken |= {same(name): name for name in Named(metadata).values()} | {
+        same(name): name for name in chosen
+    }
     texts = {name: _text(metadata[name]) for name in metadata if taken[same(name)] != name}
-    others = [name for name, text in texts.items() if not text.equals(_text(metadata[taken[same(name)]]))]
+    others = [
+        name for name, text in texts.items() if not text.equals(_text(metadata[taken[same(name)]]))
+    ]
     for name in others:
         standard = _standard_of(name)
         advice = f"--{standard}-column chooses" if standard else "rename the one to keep"
-        notes.append(f"{listed([taken[same(name)]])} is read; {listed([name])}, the same name but for its spelling, holds other values and is left out ({advice}).")
+        notes.append(
+            f"{listed([taken[same(name)]])} is read; {listed([name])}, the same name but for its"
+            f" spelling, holds other values and is left out ({advice})."
+        )
     return metadata.drop(columns=others), notes
 
 
 def _standard_of(name):
     "The standard column that a name may hold, if an option chooses it."
-    return next((s for s, names in STANDARD_COLUMNS.items() if plain(name) in map(plain, names) and s not in ("well", "batch")), None)
+    return next(
+        (
+            s
+            for s, names in STANDARD_COLUMNS.items()
+            if plain(name) in map(plain, names) and s not in ("well", "batch")
+        ),
+        None,
+    )
 
 # %% ../../nbs/01b_schema.ipynb #4eefb31b
 def guess_columns(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
     where: str = "table",  # name of the file, for messages
-    **given: str | None,  # column to use for a standard name, e.g. `dose="Metadata_ng"`; None to guess
+    # column to use for a standard name, e.g. `dose="Metadata_ng"`; None to guess
+    **given: str | None,
 ) -> dict[str, str]:  # standard name -> source column, "" where there is none
-    """Which column holds what. Raises `CpvaeError` if a given column is absent, or nothing tells the compound.
+    """Which column holds what.
+
+    Raises `CpvaeError` if a given column is absent, or nothing tells the compound.
 
     Parameters
     ----------
@@ -70,21 +90,45 @@ def guess_columns(
         wanted = given.get(standard)
         if wanted and wanted not in present:
             option = "" if standard == "well" else f" (--{standard}-column)"
-            raise ProfileError(f"{where}: has no column {wanted}{option}; it has {listed(list(metadata.columns), 8) or 'no Metadata_ column'}")
-        known = [name for name in sources if name in present and not _is_empty(metadata[present[name]])]
+            raise ProfileError(
+                f"{where}: has no column {wanted}{option}; it has"
+                f" {listed(list(metadata.columns), 8) or 'no Metadata_ column'}"
+            )
+        known = [
+            name for name in sources if name in present and not _is_empty(metadata[present[name]])
+        ]
         if standard in ("dose", "time"):  # a bare "dose" of high and low, or the time of day
-            known = [name for name in known if name != standard or not _words(metadata[present[name]], standard)]
-        columns[standard] = (_exact(metadata, wanted) or present[wanted]) if wanted else present.first(known)
+            known = [
+                name
+                for name in known
+                if name != standard or not _words(metadata[present[name]], standard)
+            ]
+        columns[standard] = (
+            (_exact(metadata, wanted) or present[wanted]) if wanted else present.first(known)
+        )
     if not columns["compound"]:
         if set(present) - {"plate"} and set(present) <= {"plate", "id", "cid", "sigid", "instid"}:
-            raise ProfileError(f"{where}: tells only {listed(list(metadata.columns))} of its profiles; name the table that describes them, such as GEO's sig_info, with --profile-info TABLE")
+            raise ProfileError(
+                f"{where}: tells only {listed(list(metadata.columns))} of its profiles; name the"
+                " table that describes them, such as GEO's sig_info, with --profile-info TABLE"
+            )
         held = listed(list(metadata.columns), 8) or "none"
-        alike = [name for name in metadata if re.search(r"\b(treatments?|drugs?|perturbations?|conditions?|molecules?|substances?|products?)\b", _spaced(name))]
+        alike = [
+            name
+            for name in metadata
+            if re.search(
+                r"\b(treatments?|drugs?|perturbations?|conditions?|molecules?|substances?|products?)\b",
+                _spaced(name),
+            )
+        ]
         likely = f", which may be {listed(alike, 2)}" if alike else ""
-        raise ProfileError(f"{where}: no column tells the compound{likely}; name one with --compound-column (Metadata columns: {held})")
+        raise ProfileError(
+            f"{where}: no column tells the compound{likely}; name one with --compound-column"
+            f" (Metadata columns: {held})"
+        )
     return columns
 
-
+# %% ../../nbs/01b_schema.ipynb #1d00997c
 def _is_empty(column):
     return len(column) > 0 and not (_text(column) != "").any()
 
@@ -98,7 +142,8 @@ VAR_BLANKS = {"compartment": "", "channel": "", "feature_group": "", "symbol": "
 def with_blanks(
     table: pd.DataFrame,  # annotations, one row a profile or a feature
     blanks: dict,  # `OBS_BLANKS` or `VAR_BLANKS`
-) -> pd.DataFrame:  # with a blank column for each annotation it lacks; the table itself if it lacks none
+    # with a blank column for each annotation it lacks; the table itself if it lacks none
+) -> pd.DataFrame:
     """Fill in the columns that a table of annotations lacks.
 
     Parameters
@@ -119,23 +164,27 @@ def with_blanks(
 
 def annotated(
     profiles,  # AnnData `[N,G]`
-):  # AnnData whose `obs` and `var` have every column that may be absent; the same object if they all are there
+    # AnnData whose `obs` and `var` have every column that may be absent; the same object if they
+    # all are there
+):
     """Profiles with a blank where an annotation is absent. Matrices are shared, not copied.
 
     Parameters
     ----------
     profiles
         AnnData `[N,G]`
-
-    Returns
-    -------
-    AnnData whose `obs` and `var` have every column that may be absent; the same object if
-    they all are there
     """
     obs, var = with_blanks(profiles.obs, OBS_BLANKS), with_blanks(profiles.var, VAR_BLANKS)
     if obs is profiles.obs and var is profiles.var:
         return profiles
-    return type(profiles)(profiles.X, obs=obs, var=var, uns=profiles.uns, layers=dict(profiles.layers), obsm=dict(profiles.obsm))
+    return type(profiles)(
+        profiles.X,
+        obs=obs,
+        var=var,
+        uns=profiles.uns,
+        layers=dict(profiles.layers),
+        obsm=dict(profiles.obsm),
+    )
 
 
 def enlarged(

@@ -45,7 +45,9 @@ def hill(
 def cellprofiler_features(
     n: int,  # how many, at most 564
 ) -> list[str]:  # names as CellProfiler writes them, spread evenly over compartments and families
-    """Make up a list of CellProfiler feature names. Raises ValueError if more are asked for than there are.
+    """Make up a list of CellProfiler feature names.
+
+    Raises ValueError if more are asked for than there are.
 
     Parameters
     ----------
@@ -57,12 +59,45 @@ def cellprofiler_features(
     list[str]
         names as CellProfiler writes them, spread evenly over compartments and families
     """
-    shape = [f"AreaShape_{m}" for m in ("Area", "Compactness", "Eccentricity", "FormFactor", "Perimeter", "Solidity", "Extent", "Orientation")]
-    pairs = [f"Correlation_{m}_{a}_{b}" for m in ("Correlation", "RWC") for a, b in combinations(CHANNELS, 2)]
-    intensity = [f"Intensity_{m}_{c}" for m in ("MeanIntensity", "StdIntensity", "IntegratedIntensity", "MassDisplacement") for c in CHANNELS]
-    radial = [f"RadialDistribution_{m}_{c}_{k}of4" for m, c, k in product(("FracAtD", "MeanFrac", "RadialCV"), CHANNELS, range(1, 5))]
-    texture = [f"Texture_{m}_{c}_{k}_0" for m, k, c in product(("Contrast", "Entropy", "Variance", "Gabor"), (3, 5, 10, 20), CHANNELS)]
-    names = [f"{p}_{f}" for f in shape + pairs + intensity + radial + texture for p in COMPARTMENTS if p != "Image"]
+    shape = [
+        f"AreaShape_{m}"
+        for m in (
+            "Area",
+            "Compactness",
+            "Eccentricity",
+            "FormFactor",
+            "Perimeter",
+            "Solidity",
+            "Extent",
+            "Orientation",
+        )
+    ]
+    pairs = [
+        f"Correlation_{m}_{a}_{b}"
+        for m in ("Correlation", "RWC")
+        for a, b in combinations(CHANNELS, 2)
+    ]
+    intensity = [
+        f"Intensity_{m}_{c}"
+        for m in ("MeanIntensity", "StdIntensity", "IntegratedIntensity", "MassDisplacement")
+        for c in CHANNELS
+    ]
+    radial = [
+        f"RadialDistribution_{m}_{c}_{k}of4"
+        for m, c, k in product(("FracAtD", "MeanFrac", "RadialCV"), CHANNELS, range(1, 5))
+    ]
+    texture = [
+        f"Texture_{m}_{c}_{k}_0"
+        for m, k, c in product(
+            ("Contrast", "Entropy", "Variance", "Gabor"), (3, 5, 10, 20), CHANNELS
+        )
+    ]
+    names = [
+        f"{p}_{f}"
+        for f in shape + pairs + intensity + radial + texture
+        for p in COMPARTMENTS
+        if p != "Image"
+    ]
     if n > len(names):
         raise ValueError(f"{n} features asked for; there are names for {len(names)}")
     return [names[i] for i in np.linspace(0, len(names) - 1, n).round().astype(int)]
@@ -121,12 +156,16 @@ def random_map(
     StateToFeatures
         the map
     """
-    groups = [name.split("_")[0] + next((c for c in CHANNELS if c in name), "") for name in features]
+    groups = [
+        name.split("_")[0] + next((c for c in CHANNELS if c in name), "") for name in features
+    ]
     favourite = rng.choice(sorted(set(groups)), n_processes)
     likes = np.where(favourite[:, None] == np.array(groups), 3.0, 0.6)
     loadings = likes * rng.standard_normal((n_processes, len(features)))
     gain = curvature * rng.standard_normal((n_state, n_processes)) / np.sqrt(n_state)
-    return StateToFeatures(gain, rng.uniform(-1, 1, n_processes), loadings / np.linalg.norm(loadings, axis=0))
+    return StateToFeatures(
+        gain, rng.uniform(-1, 1, n_processes), loadings / np.linalg.norm(loadings, axis=0)
+    )
 
 # %% ../../nbs/01i_simulate.ipynb #0c45debd
 def simulated_compounds(
@@ -135,8 +174,12 @@ def simulated_compounds(
     per_mechanism: int,  # compounds with one given mechanism
     per_pair: int,  # compounds with one given pair
     rng: np.random.Generator,  # source of pairs and potencies
-) -> pd.DataFrame:  # one row a compound: `compound`, `moa`, `ec50` (µM), `efficacy` (share of the mechanism's full effect)
-    """Draw compounds with one or two mechanisms. Raises ValueError if there are not enough mechanisms for the pairs.
+    # one row a compound: `compound`, `moa`, `ec50` (µM), `efficacy` (share of the mechanism's full
+    # effect)
+) -> pd.DataFrame:
+    """Draw compounds with one or two mechanisms.
+
+    Raises ValueError if there are not enough mechanisms for the pairs.
 
     Parameters
     ----------
@@ -160,11 +203,20 @@ def simulated_compounds(
     mechanisms = [f"simulated mechanism {i + 1:02d}" for i in range(n_mechanisms)]
     all_pairs = ["|".join(p) for p in combinations(mechanisms, 2)]
     if n_pairs > len(all_pairs):
-        raise ValueError(f"{n_mechanisms} mechanisms form {len(all_pairs)} pairs, fewer than {n_pairs}")
+        raise ValueError(
+            f"{n_mechanisms} mechanisms form {len(all_pairs)} pairs, fewer than {n_pairs}"
+        )
     pairs = [all_pairs[i] for i in sorted(rng.choice(len(all_pairs), n_pairs, replace=False))]
     moa = np.repeat(mechanisms, per_mechanism).tolist() + np.repeat(pairs, per_pair).tolist()
     names = [f"simulated compound {i + 1:03d}" for i in range(len(moa))]
-    return pd.DataFrame({"compound": names, "moa": moa, "ec50": 10 ** rng.uniform(-1.2, 0.3, len(moa)), "efficacy": rng.uniform(0.7, 1.3, len(moa))})
+    return pd.DataFrame(
+        {
+            "compound": names,
+            "moa": moa,
+            "ec50": 10 ** rng.uniform(-1.2, 0.3, len(moa)),
+            "efficacy": rng.uniform(0.7, 1.3, len(moa)),
+        }
+    )
 
 # %% ../../nbs/01i_simulate.ipynb #79ea9dd7
 def plate_layout(
@@ -173,7 +225,9 @@ def plate_layout(
     n_replicates: int,  # plates a map
     n_controls: int,  # DMSO wells a plate
     rng: np.random.Generator,  # source of the dealing
-) -> pd.DataFrame:  # one row a well: `compound` (row number in `compounds`, -1 DMSO), `dose` (µM, NaN DMSO), `plate`, `well`
+    # one row a well: `compound` (row number in `compounds`, -1 DMSO), `dose` (µM, NaN DMSO),
+    # `plate`, `well`
+) -> pd.DataFrame:
     """Place each compound at six doses on the replicate plates of one map.
 
     Parameters
@@ -197,8 +251,14 @@ def plate_layout(
     """
     home, wells = rng.permutation(len(compounds)) % n_maps, []
     for plate_map, replicate in product(range(n_maps), range(n_replicates)):
-        plate = pd.DataFrame(list(product(np.flatnonzero(home == plate_map), (0.04, 0.12, 0.37, 1.11, 3.33, 10.0))), columns=["compound", "dose"])
-        plate = pd.concat([plate, pd.DataFrame({"compound": [-1] * n_controls, "dose": np.nan})], ignore_index=True)
+        plate = pd.DataFrame(
+            list(product(np.flatnonzero(home == plate_map), (0.04, 0.12, 0.37, 1.11, 3.33, 10.0))),
+            columns=["compound", "dose"],
+        )
+        plate = pd.concat(
+            [plate, pd.DataFrame({"compound": [-1] * n_controls, "dose": np.nan})],
+            ignore_index=True,
+        )
         plate["plate"] = f"SIM{plate_map + 1:03d}{chr(65 + replicate)}"
         plate["well"] = [f"{chr(65 + i // 24)}{i % 24 + 1:02d}" for i in range(len(plate))]
         wells.append(plate)
@@ -209,10 +269,12 @@ def hidden_states(
     compounds: pd.DataFrame,  # from `simulated_compounds`
     layout: pd.DataFrame,  # from `plate_layout`
     effect: float,  # size of every compound's effect: 1 as usual, 0 none at all
-    interaction: float,  # size of what two mechanisms do only together: 0 purely additive, 1 as large as one mechanism
+    # size of what two mechanisms do only together: 0 purely additive, 1 as large as one mechanism
+    interaction: float,
     rng: np.random.Generator,  # source of directions and noise
     n_state: int = 6,  # K, state coordinates
-) -> tuple[np.ndarray, pd.DataFrame]:  # `[N,K]` states of the wells, and each mechanism's (and interaction's) direction, `[M,K]`
+    # `[N,K]` states of the wells, and each mechanism's (and interaction's) direction, `[M,K]`
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Hidden state of every well: mechanisms add, then off-target effects and noise.
 
     Parameters
@@ -237,10 +299,18 @@ def hidden_states(
         `[N,K]` states of the wells, and each mechanism's (and interaction's) direction,
         `[M,K]`
     """
-    labels = list(dict.fromkeys("|".join(compounds.moa).split("|"))) + sorted({m for m in compounds.moa if "|" in m})
+    labels = list(dict.fromkeys("|".join(compounds.moa).split("|"))) + sorted(
+        {m for m in compounds.moa if "|" in m}
+    )
     directions = rng.standard_normal((len(labels), n_state))
-    directions = pd.DataFrame(directions / np.linalg.norm(directions, axis=1, keepdims=True), labels)
-    size = [sum(directions.loc[t] for t in m.split("|")) + (interaction * directions.loc[m] if "|" in m else 0) for m in compounds.moa]
+    directions = pd.DataFrame(
+        directions / np.linalg.norm(directions, axis=1, keepdims=True), labels
+    )
+    size = [
+        sum(directions.loc[t] for t in m.split("|"))
+        + (interaction * directions.loc[m] if "|" in m else 0)
+        for m in compounds.moa
+    ]
     off_target = 0.3 * rng.standard_normal((len(compounds), n_state)) / np.sqrt(n_state)
     full = 3 * effect * compounds.efficacy.to_numpy()[:, None] * (np.array(size) + off_target)
     c = layout.compound.to_numpy()
@@ -250,7 +320,8 @@ def hidden_states(
 # %% ../../nbs/01i_simulate.ipynb #d336b639
 def simulate_profiles(
     effect: float = 1.0,  # size of every compound's effect: 0 silences all of them
-    interaction: float = 0.0,  # what two mechanisms do only together: 0 additive, 1 as large as one mechanism
+    # what two mechanisms do only together: 0 additive, 1 as large as one mechanism
+    interaction: float = 0.0,
     seed: int = 0,  # of everything
     *,
     n_mechanisms: int = 16,  # single mechanisms
@@ -261,7 +332,9 @@ def simulate_profiles(
     n_maps: int = 6,  # plate maps
     n_replicates: int = 2,  # plates a map
     n_controls: int = 25,  # DMSO wells a plate
-):  # AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`: settings, `compounds`, `directions`
+    # AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`:
+    # settings, `compounds`, `directions`
+):
     """Simulate LINCS-like Cell Painting profiles with known truth.
 
     Parameters
@@ -288,11 +361,6 @@ def simulate_profiles(
         plates a map
     n_controls : int, default 25
         DMSO wells a plate
-
-    Returns
-    -------
-    AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`:
-    settings, `compounds`, `directions`
     """
     rng = np.random.default_rng(seed)
     compounds = simulated_compounds(n_mechanisms, n_pairs, per_mechanism, per_pair, rng)
@@ -300,11 +368,30 @@ def simulate_profiles(
     features = cellprofiler_features(n_features)
     bent = random_map(features, 6, rng)
     state, directions = hidden_states(compounds, layout, effect, interaction, rng)
-    x = 2 * bent(state) + 0.2 * rng.standard_normal((layout.plate.nunique(), n_features))[pd.factorize(layout.plate)[0]]
+    x = (
+        2 * bent(state)
+        + 0.2
+        * rng.standard_normal((layout.plate.nunique(), n_features))[pd.factorize(layout.plate)[0]]
+    )
     x += 0.4 * rng.standard_normal(x.shape)
-    profiles = profiles_from_table(pd.concat([simulated_metadata(compounds, layout), pd.DataFrame(x.astype("float32"), columns=features)], axis=1), "simulated")
+    profiles = profiles_from_table(
+        pd.concat(
+            [
+                simulated_metadata(compounds, layout),
+                pd.DataFrame(x.astype("float32"), columns=features),
+            ],
+            axis=1,
+        ),
+        "simulated",
+    )
     profiles.obsm["state"] = state
-    profiles.uns["truth"] = {"effect": effect, "interaction": interaction, "seed": seed, "compounds": compounds, "directions": directions.add_prefix("state ")}
+    profiles.uns["truth"] = {
+        "effect": effect,
+        "interaction": interaction,
+        "seed": seed,
+        "compounds": compounds,
+        "directions": directions.add_prefix("state "),
+    }
     return profiles
 
 # %% ../../nbs/01i_simulate.ipynb #6ea60a17
@@ -328,8 +415,13 @@ def simulated_metadata(
     """
     control = layout.compound < 0
     pick = lambda column: compounds[column].to_numpy()[layout.compound]
-    return pd.DataFrame({
-        "Metadata_Plate": layout.plate, "Metadata_Well": layout.well,
-        "Metadata_compound": np.where(control, "DMSO", pick("compound")), "Metadata_broad_sample": np.where(control, "DMSO", pick("compound")),
-        "Metadata_dose_uM": layout.dose, "Metadata_moa": np.where(control, "", pick("moa")),
-    })
+    return pd.DataFrame(
+        {
+            "Metadata_Plate": layout.plate,
+            "Metadata_Well": layout.well,
+            "Metadata_compound": np.where(control, "DMSO", pick("compound")),
+            "Metadata_broad_sample": np.where(control, "DMSO", pick("compound")),
+            "Metadata_dose_uM": layout.dose,
+            "Metadata_moa": np.where(control, "", pick("moa")),
+        }
+    )

@@ -32,12 +32,14 @@ _REGISTERED = ("broad_sample", "broad_id", "pert_id", "jcp2022", "drugbank_id", 
 
 def _keys_of(metadata, names):
     "InChIKey and Broad id of each name that has just one; no kind of key that the names are."
-    present, keys = (
-        Named(metadata),
-        pd.DataFrame(index=pd.Index(sorted(set(names)), name="name")),
-    )
+    present = Named(metadata)
+    keys = pd.DataFrame(index=pd.Index(sorted(set(names)), name="name"))
     for form, sources in _IDENTITIES:
-        columns = [] if names.str.fullmatch(form).any() else filter(None, dict.fromkeys(map(present.get, sources)))
+        columns = (
+            []
+            if names.str.fullmatch(form).any()
+            else filter(None, dict.fromkeys(map(present.get, sources)))
+        )
         for column in columns:
             found = _text(metadata[column])[names.index].str.extract(f"^({form})")[0]
             pairs = pd.DataFrame({"name": names, column: found}).dropna().drop_duplicates()
@@ -109,7 +111,7 @@ def _as_treatments(metadata, column, names, treated):
 
 # %% ../../nbs/01g_treatments.ipynb #8119a6n3
 def _compounds(metadata, column, is_control):
-    "Names of the compounds: batches as one, combinations as their parts, empty wells \"\"; notes."
+    'Names of the compounds: batches as one, combinations as their parts, empty wells ""; notes.'
     names, notes = _text(metadata[column]), []
     short = names.map({name: _BROAD_BATCH.sub(r"\1", plain_text(name)) for name in names.unique()})
     if short.str.len().lt(names.str.len()).any() and names.str.contains("BRD-").any():
@@ -148,9 +150,12 @@ def _compounds(metadata, column, is_control):
     return short, notes + more
 
 # %% ../../nbs/01g_treatments.ipynb #nam0cmb1
-_SOME = "(drug|compound|cpd|pert(urba(tion|gen))?|treatment|agent|inhibitor|gene|guide|s[gi]rna|ligand)"
+_SOME = (
+    "(drug|compound|cpd|pert(urba(tion|gen))?|treatment|agent|inhibitor|gene|guide|s[gi]rna|ligand)"
+)
 _SECOND = re.compile(
-    rf"(second|2nd|partner|combo|combination){_SOME}(i?name|id)?|{_SOME}(i?name|id)?(2|b|ii|two)(i?name|id)?")
+    rf"(second|2nd|partner|combo|combination){_SOME}(i?name|id)?|{_SOME}(i?name|id)?(2|b|ii|two)(i?name|id)?"
+)
 
 
 def _is_second(name):
@@ -229,9 +234,13 @@ def _also_recorded(metadata, is_control):
     for name in ("target", "scaffold", "cell_count"):
         if column := present.first(ALSO_READ[name]):
             text = _text(metadata[column]).mask(is_control, "")
-            found[name] = pd.to_numeric(metadata[column], errors="coerce") if name == "cell_count" else text
+            found[name] = (
+                pd.to_numeric(metadata[column], errors="coerce") if name == "cell_count" else text
+            )
     if "target" in found:
-        found["target"] = found["target"].map({text: _targets([text]) for text in found["target"].unique()})
+        found["target"] = found["target"].map(
+            {text: _targets([text]) for text in found["target"].unique()}
+        )
     return found
 
 # %% ../../nbs/01g_treatments.ipynb #6771af4c
@@ -259,7 +268,8 @@ def _mechanisms(metadata, columns, compound, is_control, separator):
     moa, filled = _of_parts(obs, "moa")
     notes += torn + (
         [
-            f"Mechanisms of combinations are those of their parts: {counted(len(filled), 'compound')}."
+            "Mechanisms of combinations are those of their parts:"
+            f" {counted(len(filled), 'compound')}."
         ]
         if filled
         else []
@@ -268,14 +278,20 @@ def _mechanisms(metadata, columns, compound, is_control, separator):
 
 # %% ../../nbs/01g_treatments.ipynb #71af4cn1
 def standard_obs(
-    metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
+    # `[N,M]` the `Metadata_*` columns; the index counts the rows of the file from 0
+    metadata: pd.DataFrame,
     columns: dict[str, str],  # standard name -> source column, from `guess_columns`
     is_control: np.ndarray,  # `[N]` bool, from `find_controls`
     where: str = "table",  # name of the file, for messages
-    dose_unit: str | None = None,  # unit of doses that stand without one; None to tell it from the columns
+    # unit of doses that stand without one; None to tell it from the columns
+    dose_unit: str | None = None,
     moa_separator: str = "",  # a mark that joins mechanisms, beside the pipe
-) -> tuple[pd.DataFrame, list[str]]:  # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too where the table has them; notes
-    """Bring metadata into standard form. Raises `CpvaeError` if a treated row's dose, or a time, is no number.
+    # `[N,M+8]` the metadata and the standard columns, `target`, `scaffold` and `cell_count` too
+    # where the table has them; notes
+) -> tuple[pd.DataFrame, list[str]]:
+    """Bring metadata into standard form.
+
+    Raises `CpvaeError` if a treated row's dose, or a time, is no number.
 
     Parameters
     ----------
@@ -307,7 +323,11 @@ def standard_obs(
     if columns["time"]:
         number, unit = _amounts(metadata, columns["time"], HOURS, where, everyone)
         obs["time"] = number * unit.map(HOURS | {"": 1.0})
-        notes += [f"Times: {words}" for words in [_converted(columns["time"], unit[number.notna() & (unit != "")], HOURS)] if words]
+        notes += [
+            f"Times: {words}"
+            for words in [_converted(columns["time"], unit[number.notna() & (unit != "")], HOURS)]
+            if words
+        ]
     notes += _unread(metadata, columns)
     for name in ("cell", "plate", "well"):
         obs[name] = _text(metadata[columns[name]]) if columns[name] else ""

@@ -15,31 +15,70 @@ from anndata import AnnData
 from ..errors import choose
 
 # %% ../../nbs/07b_worlds.ipynb #a2505c56
-WORLDS = ("nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes")  # what the compounds of a silent pair share
+# what the compounds of a silent pair share
+WORLDS = (
+    "nothing",
+    "reference",
+    "plates",
+    "torn plates",
+    "scaffold",
+    "potency",
+    "bent potency",
+    "sizes",
+)
 
 
-def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd.DataFrame:  # one row a compound
+# one row a compound
+def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd.DataFrame:
     most = (12, 1, 2) if shared == "sizes" else (3, 3, 2)
     size = np.stack([rng.integers(1, m + 1, n_pairs) for m in most], axis=1).ravel()
     group, homes = np.repeat(np.arange(3 * n_pairs), size), max(1, n_pairs // 10)
     pair, n = group // 3, len(group)
-    moa = np.array([name for i in range(n_pairs) for name in (f"a{i:03d}", f"b{i:03d}", f"a{i:03d}|b{i:03d}")])[group]
+    moa = np.array(
+        [name for i in range(n_pairs) for name in (f"a{i:03d}", f"b{i:03d}", f"a{i:03d}|b{i:03d}")]
+    )[group]
     first = np.append(True, np.diff(group) > 0) & (group % 3 == 0)
-    return pd.DataFrame({
-        "compound": [f"{m}-{k}" for k, m in enumerate(moa)], "moa": moa,
-        "potency": rng.gamma(2, 0.5, n_pairs)[pair] if "potency" in shared else rng.gamma(2, 0.5, n),
-        "home": pair % homes if "plates" in shared or shared == "scaffold" else rng.integers(homes, size=n),
-        "n_wells": np.where(first, 300, 4) if shared == "reference" else 4 if shared == "torn plates" else 1,
-    })
+    return pd.DataFrame(
+        {
+            "compound": [f"{m}-{k}" for k, m in enumerate(moa)],
+            "moa": moa,
+            "potency": rng.gamma(2, 0.5, n_pairs)[pair]
+            if "potency" in shared
+            else rng.gamma(2, 0.5, n),
+            "home": pair % homes
+            if "plates" in shared or shared == "scaffold"
+            else rng.integers(homes, size=n),
+            "n_wells": np.where(first, 300, 4)
+            if shared == "reference"
+            else 4
+            if shared == "torn plates"
+            else 1,
+        }
+    )
 
 # %% ../../nbs/07b_worlds.ipynb #a1790cc1
 def silent_world(
-    shared: Literal["nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency", "sizes"],  # one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent potency" or "sizes"
+    # one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent
+    # potency" or "sizes"
+    shared: Literal[
+        "nothing",
+        "reference",
+        "plates",
+        "torn plates",
+        "scaffold",
+        "potency",
+        "bent potency",
+        "sizes",
+    ],
     seed: int = 0,  # of everything
     n_pairs: int = 150,  # pairs of mechanisms
     n_features: int = 30,  # G
-) -> AnnData:  # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they act
-    """Simulate pairs of mechanisms without any effect, whose compounds share something else. Raises CpvaeError for an unknown world.
+    # `[N,G]` scaled profiles, 300 control wells last; plate and scaffold are recorded where they
+    # act
+) -> AnnData:
+    """Simulate pairs of mechanisms without any effect, whose compounds share something else.
+
+    Raises CpvaeError for an unknown world.
 
     Parameters
     ----------
@@ -61,20 +100,58 @@ def silent_world(
     """
     choose(shared, WORLDS, "world")
     rng = np.random.default_rng(seed)
-    compounds, (ill, bend) = _silent_compounds(shared, n_pairs, rng), rng.normal(size=(2, n_features))
-    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * ("plates" in shared or shared == "scaffold")
+    compounds = _silent_compounds(shared, n_pairs, rng)
+    (ill, bend) = rng.normal(size=(2, n_features))
+    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * (
+        "plates" in shared or shared == "scaffold"
+    )
     potency = compounds["potency"].to_numpy()[:, None]
-    compounds["state"] = list(potency * ill + (shared == "bent potency") * potency**2 / 2 * bend + homes[compounds["home"]] + rng.normal(size=(len(compounds), n_features)))
-    wells, home = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(is_control=False, noise=float(shared in ("reference", "torn plates"))), np.arange(300) % len(homes)
-    if shared == "torn plates":  # replicates on four plates of the home; one well in seven is missing
-        wells = wells.assign(copy=wells.groupby("compound").cumcount().astype(str))[(rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()]
-    controls = pd.DataFrame({"compound": "DMSO", "moa": "", "home": home, "copy": "0", "state": list(homes[home] * ("plates" in shared)), "is_control": True, "noise": 0.5})
-    both = pd.concat([wells, controls], ignore_index=True).set_axis([str(i) for i in range(len(wells) + 300)])
-    x = np.stack(both["state"]) + both[["noise"]].to_numpy() * rng.normal(size=(len(both), n_features))
+    compounds["state"] = list(
+        potency * ill
+        + (shared == "bent potency") * potency**2 / 2 * bend
+        + homes[compounds["home"]]
+        + rng.normal(size=(len(compounds), n_features))
+    )
+    wells = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(
+        is_control=False, noise=float(shared in ("reference", "torn plates"))
+    )
+    home = np.arange(300) % len(homes)
+    # replicates on four plates of the home; one well in seven is missing
+    if shared == "torn plates":
+        wells = wells.assign(copy=wells.groupby("compound").cumcount().astype(str))[
+            (rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()
+        ]
+    controls = pd.DataFrame(
+        {
+            "compound": "DMSO",
+            "moa": "",
+            "home": home,
+            "copy": "0",
+            "state": list(homes[home] * ("plates" in shared)),
+            "is_control": True,
+            "noise": 0.5,
+        }
+    )
+    both = pd.concat([wells, controls], ignore_index=True).set_axis(
+        [str(i) for i in range(len(wells) + 300)]
+    )
+    x = np.stack(both["state"]) + both[["noise"]].to_numpy() * rng.normal(
+        size=(len(both), n_features)
+    )
     name = "home " + both["home"].astype(str)
     plate = name + ", " + both["copy"] if shared == "torn plates" else name
-    obs = both[["compound", "moa", "is_control"]].assign(dose=np.nan, time=np.nan, plate=plate if "plates" in shared else "", scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "", well="")
-    var = pd.DataFrame({"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)])
-    profiles = AnnData(x.astype(np.float32), obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=var)
+    obs = both[["compound", "moa", "is_control"]].assign(
+        dose=np.nan,
+        time=np.nan,
+        plate=plate if "plates" in shared else "",
+        scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "",
+        well="",
+    )
+    var = pd.DataFrame(
+        {"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)]
+    )
+    profiles = AnnData(
+        x.astype(np.float32), obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=var
+    )
     profiles.layers["scaled"] = profiles.X.copy()
     return profiles

@@ -20,7 +20,12 @@ from .words import no_interval
 from ..style import COLOURS, METRICS, TRIVIAL, display_name, small_type, usual_order
 
 # %% ../../nbs/24c_figures.ipynb #7bcd3e97
-AXES = {"l2": "L2 distance to the true state (scaled units)", "delta_pearson": "delta-Pearson (correlation of changes)", "mismatch_r": "own less other truths (correlation)"}  # score -> axis label with unit
+# score -> axis label with unit
+AXES = {
+    "l2": "L2 distance to the true state (scaled units)",
+    "delta_pearson": "delta-Pearson (correlation of changes)",
+    "mismatch_r": "own less other truths (correlation)",
+}
 
 # %% ../../nbs/24c_figures.ipynb #b561deab
 def plot_training(
@@ -46,12 +51,29 @@ def plot_training(
             ax.plot(curves.epoch, curves.train_loss, color=colour, lw=0.8)
             if "valid_loss" in curves:
                 ax.plot(curves.epoch, curves.valid_loss, color=colour, lw=1.8)
-        ax.set(title=display_name(model), xlabel="epoch", yscale="log" if training.train_loss.min() > 0 else "linear")
+        ax.set(
+            title=display_name(model),
+            xlabel="epoch",
+            yscale="log" if training.train_loss.min() > 0 else "linear",
+        )
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else ""))
+        ax.yaxis.set_minor_formatter(
+            FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        )
     fig.axes[0].set_ylabel("loss per profile")
-    lines = {"real (colour), shuffled (grey)": dict(lw=0), "training": dict(lw=0.8), "validation": dict(lw=1.8)}
-    fig.legend([Line2D([], [], color="black", **style) for style in lines.values()], lines, loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
+    lines = {
+        "real (colour), shuffled (grey)": dict(lw=0),
+        "training": dict(lw=0.8),
+        "validation": dict(lw=1.8),
+    }
+    fig.legend(
+        [Line2D([], [], color="black", **style) for style in lines.values()],
+        lines,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=7.5,
+    )
     return small_type(fig)
 
 # %% ../../nbs/24c_figures.ipynb #ccc8f142
@@ -71,25 +93,51 @@ def plot_reconstruction(
         FVU on test profiles, real and shuffled
     """
     table = reconstruction[reconstruction.model != "mean"]
-    models, n = usual_order(table.model), reconstruction.loc[reconstruction.split == "test", "n"].max()
+    models = usual_order(table.model)
+    n = reconstruction.loc[reconstruction.split == "test", "n"].max()
     fvu = table.set_index(["model", "shuffled", "split"]).fvu
     fig = Figure(figsize=(1.1 * len(models) + 1.8, 2.6), layout="constrained")
     ax = fig.subplots()
     for x, model in enumerate(models):
         for shuffled, dx in ((False, -0.2), (True, 0.2)):
-            height, seen = fvu.get((model, shuffled, "test"), np.nan), fvu.get((model, shuffled, "train"), np.nan)
+            height = fvu.get((model, shuffled, "test"), np.nan)
+            seen = fvu.get((model, shuffled, "train"), np.nan)
             colour = COLOURS.get(model, "black")
-            ax.bar(x + dx, height, 0.36, facecolor="white" if shuffled else colour, edgecolor=colour, hatch="////" if shuffled else None)
+            ax.bar(
+                x + dx,
+                height,
+                0.36,
+                facecolor="white" if shuffled else colour,
+                edgecolor=colour,
+                hatch="////" if shuffled else None,
+            )
             if np.isfinite(height):
-                ax.annotate(f"{height:.2f}", (x + dx, height), (0, 3), textcoords="offset points", ha="center", fontsize=7, bbox=dict(facecolor="white", lw=0, pad=0.3))
+                ax.annotate(
+                    f"{height:.2f}",
+                    (x + dx, height),
+                    (0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
+                    bbox=dict(facecolor="white", lw=0, pad=0.3),
+                )
             ax.hlines(seen, x + dx - 0.18, x + dx + 0.18, color="black", lw=1.2)
     ax.axhline(1, color="black", lw=0.8, ls="--")
-    ax.set(xticks=range(len(models)), xticklabels=map(display_name, models), ylabel="FVU", title=f"{n:,.0f} held-out profiles. Filled: real; hatched: shuffled.\nTick: the same model on its training profiles. Dashed: training mean")
+    ax.set(
+        xticks=range(len(models)),
+        xticklabels=map(display_name, models),
+        ylabel="FVU",
+        title=(
+            f"{n:,.0f} held-out profiles. Filled: real; hatched: shuffled.\nTick: the same model on"
+            " its training profiles. Dashed: training mean"
+        ),
+    )
     return small_type(fig)
 
 # %% ../../nbs/24c_figures.ipynb #02e33ccb
 def plot_umap(
-    umap_df: pd.DataFrame,  # model ("data": originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2
+    # model ("data": originals), shuffled, kind (original, reconstructed, simulated), umap1, umap2
+    umap_df: pd.DataFrame,
 ) -> Figure:  # models across; real and shuffled down
     """Original, reconstructed and simulated test profiles on one map.
 
@@ -110,20 +158,36 @@ def plot_umap(
     axes = fig.subplots(len(rows), len(models), squeeze=False, sharex=True, sharey=True)
     for i, shuffled in enumerate(rows):
         for ax, model in zip(axes[i], models):
-            for name, kind, colour, size in (("data", "original", "#BBBBBB", 7), (model, "simulated", "black", 2), (model, "reconstructed", COLOURS.get(model, "#56B4E9"), 4)):
-                at = umap_df[(umap_df.model == name) & (umap_df.shuffled == shuffled) & (umap_df.kind == kind)]
+            for name, kind, colour, size in (
+                ("data", "original", "#BBBBBB", 7),
+                (model, "simulated", "black", 2),
+                (model, "reconstructed", COLOURS.get(model, "#56B4E9"), 4),
+            ):
+                at = umap_df[
+                    (umap_df.model == name)
+                    & (umap_df.shuffled == shuffled)
+                    & (umap_df.kind == kind)
+                ]
                 ax.scatter(at.umap1, at.umap2, s=size, color=colour, lw=0, alpha=0.8, label=kind)
             ax.set(xticks=[], yticks=[], title=display_name(model) if i == 0 else "")
         axes[i, 0].set_ylabel(f"{'shuffled' if shuffled else 'real'}\nUMAP 2")
     for ax in axes[-1]:
         ax.set_xlabel("UMAP 1")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8, markerscale=2.5)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        markerscale=2.5,
+    )
     return small_type(fig)
 
 # %% ../../nbs/24c_figures.ipynb #3743c261
 def plot_lsa(
     lsa: pd.DataFrame,  # lsa.csv
-    metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
+    # a panel each: l2, delta_pearson, mismatch_r
+    metrics: tuple[str, ...] = ("l2", "delta_pearson"),
 ) -> Figure:  # predictors down, scores across; a point a pair, a diamond the mean
     """Scores of arithmetic and of every trivial baseline.
 
@@ -146,13 +210,33 @@ def plot_lsa(
         for y, method in enumerate(methods):
             kind, _, space = method.partition("/")
             colour = COLOURS.get(space or kind, "#555555")
-            ax.scatter(matrix[method], [y] * len(matrix), s=13, facecolor="none" if kind in TRIVIAL else colour, edgecolor=colour, lw=0.7, alpha=0.7)
+            ax.scatter(
+                matrix[method],
+                [y] * len(matrix),
+                s=13,
+                facecolor="none" if kind in TRIVIAL else colour,
+                edgecolor=colour,
+                lw=0.7,
+                alpha=0.7,
+            )
             if matrix[method].notna().any():
                 ax.scatter(matrix[method].mean(), y, s=34, marker="D", color="black", zorder=3)
             else:
-                ax.annotate("undefined", (0.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7, color="#555555")
+                ax.annotate(
+                    "undefined",
+                    (0.01, y),
+                    xycoords=("axes fraction", "data"),
+                    va="center",
+                    fontsize=7,
+                    color="#555555",
+                )
         better = "less is better" if metric == "l2" else "more is better"
-        ax.set(xlabel=f"{AXES[metric]}", title=f"{METRICS[metric]}: {better}", yticks=range(len(methods)), yticklabels=map(display_name, methods))
+        ax.set(
+            xlabel=f"{AXES[metric]}",
+            title=f"{METRICS[metric]}: {better}",
+            yticks=range(len(methods)),
+            yticklabels=map(display_name, methods),
+        )
         ax.grid(axis="x", lw=0.4, color="#DDDDDD")
     fig.axes[0].invert_yaxis()
     fig.suptitle(f"{len(matrix)} pairs; diamond: mean", fontsize=8.5)
@@ -161,9 +245,11 @@ def plot_lsa(
 # %% ../../nbs/24c_figures.ipynb #f887c1a2
 def plot_advantages(
     lsa: pd.DataFrame,  # lsa.csv
-    metrics: tuple[str, ...] = ("l2", "delta_pearson"),  # a panel each: l2, delta_pearson, mismatch_r
+    # a panel each: l2, delta_pearson, mismatch_r
+    metrics: tuple[str, ...] = ("l2", "delta_pearson"),
 ) -> Figure:  # baselines down; right of zero arithmetic is better
-    """Paired advantage of arithmetic over each baseline, with its interval where there are pairs enough.
+    """Paired advantage of arithmetic over each baseline, with its interval where there are pairs
+    enough.
 
     Parameters
     ----------
@@ -180,18 +266,44 @@ def plot_advantages(
     fig = Figure(figsize=(3.1 * len(metrics) + 1.6, 3.4), layout="constrained")
     models, tables = arithmetic_models(lsa), [advantages(lsa, metric) for metric in metrics]
     known = {b.partition("/")[0] for table in tables for b in table.baseline}
-    baselines = [b for b in ("mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca") if b in known]
-    for ax, metric, table in zip(fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, tables):
+    baselines = [
+        b for b in ("mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca") if b in known
+    ]
+    for ax, metric, table in zip(
+        fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, tables
+    ):
         for k, model in enumerate(models):
             rows = table[table.method == model]
-            y = [baselines.index(b.partition("/")[0]) + (k - (len(models) - 1) / 2) * 0.15 for b in rows.baseline]
+            y = [
+                baselines.index(b.partition("/")[0]) + (k - (len(models) - 1) / 2) * 0.15
+                for b in rows.baseline
+            ]
             ax.hlines(y, rows.low, rows.high, color=COLOURS.get(model, "black"), lw=1.2)
-            ax.scatter(rows.advantage, y, s=14, color=COLOURS.get(model, "black"), label=display_name(model), zorder=3)
+            ax.scatter(
+                rows.advantage,
+                y,
+                s=14,
+                color=COLOURS.get(model, "black"),
+                label=display_name(model),
+                zorder=3,
+            )
         ax.axvline(0, color="black", lw=0.8)
-        ax.set(xlabel=f"advantage in {METRICS[metric]}", yticks=range(len(baselines)), yticklabels=map(display_name, baselines))
+        ax.set(
+            xlabel=f"advantage in {METRICS[metric]}",
+            yticks=range(len(baselines)),
+            yticklabels=map(display_name, baselines),
+        )
     fig.axes[0].invert_yaxis()
-    fig.axes[-1].legend(frameon=False, fontsize=7, title="arithmetic in", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    n, interval = lsa.pair.nunique(), min(map(no_interval, tables), key=len) or "line: 95 % interval"
+    fig.axes[-1].legend(
+        frameon=False,
+        fontsize=7,
+        title="arithmetic in",
+        title_fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    n = lsa.pair.nunique()
+    interval = min(map(no_interval, tables), key=len) or "line: 95 % interval"
     fig.suptitle(f"{n} pairs; right of zero: arithmetic is better; {interval}", fontsize=8.5)
     return small_type(fig)
 
@@ -202,7 +314,9 @@ def plot_null(
     model: str,  # whose arithmetic
     max_pairs: int = 60,  # of more pairs, so many are shown, evenly spaced from best to worst
 ) -> Figure:  # pairs down, sorted by cosine less its permuted median
-    """Each pair's score under its own labels and under permuted ones. Raises CpvaeError if the model has no permutations.
+    """Each pair's score under its own labels and under permuted ones.
+
+    Raises CpvaeError if the model has no permutations.
 
     Parameters
     ----------
@@ -222,20 +336,47 @@ def plot_null(
     """
     table = null_quantiles(null, model)
     total = len(table)
-    table = table.iloc[np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))]
+    table = table.iloc[
+        np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))
+    ]
     found = (lsa[lsa.model == model].set_index("pair").q.reindex(table.index) < 0.05).to_numpy()
     fig = Figure(figsize=(8.6, 0.19 * len(table) + 1.2), layout="constrained")
     y, colour = np.arange(len(table)), COLOURS.get(model, "black")
-    for ax, score, label in zip(fig.subplots(1, 2, sharey=True), ("cosine", "l2"), ("cosine with the true state (more is better)", AXES["l2"])):
+    for ax, score, label in zip(
+        fig.subplots(1, 2, sharey=True),
+        ("cosine", "l2"),
+        ("cosine with the true state (more is better)", AXES["l2"]),
+    ):
         t = table[score]
         ax.hlines(y, t[0.05], t[0.95], color="#BBBBBB", lw=1.5, label="permuted: middle 90 %")
         ax.hlines(y, t[0.25], t[0.75], color="#BBBBBB", lw=5, label="permuted: middle 50 %")
         ax.scatter(t["real"][found], y[found], s=22, color=colour, zorder=3, label="real, q < 0.05")
-        ax.scatter(t["real"][~found], y[~found], s=22, facecolor="white", edgecolor=colour, zorder=3, label="real, q ≥ 0.05")
-        ax.set(xlabel=label, yticks=y, yticklabels=map(_short_pair, table.index), ylim=(len(table) - 0.4, -0.6))
+        ax.scatter(
+            t["real"][~found],
+            y[~found],
+            s=22,
+            facecolor="white",
+            edgecolor=colour,
+            zorder=3,
+            label="real, q ≥ 0.05",
+        )
+        ax.set(
+            xlabel=label,
+            yticks=y,
+            yticklabels=map(_short_pair, table.index),
+            ylim=(len(table) - 0.4, -0.6),
+        )
     _log_if_wide(ax)
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False, fontsize=7)
-    shown = f"{total} pairs" if len(table) == total else f"{len(table)} of {total} pairs, evenly spaced"
+    fig.legend(
+        *fig.axes[0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=4,
+        frameon=False,
+        fontsize=7,
+    )
+    shown = (
+        f"{total} pairs" if len(table) == total else f"{len(table)} of {total} pairs, evenly spaced"
+    )
     fig.suptitle(f"{display_name(model)}: {shown}", fontsize=9, x=0.01, ha="left")
     small_type(fig).axes[0].tick_params(axis="y", labelsize=7)
     return fig
@@ -244,8 +385,11 @@ def plot_null(
 def null_quantiles(
     null: pd.DataFrame,  # lsa_null: model, pair, permutation (0 is the real labelling), l2, cosine
     model: str,  # whose arithmetic
-) -> pd.DataFrame:  # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
-    """Quantiles of the permuted scores, and the real one. Raises CpvaeError if the model has no permutations.
+    # a pair a row, best first; columns (score, quantile or "real") for cosine and l2
+) -> pd.DataFrame:
+    """Quantiles of the permuted scores, and the real one.
+
+    Raises CpvaeError if the model has no permutations.
 
     Parameters
     ----------
@@ -259,8 +403,15 @@ def null_quantiles(
     pd.DataFrame
         a pair a row, best first; columns (score, quantile or "real") for cosine and l2
     """
-    rows = null[null.model == choose(model, tuple(null.model.unique()), "model")].astype({"pair": str})
-    permuted = rows[rows.permutation > 0].groupby("pair", sort=False)[["cosine", "l2"]].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
+    rows = null[null.model == choose(model, tuple(null.model.unique()), "model")].astype(
+        {"pair": str}
+    )
+    permuted = (
+        rows[rows.permutation > 0]
+        .groupby("pair", sort=False)[["cosine", "l2"]]
+        .quantile([0.05, 0.25, 0.5, 0.75, 0.95])
+        .unstack()
+    )
     real = rows[rows.permutation == 0].set_index("pair")[["cosine", "l2"]]
     table = permuted.join(pd.concat({(c, "real"): real[c] for c in real}, axis=1))
     margin = table["cosine", "real"] - table["cosine", 0.5]
@@ -269,7 +420,9 @@ def null_quantiles(
 # %% ../../nbs/24c_figures.ipynb #22cd1b4a
 def _short_pair(pair: str, width: int = 26) -> str:
     "A pair's name cut to fit beside an axis; the tables hold it in full."
-    return " | ".join(term if len(term) <= width else term[: width - 1].rstrip() + "…" for term in pair.split("|"))
+    return " | ".join(
+        term if len(term) <= width else term[: width - 1].rstrip() + "…" for term in pair.split("|")
+    )
 
 
 def _log_if_wide(ax: Axes) -> None:
@@ -278,4 +431,6 @@ def _log_if_wide(ax: Axes) -> None:
     if 0 < low and high > 10 * low:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.xaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else ""))
+        ax.xaxis.set_minor_formatter(
+            FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        )

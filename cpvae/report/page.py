@@ -51,20 +51,53 @@ def page_table(
         kind, caption, head, and rows of (text, is it a number)
     """
     columns = {c: heading for c, heading in columns.items() if c in table}
-    numeric = {c: not pd.api.types.is_bool_dtype(table[c]) and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all()) for c in columns}
+    numeric = {
+        c: not pd.api.types.is_bool_dtype(table[c])
+        and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all())
+        for c in columns
+    }
     words = {"model", "method", "baseline"}
-    shown = pd.DataFrame({c: text_of(table[c]).map(display_name) if c in words else _column(table[c]) for c in columns})
-    rows = [[(text, numeric[c]) for c, text in zip(columns, row)] for row in shown.itertuples(index=False)]
-    return dict(kind="table", caption=caption, head=[(heading, numeric[c]) for c, heading in columns.items()], rows=rows)
+    shown = pd.DataFrame(
+        {
+            c: text_of(table[c]).map(display_name) if c in words else _column(table[c])
+            for c in columns
+        }
+    )
+    rows = [
+        [(text, numeric[c]) for c, text in zip(columns, row)]
+        for row in shown.itertuples(index=False)
+    ]
+    return dict(
+        kind="table",
+        caption=caption,
+        head=[(heading, numeric[c]) for c, heading in columns.items()],
+        rows=rows,
+    )
 
 # %% ../../nbs/24_page.ipynb #f3bd9740
 def _column(values: pd.Series) -> pd.Series:
-    "A column as text: scores with as many decimals as the typical one needs, p-values each with their own."
-    if not pd.api.types.is_float_dtype(values) or values.isna().all() or values.name in ("p_matched", "p_floor", "q"):
+    """A column as text: scores with as many decimals as the typical one needs, p-values each with
+    their own.
+    """
+    if (
+        not pd.api.types.is_float_dtype(values)
+        or values.isna().all()
+        or values.name in ("p_matched", "p_floor", "q")
+    ):
         return values.astype(object).map(number)
     size = values.abs().median()
-    decimals = int(np.clip(2 - np.floor(np.log10(size)), 0, 3 if values.abs().max() >= 0.1 else 6)) if size > 0 else 2
-    return values.map(lambda v: number(v) if np.isnan(v) else f"{round(v, decimals) + 0.0:,.{decimals}f}".replace("-", "−"))
+    decimals = (
+        int(np.clip(2 - np.floor(np.log10(size)), 0, 3 if values.abs().max() >= 0.1 else 6))
+        if size > 0
+        else 2
+    )
+    return values.map(
+        lambda v: (
+            number(v)
+            if np.isnan(v)
+            else f"{round(v, decimals) + 0.0:,.{decimals}f}".replace("-", "−")
+        )
+    )
 
 # %% ../../nbs/24_page.ipynb #9b682a80
 def run_sections(
@@ -84,17 +117,48 @@ def run_sections(
     """
     facts = {k: run[k] for k in ("command", "created", "preset", "seed", "device") if k in run}
     facts |= {"time": f"{sum(run['seconds'].values()):,.0f} s"} if run.get("seconds") else {}
-    folded = {"config": "settings", "stages": "stages", "seconds": "seconds a stage", "versions": "versions"}
+    folded = {
+        "config": "settings",
+        "stages": "stages",
+        "seconds": "seconds a stage",
+        "versions": "versions",
+    }
     return [
-        dict(title="What was run", text=[], items=[_facts(facts), *(_folded(title, [_facts(run[k])]) for k, title in folded.items() if run.get(k))]),
-        dict(title="The data", text=run.get("notes", []), items=[_facts(run.get("data", {})), *(_folded("columns that were read", [_facts(c)]) for c in [run.get("columns")] if c)]),
+        dict(
+            title="What was run",
+            text=[],
+            items=[
+                _facts(facts),
+                *(_folded(title, [_facts(run[k])]) for k, title in folded.items() if run.get(k)),
+            ],
+        ),
+        dict(
+            title="The data",
+            text=run.get("notes", []),
+            items=[
+                _facts(run.get("data", {})),
+                *(
+                    _folded("columns that were read", [_facts(c)])
+                    for c in [run.get("columns")]
+                    if c
+                ),
+            ],
+        ),
     ]
 
 # %% ../../nbs/24_page.ipynb #5753f701
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     "A two-column table of names and values."
     text = lambda v: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else number(v)
-    return dict(kind="table", caption="", head=[], rows=[[(str(k).replace("_", " "), False), (text(v) if k != "seed" else str(v), False)] for k, v in facts.items()])
+    return dict(
+        kind="table",
+        caption="",
+        head=[],
+        rows=[
+            [(str(k).replace("_", " "), False), (text(v) if k != "seed" else str(v), False)]
+            for k, v in facts.items()
+        ],
+    )
 
 
 def _folded(title: str, items: list[dict[str, Any]], is_open: bool = False) -> dict[str, Any]:
@@ -108,31 +172,49 @@ def _figure(name: str, caption: str) -> dict[str, Any]:
 
 # %% ../../nbs/24_page.ipynb #de2a8b8d
 _RECONSTRUCTION_COLUMNS = {
-    "model": "model", "shuffled": "shuffled", "split": "split", "n": "profiles", "fvu": "FVU", "mse": "MSE",
-    "emd_mean": "EMD, mean", "emd_p05": "5 %", "emd_p95": "95 %",
+    "model": "model",
+    "shuffled": "shuffled",
+    "split": "split",
+    "n": "profiles",
+    "fvu": "FVU",
+    "mse": "MSE",
+    "emd_mean": "EMD, mean",
+    "emd_p05": "5 %",
+    "emd_p95": "95 %",
 }
 _RECONSTRUCTION_CAPTION = (
-    "Held-out profiles. FVU: squared error over that of the training mean (0 perfect, 1 knows nothing). EMD: the paper's earth mover's distance between the values of a profile "
-    "and of its reconstruction, mean and percentiles over profiles; it does not see which feature holds a value, so read FVU first. Shuffled: model and profiles with features shuffled apart."
+    "Held-out profiles. FVU: squared error over that of the training mean (0 perfect, 1 knows"
+    " nothing). EMD: the paper's earth mover's distance between the values of a profile and of its"
+    " reconstruction, mean and percentiles over profiles; it does not see which feature holds a"
+    " value, so read FVU first. Shuffled: model and profiles with features shuffled apart."
 )
-_UNITS_COLUMNS = {"model": "model", "shuffled": "shuffled", "active": "active units", "units": "of", "kl": "KL"}
+_UNITS_COLUMNS = {
+    "model": "model",
+    "shuffled": "shuffled",
+    "active": "active units",
+    "units": "of",
+    "kl": "KL",
+}
 _TRAINING_CAPTION = (
-    "Loss per profile against epoch. Thin: training profiles; thick: validation profiles; grey: features shuffled apart. "
-    "Losses of different models have different parts and cannot be compared."
+    "Loss per profile against epoch. Thin: training profiles; thick: validation profiles; grey:"
+    " features shuffled apart. Losses of different models have different parts and cannot be"
+    " compared."
 )
 _UNITS_CAPTION = (
-    "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et al. 2016); others tell the decoder nothing. "
-    "KL: mean divergence of the posteriors from the prior, summed over units; nats."
+    "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et"
+    " al. 2016); others tell the decoder nothing. KL: mean divergence of the posteriors from the"
+    " prior, summed over units; nats."
 )
 _UMAP_CAPTION = (
-    "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled profiles and models. "
-    "Neighbourhoods can be read; distances, areas and densities cannot."
+    "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled"
+    " profiles and models. Neighbourhoods can be read; distances, areas and densities cannot."
 )
 
 # %% ../../nbs/24_page.ipynb #c8d86cab
 def units_summary(
     units: pd.DataFrame,  # latent_units.csv: model, shuffled, unit, kl, variance, active
-) -> pd.DataFrame:  # one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
+    # one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
+) -> pd.DataFrame:
     """How many latent units of each model say something about a profile.
 
     Parameters
@@ -145,22 +227,29 @@ def units_summary(
     pd.DataFrame
         one row a model, real before shuffled: model, shuffled, active, units, kl (nats)
     """
-    table = units.groupby(["model", "shuffled"], sort=False, as_index=False).agg(active=("active", "sum"), units=("unit", "size"), kl=("kl", "sum"))
+    table = units.groupby(["model", "shuffled"], sort=False, as_index=False).agg(
+        active=("active", "sum"), units=("unit", "size"), kl=("kl", "sum")
+    )
     return table.sort_values("shuffled", kind="stable", ignore_index=True)
 
 # %% ../../nbs/24_page.ipynb #c51d3b5e
 _LATENT_COLUMNS = {"latent": "unit", "change": "change", "features": "features that move most"}
 _LATENT_CAPTION = (
-    "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs. Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up means nothing. "
-    "Units are those of this fit: another seed finds others, so a name for a unit needs more than this table (cpvae.latents has the tests)."
+    "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs."
+    " Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up"
+    " means nothing. Units are those of this fit: another seed finds others, so a name for a unit"
+    " needs more than this table (cpvae.latents has the tests)."
 )
 
 # %% ../../nbs/24_page.ipynb #53b3b2eb
 def latent_summary(
-    traversal: pd.DataFrame,  # traversal.csv: model, latent, feature, contribution (signed change from -3 to +3 sd)
+    # traversal.csv: model, latent, feature, contribution (signed change from -3 to +3 sd)
+    traversal: pd.DataFrame,
     model: str,  # of the table
     n: int = 4,  # features a unit
-) -> pd.DataFrame:  # a row a unit, strongest first: latent, change (root mean square over features, scaled units), features (↑ rises, ↓ falls)
+    # a row a unit, strongest first: latent, change (root mean square over features, scaled units),
+    # features (↑ rises, ↓ falls)
+) -> pd.DataFrame:
     """How far each latent unit of a model moves a profile, and which features most.
 
     Parameters
@@ -178,16 +267,31 @@ def latent_summary(
         a row a unit, strongest first: latent, change (root mean square over features,
         scaled units), features (↑ rises, ↓ falls)
     """
-    wide = traversal[traversal.model == choose(model, tuple(traversal.model.unique()), "model")].pivot(index="latent", columns="feature", values="contribution")
+    wide = traversal[
+        traversal.model == choose(model, tuple(traversal.model.unique()), "model")
+    ].pivot(index="latent", columns="feature", values="contribution")
     most = np.argsort(-wide.abs().to_numpy(), axis=1, kind="stable")[:, :n]
-    named = [", ".join(f"{'↑' if row.iloc[k] > 0 else '↓'} {wide.columns[k]}" for k in top if row.iloc[k]) for (_, row), top in zip(wide.iterrows(), most)]
-    table = pd.DataFrame({"latent": wide.index.astype(str), "change": np.sqrt((wide**2).mean(axis=1).to_numpy()), "features": named})
+    named = [
+        ", ".join(
+            f"{'↑' if row.iloc[k] > 0 else '↓'} {wide.columns[k]}" for k in top if row.iloc[k]
+        )
+        for (_, row), top in zip(wide.iterrows(), most)
+    ]
+    table = pd.DataFrame(
+        {
+            "latent": wide.index.astype(str),
+            "change": np.sqrt((wide**2).mean(axis=1).to_numpy()),
+            "features": named,
+        }
+    )
     return table.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
 # %% ../../nbs/24_page.ipynb #2e809928
 def model_sections(
-    tables: Mapping[str, pd.DataFrame],  # training, latent_units, reconstruction, umap, traversal; any may be missing
-) -> list[dict[str, Any]]:  # training, reconstruction, map and latent units, as far as there are tables
+    # training, latent_units, reconstruction, umap, traversal; any may be missing
+    tables: Mapping[str, pd.DataFrame],
+    # training, reconstruction, map and latent units, as far as there are tables
+) -> list[dict[str, Any]]:
     """Training curves, reconstruction scores, the map, and what latent units move.
 
     Parameters
@@ -202,46 +306,108 @@ def model_sections(
     """
     sections = []
     if "training" in tables:
-        units = [page_table(units_summary(tables["latent_units"]), _UNITS_COLUMNS, _UNITS_CAPTION)] if "latent_units" in tables else []
-        sections.append(dict(title="Training", text=[], items=[_figure("training", _TRAINING_CAPTION), *units]))
+        units = (
+            [page_table(units_summary(tables["latent_units"]), _UNITS_COLUMNS, _UNITS_CAPTION)]
+            if "latent_units" in tables
+            else []
+        )
+        sections.append(
+            dict(title="Training", text=[], items=[_figure("training", _TRAINING_CAPTION), *units])
+        )
     if "reconstruction" in tables:
         table = tables["reconstruction"].sort_values("shuffled", kind="stable")
-        test = page_table(table[table.split == "test"], _RECONSTRUCTION_COLUMNS, _RECONSTRUCTION_CAPTION)
+        test = page_table(
+            table[table.split == "test"], _RECONSTRUCTION_COLUMNS, _RECONSTRUCTION_CAPTION
+        )
         every = page_table(table, _RECONSTRUCTION_COLUMNS, "All splits.")
-        items = [_figure("reconstruction", "Fraction of variance unexplained. Shorter is better."), test, _folded("training and validation profiles too", [every])]
+        items = [
+            _figure("reconstruction", "Fraction of variance unexplained. Shorter is better."),
+            test,
+            _folded("training and validation profiles too", [every]),
+        ]
         sections.append(dict(title="Reconstruction", text=[], items=items))
     if "umap" in tables:
-        sections.append(dict(title="Map of the profiles", text=[], items=[_figure("umap", _UMAP_CAPTION)]))
+        sections.append(
+            dict(title="Map of the profiles", text=[], items=[_figure("umap", _UMAP_CAPTION)])
+        )
     if "traversal" in tables:
-        moved = {m: page_table(latent_summary(tables["traversal"], m), _LATENT_COLUMNS, _LATENT_CAPTION) for m in usual_order(tables["traversal"].model.unique())}
-        sections.append(dict(title="What latent units move", text=[], items=[_folded(display_name(m), [table]) for m, table in moved.items()]))
+        moved = {
+            m: page_table(latent_summary(tables["traversal"], m), _LATENT_COLUMNS, _LATENT_CAPTION)
+            for m in usual_order(tables["traversal"].model.unique())
+        }
+        sections.append(
+            dict(
+                title="What latent units move",
+                text=[],
+                items=[_folded(display_name(m), [table]) for m, table in moved.items()],
+            )
+        )
     return sections
 
 # %% ../../nbs/24_page.ipynb #1b156b53
 _SUMMARY_COLUMNS = {
-    "method": "prediction", "l2": "L2", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected r", "rank": "rank, median",
-    "beats_both_parents": "pairs nearer than A and B", "p05": "pairs, p\u00a0<\u00a00.05", "q05": "pairs, q\u00a0<\u00a00.05",
+    "method": "prediction",
+    "l2": "L2",
+    "delta_pearson": "delta-Pearson",
+    "mismatch_r": "mismatch-corrected r",
+    "rank": "rank, median",
+    "beats_both_parents": "pairs nearer than A and B",
+    "p05": "pairs, p\u00a0<\u00a00.05",
+    "q05": "pairs, q\u00a0<\u00a00.05",
 }
 _PAIR_COLUMNS = {
-    "pair": "pair", "l2": "L2", "blind": "L2, blind", "nearest_parent": "L2, nearer parent", "delta_pearson": "delta-Pearson", "mismatch_r": "mismatch-corrected r",
-    "rank": "rank", "p_matched": "p, matched", "q": "q", "p_floor": "smallest p", "n_profiles": "profiles", "n_compounds_a": "compounds A", "n_compounds_b": "B",
-    "n_compounds_ab": "A|B", "replicate_r": "replicate r", "z10": "paper's z",
+    "pair": "pair",
+    "l2": "L2",
+    "blind": "L2, blind",
+    "nearest_parent": "L2, nearer parent",
+    "delta_pearson": "delta-Pearson",
+    "mismatch_r": "mismatch-corrected r",
+    "rank": "rank",
+    "p_matched": "p, matched",
+    "q": "q",
+    "p_floor": "smallest p",
+    "n_profiles": "profiles",
+    "n_compounds_a": "compounds A",
+    "n_compounds_b": "B",
+    "n_compounds_ab": "A|B",
+    "replicate_r": "replicate r",
+    "z10": "paper's z",
 }
+
+# %% ../../nbs/24_page.ipynb #5281b35f
 _ADVANTAGE_COLUMNS = {
-    "method": "arithmetic in", "baseline": "against", "n": "pairs", "advantage": "advantage", "low": "low", "high": "high", "better": "pairs better",
+    "method": "arithmetic in",
+    "baseline": "against",
+    "n": "pairs",
+    "advantage": "advantage",
+    "low": "low",
+    "high": "high",
+    "better": "pairs better",
 }
 _SUMMARY_CAPTION = (
-    "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change from the control, more is better; mismatch-"
-    "corrected r: correlation with the own truth less that with other pairs' truths, 0 knows nothing; rank: share of other truths that are "
-    "nearer, 0.5 is chance. Mechanism-blind: the mean of the same model's predictions for the other pairs. p and q as named in the findings."
+    "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change"
+    " from the control, more is better; mismatch-corrected r: correlation with the own truth less"
+    " that with other pairs' truths, 0 knows nothing; rank: share of other truths that are nearer,"
+    " 0.5 is chance. Mechanism-blind: the mean of the same model's predictions for the other pairs."
+    " p and q as named in the findings."
 )
 _PAIR_CAPTION = (
-    "One row a pair, smallest p first. Blind: L2 of the mechanism-blind prediction. Nearer parent: the smaller L2 of A alone and B alone. "
-    "Smallest p: what the number of compounds and permutations allows. Paper's z: the authors' ten shuffles of profiles, at most √10 by "
-    "construction, kept for comparison only. Replicate r: agreement of the A|B compounds among themselves."
+    "One row a pair, smallest p first. Blind: L2 of the mechanism-blind prediction. Nearer parent:"
+    " the smaller L2 of A alone and B alone. Smallest p: what the number of compounds and"
+    " permutations allows. Paper's z: the authors' ten shuffles of profiles, at most √10 by"
+    " construction, kept for comparison only. Replicate r: agreement of the A|B compounds among"
+    " themselves."
 )
-_NULL_CAPTION = "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is what is tested; the paper's L2 (right) is shown beside it."
-_ADVANTAGE_CAPTION = "Paired over pairs; positive where the arithmetic is better. Interval: jackknife over mechanisms, only from ten pairs on, and not where one mechanism is in all."
+_NULL_CAPTION = (
+    "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is"
+    " what is tested; the paper's L2 (right) is shown beside it."
+)
+
+# %% ../../nbs/24_page.ipynb #0e86b5d6
+_ADVANTAGE_CAPTION = (
+    "Paired over pairs; positive where the arithmetic is better. Interval: jackknife over"
+    " mechanisms, only from ten pairs on, and not where one mechanism is in all."
+)
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf
 def arithmetic_sections(
@@ -264,31 +430,67 @@ def arithmetic_sections(
         return []
     models = arithmetic_models(lsa)
     best = score_matrix(lsa)[models].mean().idxmin()
-    compared = [page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}") for m in METRICS]
-    by_pair = [_folded(f"pair by pair: {display_name(m)}", [page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)], m == best) for m in models]
-    sections = [dict(title="Arithmetic: A − D + B against the true A|B", text=[], items=[
-        page_table(lsa_summary(lsa), _SUMMARY_COLUMNS, _SUMMARY_CAPTION),
-        _figure("lsa", "Each point is a pair; filled: arithmetic, hollow: trivial baselines."),
-        _figure("advantages", "Arithmetic less baseline within pairs."),
-        _folded("every comparison with a baseline, in numbers", compared), *by_pair])]
+    compared = [
+        page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}")
+        for m in METRICS
+    ]
+    by_pair = [
+        _folded(
+            f"pair by pair: {display_name(m)}",
+            [page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)],
+            m == best,
+        )
+        for m in models
+    ]
+    sections = [
+        dict(
+            title="Arithmetic: A − D + B against the true A|B",
+            text=[],
+            items=[
+                page_table(lsa_summary(lsa), _SUMMARY_COLUMNS, _SUMMARY_CAPTION),
+                _figure(
+                    "lsa", "Each point is a pair; filled: arithmetic, hollow: trivial baselines."
+                ),
+                _figure("advantages", "Arithmetic less baseline within pairs."),
+                _folded("every comparison with a baseline, in numbers", compared),
+                *by_pair,
+            ],
+        )
+    ]
     if "lsa_null" in tables:
         tested = set(tables["lsa_null"].model)
-        shown = [_folded(display_name(m), [_figure(f"null_{m}", _NULL_CAPTION)], m == best) for m in models if m in tested]
+        shown = [
+            _folded(display_name(m), [_figure(f"null_{m}", _NULL_CAPTION)], m == best)
+            for m in models
+            if m in tested
+        ]
         sections.append(dict(title="Real against permuted labels", text=[], items=shown))
     return sections
 
 # %% ../../nbs/24_page.ipynb #24af57cb
 TABLES = {  # file in `tables/` -> what a row is
-    "training": "an epoch of a model: losses per profile and their parts, on training and validation profiles",
-    "latent_units": "a latent unit: its KL divergence from the prior (nats), variance of its posterior means, whether it is active",
+    "training": (
+        "an epoch of a model: losses per profile and their parts, on training and validation"
+        " profiles"
+    ),
+    "latent_units": (
+        "a latent unit: its KL divergence from the prior (nats), variance of its posterior means,"
+        " whether it is active"
+    ),
     "reconstruction": "a model and part of the data (train, valid, test): FVU, MSE, EMD",
     "umap": "a profile on the map: original, reconstructed or simulated",
-    "traversal": "a latent unit and feature: contribution, the signed change from −3 to +3 standard deviations (scaled units)",
-    "lsa": "a pair and predictor: scores, p-values with the smallest that they can reach, q, activity, reference levels",
+    "traversal": (
+        "a latent unit and feature: contribution, the signed change from −3 to +3 standard"
+        " deviations (scaled units)"
+    ),
+    "lsa": (
+        "a pair and predictor: scores, p-values with the smallest that they can reach, q, activity,"
+        " reference levels"
+    ),
     "lsa_null": "a pair, model and relabelling (0: the real labels): L2 and cosine",
 }
 
-
+# %% ../../nbs/24_page.ipynb #f8bcd033
 def table_sections(
     tables: Mapping[str, pd.DataFrame],  # of the run
 ) -> list[dict[str, Any]]:  # a section, if there are tables
@@ -304,15 +506,35 @@ def table_sections(
     list[dict[str, Any]]
         a section, if there are tables
     """
-    rows = pd.DataFrame([(name, row, len(tables[name])) for name, row in TABLES.items() if name in tables], columns=["table", "row", "rows"])
-    text = "Files in tables/, CSV or, above 100,000 rows, parquet. Scores are described where they are shown, columns in the documentation of cpvae.lsa.table, cpvae.measure.reconstruction and cpvae.latents.traverse."
-    return [dict(title="The tables", text=[], items=[page_table(rows, {"table": "table", "row": "a row is", "rows": "rows"}, text)])] if len(rows) else []
+    rows = pd.DataFrame(
+        [(name, row, len(tables[name])) for name, row in TABLES.items() if name in tables],
+        columns=["table", "row", "rows"],
+    )
+    text = (
+        "Files in tables/, CSV or, above 100,000 rows, parquet. Scores are described where they are"
+        " shown, columns in the documentation of cpvae.lsa.table, cpvae.measure.reconstruction and"
+        " cpvae.latents.traverse."
+    )
+    return (
+        [
+            dict(
+                title="The tables",
+                text=[],
+                items=[
+                    page_table(rows, {"table": "table", "row": "a row is", "rows": "rows"}, text)
+                ],
+            )
+        ]
+        if len(rows)
+        else []
+    )
 
 # %% ../../nbs/24_page.ipynb #ca056485
 _CITATION = (
-    "The method is that of Chow YL, Singh S, Carpenter AE, Way GP (2022): Predicting drug polypharmacology from cell morphology readouts using "
-    "variational autoencoder latent space arithmetic. PLOS Computational Biology 18(2): e1009888, doi:10.1371/journal.pcbi.1009888. Baselines, "
-    "nulls and intervals are not; mistakes in them are ours."
+    "The method is that of Chow YL, Singh S, Carpenter AE, Way GP (2022): Predicting drug"
+    " polypharmacology from cell morphology readouts using variational autoencoder latent space"
+    " arithmetic. PLOS Computational Biology 18(2): e1009888, doi:10.1371/journal.pcbi.1009888."
+    " Baselines, nulls and intervals are not; mistakes in them are ours."
 )
 
 # %% ../../nbs/24_page.ipynb #72ec5b19
@@ -337,14 +559,27 @@ def render_report(
     str
         one HTML page that loads nothing
     """
-    templates = PackageLoader("cpvae.report")  # page.html, items.html and style.css of the folder templates
+    # page.html, items.html and style.css of the folder templates
+    templates = PackageLoader("cpvae.report")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
     data = run.get("data", {})
     return environment.get_template("page.html").render(
         title=f"cpvae: {data.get('source', 'report of a run')}",
-        subtitle=" · ".join(f"{number(data[k])} {k}" for k in ("rows", "features", "compounds", "pairs") if k in data),
-        findings=[re.match(r"(.*?\.)(?= |$)(.*)", p, re.S).groups() for p in findings(run, tables.get("reconstruction"), tables.get("lsa"))],
-        sections=[*run_sections(run), *model_sections(tables), *arithmetic_sections(tables), *table_sections(tables)],
+        subtitle=" · ".join(
+            f"{number(data[k])} {k}"
+            for k in ("rows", "features", "compounds", "pairs")
+            if k in data
+        ),
+        findings=[
+            re.match(r"(.*?\.)(?= |$)(.*)", p, re.S).groups()
+            for p in findings(run, tables.get("reconstruction"), tables.get("lsa"))
+        ],
+        sections=[
+            *run_sections(run),
+            *model_sections(tables),
+            *arithmetic_sections(tables),
+            *table_sections(tables),
+        ],
         images={name: base64.b64encode(png).decode() for name, png in figures.items()},
         citation=_CITATION,
     )
@@ -366,13 +601,21 @@ def draw_figures(
         name -> PNG of 110 dots an inch
     """
     figures, lsa, null = {}, tables.get("lsa"), tables.get("lsa_null")
-    for name, draw in (("training", plot_training), ("reconstruction", plot_reconstruction), ("umap", plot_umap)):
+    for name, draw in (
+        ("training", plot_training),
+        ("reconstruction", plot_reconstruction),
+        ("umap", plot_umap),
+    ):
         if name in tables and len(tables[name]):
             figures[name] = draw(tables[name])
     if lsa is not None and len(lsa):
         figures |= {"lsa": plot_lsa(lsa), "advantages": plot_advantages(lsa)}
         tested = set(null.model) if null is not None else set()
-        figures |= {f"null_{model}": plot_null(lsa, null, model) for model in arithmetic_models(lsa) if model in tested}
+        figures |= {
+            f"null_{model}": plot_null(lsa, null, model)
+            for model in arithmetic_models(lsa)
+            if model in tested
+        }
     return {name: _png(figure) for name, figure in figures.items()}
 
 # %% ../../nbs/24_page.ipynb #474da691

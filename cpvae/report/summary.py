@@ -18,8 +18,11 @@ from ..style import METRICS, TRIVIAL, usual_order
 # %% ../../nbs/24a_summary.ipynb #36093126
 def score_matrix(
     lsa: pd.DataFrame,  # lsa.csv
-    metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",  # l2, delta_pearson, mismatch_r, pearson or rank
-) -> pd.DataFrame:  # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other baselines
+    # l2, delta_pearson, mismatch_r, pearson or rank
+    metric: Literal["l2", "delta_pearson", "mismatch_r", "pearson", "rank"] = "l2",
+    # `[pairs, methods]`; arithmetic, each with its own mechanism-blind prediction, then the other
+    # baselines
+) -> pd.DataFrame:
     """One score of every predictor, a pair a row. Raises CpvaeError for an unknown metric.
 
     Parameters
@@ -37,9 +40,15 @@ def score_matrix(
     """
     choose(metric, (*METRICS, "pearson", "rank"), "metric")
     blind = lsa.model == "mechanism_blind"
-    wide = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).pivot(index="pair", columns="method", values=metric)
-    order = [method for model in arithmetic_models(lsa) for method in (model, f"mechanism_blind/{model}")] + list(TRIVIAL)
-    return wide.reindex(index=lsa.pair.unique(), columns=[m for m in order if m in wide]).rename_axis(columns=None)
+    wide = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).pivot(
+        index="pair", columns="method", values=metric
+    )
+    order = [
+        method for model in arithmetic_models(lsa) for method in (model, f"mechanism_blind/{model}")
+    ] + list(TRIVIAL)
+    return wide.reindex(
+        index=lsa.pair.unique(), columns=[m for m in order if m in wide]
+    ).rename_axis(columns=None)
 
 # %% ../../nbs/24a_summary.ipynb #20bf4864
 def arithmetic_models(
@@ -63,8 +72,11 @@ def arithmetic_models(
 def advantages(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
-) -> pd.DataFrame:  # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below ten pairs), better (pairs)
-    """Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on the input features, and over PCA.
+    # method, baseline, n pairs, advantage (> 0: the method is better), low, high (95 %; NaN below
+    # ten pairs), better (pairs)
+) -> pd.DataFrame:
+    """Paired advantage of every model's arithmetic over the trivial baselines, over arithmetic on
+    the input features, and over PCA.
 
     Parameters
     ----------
@@ -81,20 +93,45 @@ def advantages(
     """
     choose(metric, tuple(METRICS), "metric")
     matrix, models, rows = score_matrix(lsa, metric), arithmetic_models(lsa), []
-    mechanisms = lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
+    mechanisms = (
+        lsa.drop_duplicates("pair").set_index("pair").loc[matrix.index, ["a", "b"]].to_numpy()
+    )
     for method in models:
-        others = [f"mechanism_blind/{method}", *(b for b in TRIVIAL if b in matrix), *(m for m in ("pca", "additive_input") if m in models)]
+        others = [
+            f"mechanism_blind/{method}",
+            *(b for b in TRIVIAL if b in matrix),
+            *(m for m in ("pca", "additive_input") if m in models),
+        ]
         for baseline in (b for b in others if b != method and b in matrix):
-            gain = ((matrix[baseline] - matrix[method]) * (1 if metric == "l2" else -1)).round(6).to_numpy()  # ties up to rounding are ties
+            # ties up to rounding are ties
+            gain = (
+                ((matrix[baseline] - matrix[method]) * (1 if metric == "l2" else -1))
+                .round(6)
+                .to_numpy()
+            )
             if n := int(np.isfinite(gain).sum()):
                 mean, low, high = paired_difference(gain, mechanisms)
-                rows.append(dict(method=method, baseline=baseline, n=n, advantage=mean, low=low, high=high, better=int((gain > 0).sum())))
-    return pd.DataFrame(rows, columns=["method", "baseline", "n", "advantage", "low", "high", "better"])
+                rows.append(
+                    dict(
+                        method=method,
+                        baseline=baseline,
+                        n=n,
+                        advantage=mean,
+                        low=low,
+                        high=high,
+                        better=int((gain > 0).sum()),
+                    )
+                )
+    return pd.DataFrame(
+        rows, columns=["method", "baseline", "n", "advantage", "low", "high", "better"]
+    )
 
 # %% ../../nbs/24a_summary.ipynb #1b5563c6
 def lsa_summary(
     lsa: pd.DataFrame,  # lsa.csv
-) -> pd.DataFrame:  # a predictor a row: method, n, means of the scores, median rank, pairs better than both parents, pairs at p and q < .05 (NaN: not tested)
+    # a predictor a row: method, n, means of the scores, median rank, pairs better than both
+    # parents, pairs at p and q < .05 (NaN: not tested)
+) -> pd.DataFrame:
     """Arithmetic and baselines, averaged over pairs.
 
     Parameters
@@ -108,22 +145,38 @@ def lsa_summary(
         a predictor a row: method, n, means of the scores, median rank, pairs better than
         both parents, pairs at p and q < .05 (NaN: not tested)
     """
-    means = {m: score_matrix(lsa, m).mean() for m in ("l2", "delta_pearson", "mismatch_r", "pearson")}
+    means = {
+        m: score_matrix(lsa, m).mean() for m in ("l2", "delta_pearson", "mismatch_r", "pearson")
+    }
     table = pd.DataFrame(means | {"rank": score_matrix(lsa, "rank").median()})
     tested = lsa[lsa.p_matched.notna()].groupby("model")
     blind = lsa.model == "mechanism_blind"
-    both = lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space)).groupby("method").beats_both_parents.sum()
+    both = (
+        lsa.assign(method=lsa.model.where(~blind, lsa.model + "/" + lsa.space))
+        .groupby("method")
+        .beats_both_parents.sum()
+    )
     table["beats_both_parents"] = both.astype(int).reindex(table.index)
     for name, column in (("p05", "p_matched"), ("q05", "q")):
-        table[name] = tested[column].agg(lambda v: int((v < 0.05).sum())).reindex(table.index).astype("Int64")
-    return table.loc[score_matrix(lsa).columns].rename_axis("method").reset_index().assign(n=lsa.pair.nunique())
+        table[name] = (
+            tested[column].agg(lambda v: int((v < 0.05).sum())).reindex(table.index).astype("Int64")
+        )
+    return (
+        table.loc[score_matrix(lsa).columns]
+        .rename_axis("method")
+        .reset_index()
+        .assign(n=lsa.pair.nunique())
+    )
 
 # %% ../../nbs/24a_summary.ipynb #a425e7cc
 def pair_table(
     lsa: pd.DataFrame,  # lsa.csv
     model: str,  # whose arithmetic
-) -> pd.DataFrame:  # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
-    """The pairs of one model beside the mechanism-blind prediction and the nearer parent. Raises CpvaeError for a model that is not in the table.
+    # rows of `lsa` for the model, smallest p first, with `blind` and `nearest_parent` (L2)
+) -> pd.DataFrame:
+    """The pairs of one model beside the mechanism-blind prediction and the nearer parent.
+
+    Raises CpvaeError for a model that is not in the table.
 
     Parameters
     ----------

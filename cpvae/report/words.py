@@ -26,7 +26,11 @@ def _brief(value: float) -> str:
         return "undefined"
     value = 0.0 if abs(value) < 1e-6 else value  # what float arithmetic leaves of zero
     size = abs(value)
-    return number(float(value)) if 0 < size < 0.01 or size >= 100 else f"{value:.{2 if size < 10 else 1}f}".replace("-", "−")
+    return (
+        number(float(value))
+        if 0 < size < 0.01 or size >= 100
+        else f"{value:.{2 if size < 10 else 1}f}".replace("-", "−")
+    )
 
 
 def _listing(values: pd.Series, small: float = 0.0) -> str:
@@ -56,15 +60,33 @@ def reconstruction_findings(
     list[str]
         one paragraph
     """
-    test = reconstruction[(reconstruction.split == "test") & ~reconstruction.shuffled & (reconstruction.model != "mean")]
+    test = reconstruction[
+        (reconstruction.split == "test")
+        & ~reconstruction.shuffled
+        & (reconstruction.model != "mean")
+    ]
     if test.empty:
         return ["No profile was held out, so reconstruction was not judged."]
     fvu = test.set_index("model").fvu
     fvu = fvu.reindex(usual_order(fvu.index)).dropna()
     if fvu.empty:
-        return ["Reconstruction was not judged: the held-out profiles do not differ from the training mean."]
-    verdict = _against_pca(fvu.drop("pca"), fvu["pca"]) if "pca" in fvu and len(fvu) > 1 else f"The best reconstruction is that of {display_name(fvu.idxmin())}." if len(fvu) > 1 else "One model was run, with no other to compare its reconstruction with."
-    text = f" Fraction of variance left unexplained on {test.n.max():,} held-out profiles (FVU; the training mean has 1): {_listing(fvu, _ROUNDING)}."
+        return [
+            "Reconstruction was not judged: the held-out profiles do not differ from the training"
+            " mean."
+        ]
+    verdict = (
+        _against_pca(fvu.drop("pca"), fvu["pca"])
+        if "pca" in fvu and len(fvu) > 1
+        else (
+            f"The best reconstruction is that of {display_name(fvu.idxmin())}."
+            if len(fvu) > 1
+            else "One model was run, with no other to compare its reconstruction with."
+        )
+    )
+    text = (
+        f" Fraction of variance left unexplained on {test.n.max():,} held-out profiles (FVU; the"
+        f" training mean has 1): {_listing(fvu, _ROUNDING)}."
+    )
     useless = fvu.index[fvu >= 0.98]
     text += f" No better than the training mean: {_names(useless)}." if len(useless) else ""
     return [verdict + text + " One split and one seed stand behind each number."]
@@ -83,14 +105,31 @@ def _against_pca(fvu: pd.Series, pca: float) -> str:
     ahead, behind, several = fvu.index[fvu < 0.98 * pca], fvu.index[fvu > 1.02 * pca], len(fvu) > 1
     best, one = fvu.idxmin(), "network" if {"ae", "pca-mlp"} & {*fvu.index} else "VAE"
     if pca < _ROUNDING:
-        return "PCA rebuilds unseen profiles to rounding, as it has a component for every direction in which they differ: no model can be ahead of it, and nothing is learnt by comparing."
+        return (
+            "PCA rebuilds unseen profiles to rounding, as it has a component for every direction in"
+            " which they differ: no model can be ahead of it, and nothing is learnt by comparing."
+        )
     if several and len(ahead) == len(fvu):
-        return f"Every {one} reconstructs unseen profiles better than PCA; the best, {display_name(best)}, leaves {100 * (1 - fvu[best] / pca):.0f} % less unexplained."
+        return (
+            f"Every {one} reconstructs unseen profiles better than PCA; the best,"
+            f" {display_name(best)}, leaves {100 * (1 - fvu[best] / pca):.0f} % less unexplained."
+        )
     if several and len(behind) == len(fvu):
-        return f"PCA reconstructs unseen profiles better than every {one}; the best of them, {display_name(best)}, leaves {_excess(fvu[best] / pca)} unexplained."
+        return (
+            f"PCA reconstructs unseen profiles better than every {one}; the best of them,"
+            f" {display_name(best)}, leaves {_excess(fvu[best] / pca)} unexplained."
+        )
     level = fvu.index.difference(ahead.union(behind), sort=False)
-    groups = (("better than PCA's", ahead), ("worse than PCA's", behind), ("within 2 % of PCA's", level))
-    return "Reconstruction of unseen profiles is " + "; ".join(f"{text} in {_names(group)}" for text, group in groups if len(group)) + "."
+    groups = (
+        ("better than PCA's", ahead),
+        ("worse than PCA's", behind),
+        ("within 2 % of PCA's", level),
+    )
+    return (
+        "Reconstruction of unseen profiles is "
+        + "; ".join(f"{text} in {_names(group)}" for text, group in groups if len(group))
+        + "."
+    )
 
 # %% ../../nbs/24b_words.ipynb #c3fc9ceb
 def shuffled_findings(
@@ -117,23 +156,46 @@ def shuffled_findings(
         return []
     whole = explained.index[fvu[True].reindex(explained.index) < _ROUNDING]
     suspect = explained[explained[True] > 0.25 * explained[False]].drop(whole)
-    text = f" Fitted to and scored on profiles whose features were shuffled apart, the models leave unexplained: {_listing(fvu[True].reindex(explained.index), _ROUNDING)}."
+    text = (
+        " Fitted to and scored on profiles whose features were shuffled apart, the models leave"
+        f" unexplained: {_listing(fvu[True].reindex(explained.index), _ROUNDING)}."
+    )
     if len(whole):
-        text += f" Of {_names(whole)} the control says nothing: with a unit for every feature anything is rebuilt."
+        text += (
+            f" Of {_names(whole)} the control says nothing: with a unit for every feature anything"
+            " is rebuilt."
+        )
         explained = explained.drop(whole)
         if suspect.empty and explained.empty:
             return ["The shuffled controls could not be judged." + text]
     if suspect.empty:
-        clean = "learn next to nothing, as it should be" if explained[True].max() < 0.1 else f"explain up to {explained[True].max():.0%}, less than a quarter of what the real models do"
-        return [f"The shuffled controls {clean}." + text + " What a real model explains beyond that comes from ties between features."]
-    return [f"The shuffled control is not clean for {_names(suspect.index)}." + text + " It explains more than a quarter of what the real model does, and for that no tie between features is needed."]
+        clean = (
+            "learn next to nothing, as it should be"
+            if explained[True].max() < 0.1
+            else (
+                f"explain up to {explained[True].max():.0%}, less than a quarter of what the real"
+                " models do"
+            )
+        )
+        return [
+            f"The shuffled controls {clean}."
+            + text
+            + " What a real model explains beyond that comes from ties between features."
+        ]
+    return [
+        f"The shuffled control is not clean for {_names(suspect.index)}."
+        + text
+        + " It explains more than a quarter of what the real model does, and for that no tie"
+        " between features is needed."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #a09f0b75
 def baseline_findings(
     lsa: pd.DataFrame,  # lsa.csv
     metric: Literal["l2", "delta_pearson", "mismatch_r"] = "l2",  # l2, delta_pearson or mismatch_r
 ) -> list[str]:  # one paragraph
-    """The best arithmetic by one score against every trivial baseline, or why that score is undefined.
+    """The best arithmetic by one score against every trivial baseline, or why that score is
+    undefined.
 
     Parameters
     ----------
@@ -151,28 +213,65 @@ def baseline_findings(
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
     if mean.isna().all():
         alone = metric == "mismatch_r" and lsa.pair.nunique() == 1
-        why = "it compares a pair with other pairs, and there are none" if alone else "it is undefined for every pair, as any correlation is over a single feature or of states that do not change"
+        why = (
+            "it compares a pair with other pairs, and there are none"
+            if alone
+            else (
+                "it is undefined for every pair, as any correlation is over a single feature or of"
+                " states that do not change"
+            )
+        )
         return [f"By {what} nothing can be said: {why}."]
     best = mean.idxmin() if metric == "l2" else mean.idxmax()
     table = advantages(lsa, metric).query("method == @best")
     sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])
     n, total = lsa.pair.nunique(), sum(map(len, sides.values()))
     won = len(sides["ahead of"])
-    beaten = f"all {total}" if won == total else f"only {won} of {total}" if won else f"none of the {total}"
-    score = METRICS[metric] if n >= MIN_PAIRS else f"mean {METRICS[metric]} over only {n} {'pair' if n == 1 else 'pairs'}"
-    basis = f"by means alone: {why}" if (why := no_interval(table)) else "95 % interval of the paired difference"
+    beaten = (
+        f"all {total}"
+        if won == total
+        else f"only {won} of {total}"
+        if won
+        else f"none of the {total}"
+    )
+    score = (
+        METRICS[metric]
+        if n >= MIN_PAIRS
+        else f"mean {METRICS[metric]} over only {n} {'pair' if n == 1 else 'pairs'}"
+    )
+    basis = (
+        f"by means alone: {why}"
+        if (why := no_interval(table))
+        else "95 % interval of the paired difference"
+    )
     basis += ", by means where there is none" if not why and table.low.isna().any() else ""
-    text = f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} trivial baselines ({basis})."
-    text += " It is " + "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names) + "." if 0 < won < total else ""
+    text = (
+        f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} trivial baselines"
+        f" ({basis})."
+    )
+    text += (
+        " It is "
+        + "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names)
+        + "."
+        if 0 < won < total
+        else ""
+    )
     baselines = _listing(_baseline_means(lsa, metric, best))
-    return [f"{text} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best after the fact flatters it."]
+    return [
+        f"{text} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best"
+        " after the fact flatters it."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #edb2cdff
 def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
     "Baselines by the side of zero on which the paired advantage lies."
     low, high = table.low.fillna(table.advantage), table.high.fillna(table.advantage)
     kind = table.baseline.str.partition("/")[0]
-    return {"ahead of": [*kind[low > 0]], "not told apart from": [*kind[(low <= 0) & (high >= 0)]], "behind": [*kind[high < 0]]}
+    return {
+        "ahead of": [*kind[low > 0]],
+        "not told apart from": [*kind[(low <= 0) & (high >= 0)]],
+        "behind": [*kind[high < 0]],
+    }
 
 
 def no_interval(
@@ -192,11 +291,17 @@ def no_interval(
     """
     if table.low.notna().any() or table.empty:
         return "" if len(table) else "nothing to compare"
-    return "too few pairs for an interval" if table.n.max() < MIN_PAIRS else "one mechanism is in every pair, which leaves no interval"
+    return (
+        "too few pairs for an interval"
+        if table.n.max() < MIN_PAIRS
+        else "one mechanism is in every pair, which leaves no interval"
+    )
 
 
 def _baseline_means(lsa: pd.DataFrame, metric: str, model: str) -> pd.Series:
-    "Means of the trivial baselines that have the score, the model's own mechanism-blind prediction first."
+    """Means of the trivial baselines that have the score, the model's own mechanism-blind
+    prediction first.
+    """
     mean = score_matrix(lsa, metric).mean()
     return mean.reindex([f"mechanism_blind/{model}", *(b for b in TRIVIAL if b in mean)]).dropna()
 
@@ -204,7 +309,8 @@ def _baseline_means(lsa: pd.DataFrame, metric: str, model: str) -> pd.Series:
 def blind_findings(
     lsa: pd.DataFrame,  # lsa.csv
 ) -> list[str]:  # one paragraph; none without mechanism-blind rows
-    """Whether knowing A and B helps: each model's arithmetic against its own mechanism-blind prediction.
+    """Whether knowing A and B helps: each model's arithmetic against its own mechanism-blind
+    prediction.
 
     Parameters
     ----------
@@ -224,15 +330,38 @@ def blind_findings(
     if l2.empty:
         return []
     clear = [m for m in l2.index if all(m in t.index and t.loc[m, "low"] > 0 for t in own.values())]
-    verdict = "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
+    verdict = (
+        "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
+    )
     if clear:
-        verdict = f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and delta-Pearson."
+        verdict = (
+            f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and"
+            " delta-Pearson."
+        )
     if n < MIN_PAIRS:
-        verdict = f"With so few pairs ({n}) it cannot be said whether knowing the two mechanisms helps."
-    elif not clear and (why := next((no_interval(t) if len(t) else "one of the two scores is undefined" for t in own.values() if t.low.isna().all()), "")):
+        verdict = (
+            f"With so few pairs ({n}) it cannot be said whether knowing the two mechanisms helps."
+        )
+    elif not clear and (
+        why := next(
+            (
+                no_interval(t) if len(t) else "one of the two scores is undefined"
+                for t in own.values()
+                if t.low.isna().all()
+            ),
+            "",
+        )
+    ):
         verdict = f"It cannot be said whether knowing the two mechanisms helps: {why}."
-    gains = [f"{display_name(m)} {_brief(r.advantage)}{_interval(r)}, closer in {r.better} of {r.n}" for m, r in l2.iterrows()]
-    return [verdict + " The mechanism-blind prediction for a pair is the mean of what the same model predicts for the other pairs. Mean gain over it in L2: " + "; ".join(gains) + "."]
+    gains = [
+        f"{display_name(m)} {_brief(r.advantage)}{_interval(r)}, closer in {r.better} of {r.n}"
+        for m, r in l2.iterrows()
+    ]
+    return [
+        verdict
+        + " The mechanism-blind prediction for a pair is the mean of what the same model predicts"
+        " for the other pairs. Mean gain over it in L2: " + "; ".join(gains) + "."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #fc206c47
 def _interval(row: pd.Series) -> str:
@@ -258,20 +387,35 @@ def significance_findings(
     tested = lsa[lsa.model.isin(arithmetic_models(lsa)) & lsa.p_matched.notna()]
     if tested.empty:
         if lsa.p_floor.notna().any():
-            return ["No p-value is given: the cosine that is tested is undefined. Once the response that compounds have in common, and more or less of it, is taken off, nothing is left of the states; that takes more features."]
+            return [
+                "No p-value is given: the cosine that is tested is undefined. Once the response"
+                " that compounds have in common, and more or less of it, is taken off, nothing is"
+                " left of the states; that takes more features."
+            ]
         return ["No p-value is given: no permutation test of compounds was run."]
     by_model = {m: tested[tested.model == m] for m in usual_order(tested.model)}
-    found = ", ".join(f"{display_name(m)} {(t.q < 0.05).sum()} of {len(t)}" for m, t in by_model.items())
-    small = ", ".join(f"{display_name(m)} {(t.p_matched < 0.05).sum()}" for m, t in by_model.items())
+    found = ", ".join(
+        f"{display_name(m)} {(t.q < 0.05).sum()} of {len(t)}" for m, t in by_model.items()
+    )
+    small = ", ".join(
+        f"{display_name(m)} {(t.p_matched < 0.05).sum()}" for m, t in by_model.items()
+    )
     verdict = "After correction, no pair of any model stands out from relabelled compounds."
     if (tested.q < 0.05).any():
         verdict = f"Pairs that stand out from relabelled compounds (q < 0.05): {found}."
     blocked = (tested.p_floor > 0.05).groupby(tested.pair).any().sum()
-    floor = f" In {blocked} pairs there are too few compounds for any p below 0.05." if blocked else ""
+    floor = (
+        f" In {blocked} pairs there are too few compounds for any p below 0.05." if blocked else ""
+    )
     return [
-        f"{verdict} At p < 0.05: {small}; chance alone brings about {0.05 * (tested.p_floor <= 0.05).groupby(tested.pair).all().sum():.3g} in each.{floor} Null hypothesis: given the state of A|B, the compounds labelled A and B are exchangeable with other annotated "
-        "compounds of like strength that share their record of plates, times and scaffold. Labels are dealt anew over compounds; the score is the cosine with the true state, after the response that compounds have in common, and more or less of it, is taken off; q is Benjamini–Hochberg over the pairs of a model. "
-        "A small p says that the labels matter, not that A − D + B is closer than A or B alone."
+        f"{verdict} At p < 0.05: {small}; chance alone brings about"
+        f" {0.05 * (tested.p_floor <= 0.05).groupby(tested.pair).all().sum():.3g} in each.{floor}"
+        " Null hypothesis: given the state of A|B, the compounds labelled A and B are exchangeable"
+        " with other annotated compounds of like strength that share their record of plates, times"
+        " and scaffold. Labels are dealt anew over compounds; the score is the cosine with the"
+        " true state, after the response that compounds have in common, and more or less of it, is"
+        " taken off; q is Benjamini–Hochberg over the pairs of a model. A small p says that the"
+        " labels matter, not that A − D + B is closer than A or B alone."
     ]
 
 # %% ../../nbs/24b_words.ipynb #2113c944
@@ -295,9 +439,22 @@ def specificity_findings(
         return []
     table = table.loc[usual_order(table.index)]
     clear = table.index[table.p_table < 0.05]
-    verdict = f"Taken together, predictions fit their own pair better than other pairs in {_names(clear)}." if len(clear) else "Taken together, predictions fit their own pair no better than other pairs."
-    each = "; ".join(f"{display_name(m)} {_brief(r.specificity)} (p {_brief(r.p_table)})" for m, r in table.iterrows())
-    return [verdict + f" Mean cosine with the own truth less that with those of others, and its p over random assignments of predictions to pairs: {each}. Pairs that share plates, scaffold or potency pass this test without any mechanism."]
+    verdict = (
+        "Taken together, predictions fit their own pair better than other pairs in"
+        f" {_names(clear)}."
+        if len(clear)
+        else "Taken together, predictions fit their own pair no better than other pairs."
+    )
+    each = "; ".join(
+        f"{display_name(m)} {_brief(r.specificity)} (p {_brief(r.p_table)})"
+        for m, r in table.iterrows()
+    )
+    return [
+        verdict
+        + " Mean cosine with the own truth less that with those of others, and its p over random"
+        f" assignments of predictions to pairs: {each}. Pairs that share plates, scaffold or"
+        " potency pass this test without any mechanism."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #ababe633
 def reference_findings(
@@ -318,13 +475,38 @@ def reference_findings(
     pairs, n = lsa.drop_duplicates("pair"), lsa.pair.nunique()
     best = score_matrix(lsa, "delta_pearson")[arithmetic_models(lsa)].median().max()
     if np.isnan(best):
-        return ["There are no reference levels: correlations of changes are undefined in this run, as over a single feature."]
+        return [
+            "There are no reference levels: correlations of changes are undefined in this run, as"
+            " over a single feature."
+        ]
     said = []
-    for column, what, why in (("replicate_r", "compounds with both mechanisms agree with each other", "others have one such compound"), ("split_half_r", "two halves of the wells of one compound agree", "others have too few wells")):
+    for column, what, why in (
+        (
+            "replicate_r",
+            "compounds with both mechanisms agree with each other",
+            "others have one such compound",
+        ),
+        (
+            "split_half_r",
+            "two halves of the wells of one compound agree",
+            "others have too few wells",
+        ),
+    ):
         known = pairs[column].dropna()
-        rest = f"{len(known)} of {n} pairs; {why}" if len(known) < n else f"{n} {'pair' if n == 1 else 'pairs'}"
-        said.append(f"{what} at r = {_brief(known.median())} (median of {rest})" if len(known) else f"{what}: not known, as no pair has enough of them")
-    return [f"Reference levels: {said[0]}; {said[1]}. The best arithmetic agrees with the truth at r = {_brief(best)} (median delta-Pearson)."]
+        rest = (
+            f"{len(known)} of {n} pairs; {why}"
+            if len(known) < n
+            else f"{n} {'pair' if n == 1 else 'pairs'}"
+        )
+        said.append(
+            f"{what} at r = {_brief(known.median())} (median of {rest})"
+            if len(known)
+            else f"{what}: not known, as no pair has enough of them"
+        )
+    return [
+        f"Reference levels: {said[0]}; {said[1]}. The best arithmetic agrees with the truth at r ="
+        f" {_brief(best)} (median delta-Pearson)."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #c915c2a0
 def limit_findings(
@@ -348,22 +530,59 @@ def limit_findings(
     pairs = lsa.drop_duplicates("pair")
     n = len(pairs)
     seen = int(pairs.in_sample.fillna(True).astype(bool).sum())
-    in_sample = f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the arithmetic is in-sample, as in the paper, which flatters it." if seen else "No A|B compound of the scored pairs was among the training profiles."
+    in_sample = (
+        f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the"
+        " arithmetic is in-sample, as in the paper, which flatters it."
+        if seen
+        else "No A|B compound of the scored pairs was among the training profiles."
+    )
     words = [f"Limits. {in_sample}"]
-    single = int((pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum())
+    single = int(
+        (pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum()
+    )
     words += [f"{single} of {n} pairs rest on a single compound for A, B or A|B."] if single else []
     shared, known = int((pairs.target_overlap > 0).sum()), int(pairs.target_overlap.notna().sum())
-    words += [f"In {shared} of {known} pairs with annotated targets A and B share a target, so they may be two names for one mechanism."] if shared else []
-    weak = int((pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum())
-    words += [f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls."] if weak else []
-    words += ["Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."]
-    words += ["The permutation test keeps its level on simulated pairs without effect whose compounds share plates, a scaffold or their potency, or hold a reference compound; plates, times and scaffolds that the table does not record it cannot match."]
+    words += (
+        [
+            f"In {shared} of {known} pairs with annotated targets A and B share a target, so they"
+            " may be two names for one mechanism."
+        ]
+        if shared
+        else []
+    )
+    weak = int(
+        (pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum()
+    )
+    words += (
+        [f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls."]
+        if weak
+        else []
+    )
+    words += [
+        "Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."
+    ]
+    words += [
+        "The permutation test keeps its level on simulated pairs without effect whose compounds"
+        " share plates, a scaffold or their potency, or hold a reference compound; plates, times"
+        " and scaffolds that the table does not record it cannot match."
+    ]
     controls, data = run.get("data", {}).get("control rows", MIN_CONTROLS), run.get("data", {})
     if 0 < controls < MIN_CONTROLS and not data.get("zero vector is control"):
-        words += [f"Every change is measured from {counted(controls, 'control well')}: what {'it' if controls == 1 else 'they'} showed by chance is in each of them, so that changes agree (delta-Pearson) and compounds seem active without any effect."]
+        words += [
+            f"Every change is measured from {counted(controls, 'control well')}: what"
+            f" {'it' if controls == 1 else 'they'} showed by chance is in each of them, so that"
+            " changes agree (delta-Pearson) and compounds seem active without any effect."
+        ]
     if run.get("preset") == "chow2022":
-        words += ["Under the paper's protocol every well is a vote of its own; labels could only be dealt over wells, of which those of one compound belong together, so no p-value is given."]
-    few = f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few can be relied on."
+        words += [
+            "Under the paper's protocol every well is a vote of its own; labels could only be dealt"
+            " over wells, of which those of one compound belong together, so no p-value is given."
+        ]
+    few = (
+        f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read"
+        f" {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few"
+        " can be relied on."
+    )
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
 
 # %% ../../nbs/24b_words.ipynb #2a451c1d
@@ -392,10 +611,22 @@ def findings(
     if reconstruction is not None and len(reconstruction):
         words = reconstruction_findings(reconstruction) + shuffled_findings(reconstruction)
     if lsa is None or not len(lsa):
-        why = run.get("no_pair") or "It needs compounds annotated A alone, B alone and A|B, and no such pair was found."
+        why = (
+            run.get("no_pair")
+            or "It needs compounds annotated A alone, B alone and A|B, and no such pair was found."
+        )
         return words + [f"Arithmetic was not scored. {why}"]
     *warning, limits = limit_findings(run, lsa)
-    return [*words, *warning, *(p for metric in METRICS for p in baseline_findings(lsa, metric)), *blind_findings(lsa), *specificity_findings(lsa), *reference_findings(lsa), *significance_findings(lsa), limits]
+    return [
+        *words,
+        *warning,
+        *(p for metric in METRICS for p in baseline_findings(lsa, metric)),
+        *blind_findings(lsa),
+        *specificity_findings(lsa),
+        *reference_findings(lsa),
+        *significance_findings(lsa),
+        limits,
+    ]
 
 # %% ../../nbs/24b_words.ipynb #ask00002
 def best_model(
@@ -403,7 +634,8 @@ def best_model(
     lsa: pd.DataFrame | None = None,  # lsa.csv, if there is one
     reconstruction: pd.DataFrame | None = None,  # reconstruction.csv, if there is one
 ) -> tuple[str, str]:  # one of them; why, in words
-    """The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out profiles.
+    """The model to ask for predictions: nearest over the pairs, or else best at rebuilding held-out
+    profiles.
 
     Parameters
     ----------
@@ -423,12 +655,29 @@ def best_model(
         return names[0], "the only model of this run"
     if lsa is not None and (scored := [m for m in names if m in set(lsa.model)]):
         mean = score_matrix(lsa)[scored].mean().sort_values(kind="stable")
-        return mean.index[0], f"nearest to the truth over {counted(lsa.pair.nunique(), 'pair')} of this run: mean L2 {_brief(mean.iloc[0])}; {_listing(mean.iloc[1:])}"
+        return (
+            mean.index[0],
+            (
+                f"nearest to the truth over {counted(lsa.pair.nunique(), 'pair')} of this run: mean"
+                f" L2 {_brief(mean.iloc[0])}; {_listing(mean.iloc[1:])}"
+            ),
+        )
     if reconstruction is not None:
         real = reconstruction[~reconstruction.shuffled & reconstruction.model.isin(names)]
         for split, rows in (("test", "held-out"), ("valid", "validation")):
-            if len(fvu := real[real.split == split].set_index("model").fvu.dropna().sort_values(kind="stable")):
-                return fvu.index[0], f"no pair was scored, and it rebuilds {rows} profiles best: FVU {_brief(fvu.iloc[0])}; {_listing(fvu.iloc[1:])}"
+            if len(
+                fvu := real[real.split == split]
+                .set_index("model")
+                .fvu.dropna()
+                .sort_values(kind="stable")
+            ):
+                return (
+                    fvu.index[0],
+                    (
+                        f"no pair was scored, and it rebuilds {rows} profiles best: FVU"
+                        f" {_brief(fvu.iloc[0])}; {_listing(fvu.iloc[1:])}"
+                    ),
+                )
     return names[0], "the first model of this run, in which none was scored"
 
 # %% ../../nbs/24b_words.ipynb #ask00005
@@ -451,6 +700,8 @@ def model_called(
         one of them
     """
     plain = lambda name: re.sub(r"[\s_-]+", "", str(name).casefold().replace("β", "beta"))
-    known = {name: name for name in names} | {display_name(name): name for name in names if plain(display_name(name)) != plain(name)}
+    known = {name: name for name in names} | {
+        display_name(name): name for name in names if plain(display_name(name)) != plain(name)
+    }
     spelled = {plain(name): name for name in known}
     return choose(spelled.get(plain(asked), asked), known, "model")

@@ -36,17 +36,31 @@ from ..style import display_name
 from ..threads import one_thread
 
 # %% ../../nbs/25d_ask.ipynb #c2da0d91
-def _check_latents(profiles: AnnData, name: str, model: VAE | PCA, path: Path) -> None:  # against the model they go with
-    if not {"compound", "is_control"} <= {*profiles.obs} or "kind" not in profiles.uns.get("cpvae", {}) or "scaled" not in profiles.layers:
+# against the model they go with
+def _check_latents(profiles: AnnData, name: str, model: VAE | PCA, path: Path) -> None:
+    if (
+        not {"compound", "is_control"} <= {*profiles.obs}
+        or "kind" not in profiles.uns.get("cpvae", {})
+        or "scaled" not in profiles.layers
+    ):
         raise RunError(f"{path}: lacks what a run keeps of its profiles; run again")
     names = getattr(model, "feature_names_in_", profiles.var_names)
-    wrong = next((f"{found}, not {known}" for found, known in zip(profiles.var_names, names) if found != known), "")
+    wrong = next(
+        (
+            f"{found}, not {known}"
+            for found, known in zip(profiles.var_names, names)
+            if found != known
+        ),
+        "",
+    )
     if wrong or profiles.n_vars != model.n_features_in_:
         which = f"first {wrong}" if wrong else f"{profiles.n_vars:,}, not {model.n_features_in_:,}"
         raise RunError(f"{path}: its features are not those of model {name} ({which}); run again")
     latents = profiles.obsm.get(f"X_{name}")
     if np.ndim(latents) != 2 or not np.isfinite(profiles.layers["scaled"]).all():
-        raise RunError(f"{path}: lacks the latents of model {name}, or holds numbers that are none; run again")
+        raise RunError(
+            f"{path}: lacks the latents of model {name}, or holds numbers that are none; run again"
+        )
 
 # %% ../../nbs/25d_ask.ipynb #b711936e
 @dataclass(frozen=True, eq=False)
@@ -84,7 +98,13 @@ class Prediction:
         pd.DataFrame
             feature, scaled, raw
         """
-        return pd.DataFrame({"feature": self.state.index, "scaled": self.state.to_numpy(), "raw": self.raw.to_numpy()})
+        return pd.DataFrame(
+            {
+                "feature": self.state.index,
+                "scaled": self.state.to_numpy(),
+                "raw": self.raw.to_numpy(),
+            }
+        )
 
 # %% ../../nbs/25d_ask.ipynb #ask20002
 def aligned(
@@ -117,7 +137,10 @@ def aligned(
     new = new if config.get("normalize") else with_constants(new)
     if lost := [name for name in own.var_names if name not in new.var_names]:
         n = f"{len(lost):,} of the run's {counted(own.n_vars, 'feature')}"
-        raise RunError(f"the new profiles lack {n}: {listed(lost, 4)}; measure and process them as the run's own")
+        raise RunError(
+            f"the new profiles lack {n}: {listed(lost, 4)}; measure and process them as the"
+            " run's own"
+        )
     new = new[:, own.var_names]
     return enlarged(new, layers={"scaled": scale_values(new.X, own)})
 
@@ -126,7 +149,9 @@ def encoded(
     ready: AnnData,  # `[M,G]` from `aligned`
     own: AnnData,  # `[N,G]` the run's profiles with `layers["scaled"]` and `obs["split"]`
     models: Mapping[str, Any],  # name to fitted transformer
-) -> AnnData:  # with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and `far_NAME`, whether its plate is far; a note a model that has such plates
+    # with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and `far_NAME`, whether
+    # its plate is far; a note a model that has such plates
+) -> AnnData:
     """Codes of new profiles, and which plates the models rebuild badly.
 
     Parameters
@@ -144,9 +169,15 @@ def encoded(
         with `obsm["X_NAME"]`; in `obs` `error_NAME`, squared error a feature, and
         `far_NAME`, whether its plate is far; a note a model that has such plates
     """
-    x, plate, columns, notes, codes = ready.layers["scaled"], text_of(ready.obs["plate"]), {}, [], {}
+    x = ready.layers["scaled"]
+    plate = text_of(ready.obs["plate"])
+    columns = {}
+    notes = []
+    codes = {}
     held = own.layers["scaled"][(own.obs["split"] != "train").to_numpy()]
-    error = lambda model, x: ((x - np.asarray(model.inverse_transform(model.transform(x)))) ** 2).mean(1)
+    error = lambda model, x: (
+        (x - np.asarray(model.inverse_transform(model.transform(x)))) ** 2
+    ).mean(1)
     for name, model in models.items():
         limit, found = np.quantile(error(model, held), 0.95), error(model, x)
         median = pd.Series(found).groupby(plate.to_numpy()).median()
@@ -154,11 +185,14 @@ def encoded(
         codes[f"X_{name}"] = np.asarray(model.transform(x))
         if (bad := median[median > limit]).size:
             notes.append(
-                f"{display_name(name)} rebuilds {len(bad)} of {counted(len(median), 'plate')} badly: "
-                f"{listed([key or '(no name)' for key in bad.index])}; median squared error "
-                f"{bad.max():.2f} a feature at worst, where 95 % of held-out profiles of the run have less than {limit:.2f}."
+                f"{display_name(name)} rebuilds {len(bad)} of {counted(len(median), 'plate')}"
+                f" badly: {listed([key or '(no name)' for key in bad.index])}; median squared error"
+                f" {bad.max():.2f} a feature at worst, where 95 % of held-out profiles of the run"
+                f" have less than {limit:.2f}."
             )
-    done = enlarged(ready, obs=columns, about={"notes": [*ready.uns["cpvae"].get("notes", []), *notes]})
+    done = enlarged(
+        ready, obs=columns, about={"notes": [*ready.uns["cpvae"].get("notes", []), *notes]}
+    )
     for name, z in codes.items():
         done.obsm[name] = z
     return done
@@ -166,7 +200,9 @@ def encoded(
 # %% ../../nbs/25d_ask.ipynb #ask20008
 def codes_table(
     profiles: AnnData,  # `[M,G]` from `encoded`
-) -> pd.DataFrame:  # M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the tables of a run,, `error_NAME`, `far_NAME` of each model
+    # M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the tables of a
+    # run,, `error_NAME`, `far_NAME` of each model
+) -> pd.DataFrame:
     """Codes and errors of new profiles beside what they are.
 
     Parameters
@@ -185,7 +221,10 @@ def codes_table(
     for key, z in profiles.obsm.items():
         name = key.removeprefix("X_")
         columns = [f"{name}_{unit}" for unit in range(z.shape[1])]
-        parts += [pd.DataFrame(z, profiles.obs_names, columns), profiles.obs[[f"error_{name}", f"far_{name}"]]]
+        parts += [
+            pd.DataFrame(z, profiles.obs_names, columns),
+            profiles.obs[[f"error_{name}", f"far_{name}"]],
+        ]
     return pd.concat(parts, axis=1)
 
 # %% ../../nbs/25d_ask.ipynb #ask20006
@@ -202,7 +241,9 @@ def _opened(run: "Run", model: str | None) -> tuple[str, Any, AnnData]:  # name,
     return name, transformer, profiles
 
 
-def _predicted(run: "Run", a: str, b: str, model: str | None, n: int | None, seed: int) -> Prediction:
+def _predicted(
+    run: "Run", a: str, b: str, model: str | None, n: int | None, seed: int
+) -> Prediction:
     name, why = choose_model(run.folder, model)
     _, transformer, profiles = run.open(name)
     with one_thread():
@@ -248,13 +289,15 @@ class Run:
         folder: str | Path,  # that `run_pipeline` or `cpvae run` wrote
     ):
         self.folder, self.record = Path(folder), read_record(folder, ["config"])
-        self.models: tuple[str, ...] = tuple(self.record["config"]["models"])  # in the order of its tables
+        # in the order of its tables
+        self.models: tuple[str, ...] = tuple(self.record["config"]["models"])
 
     def table(
         self,
         name: str,  # as in tables/, without the ending: "lsa", "reconstruction", "training", ...
     ) -> pd.DataFrame:  # as the run wrote it
-        """One of its tables. Raises CpvaeError if there is none of that name, or it is damaged or was changed.
+        """One of its tables. Raises CpvaeError if there is none of that name, or it is damaged or
+        was changed.
 
         Parameters
         ----------
@@ -267,13 +310,20 @@ class Run:
             as the run wrote it
         """
         found = read_run(self.folder, (name,))[1]
-        return choose(name, found or dict.fromkeys(p.stem for p in (self.folder / "tables").glob("*.*")), "table")
+        return choose(
+            name,
+            found or dict.fromkeys(p.stem for p in (self.folder / "tables").glob("*.*")),
+            "table",
+        )
 
     def open(
         self,
         model: str | None = None,  # by any name; None: as `choose_model` chooses
-    ) -> tuple[str, Any, AnnData]:  # the model's name; the model; the run's profiles with `layers["scaled"]`
-        """A model and the profiles it takes. Raises CpvaeError for an unknown model, or a file that is damaged or was changed.
+        # the model's name; the model; the run's profiles with `layers["scaled"]`
+    ) -> tuple[str, Any, AnnData]:
+        """A model and the profiles it takes.
+
+        Raises CpvaeError for an unknown model, or a file that is damaged or was changed.
 
         Parameters
         ----------
@@ -295,7 +345,9 @@ class Run:
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
     ) -> Prediction:  # A - D + B, decoded
-        """Predict the state of A and B together. Raises CpvaeError for an unknown mechanism or model.
+        """Predict the state of A and B together.
+
+        Raises CpvaeError for an unknown mechanism or model.
 
         Parameters
         ----------
@@ -322,8 +374,11 @@ class Run:
         pairs: bool = False,  # pairs of mechanisms instead of single ones
         seed: int = 0,  # of the null
         progress: bool = False,  # tell how far it is, see `Stage`
-    ) -> pd.DataFrame:  # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
-        """Candidates for unknown or second mechanisms. Raises CpvaeError for too few annotated compounds.
+        # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
+    ) -> pd.DataFrame:
+        """Candidates for unknown or second mechanisms.
+
+        Raises CpvaeError for too few annotated compounds.
 
         Parameters
         ----------
@@ -343,10 +398,17 @@ class Run:
 
     def transform(
         self,
-        new: AnnData | pd.DataFrame | str | Path,  # `[M,G']` profiles, or what `read_profiles` reads, measured and processed as the run's own were
+        # `[M,G']` profiles, or what `read_profiles` reads, measured and processed as the run's own
+        # were
+        new: AnnData | pd.DataFrame | str | Path,
         model: str | None = None,  # by any name; None: all of the run's
-    ) -> AnnData:  # `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs` `error_NAME`, the squared error a feature, and `far_NAME`, whether the model rebuilds its plate badly
-        """Encode new profiles by the run's own preparation, scaling and models. Raises CpvaeError if they lack a feature.
+        # `[M,G]` in the order of its rows: `layers["scaled"]`, `obsm["X_NAME"]`, and in `obs`
+        # `error_NAME`, the squared error a feature, and `far_NAME`, whether the model rebuilds its
+        # plate badly
+    ) -> AnnData:
+        """Encode new profiles by the run's own preparation, scaling and models.
+
+        Raises CpvaeError if they lack a feature.
 
         Parameters
         ----------

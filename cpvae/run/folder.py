@@ -46,15 +46,26 @@ def check_destination(
     """
     out = Path(out).absolute()
     if str(out).encode("utf-8", "replace").decode() != str(out):
-        raise RunError(f"{out}: a name that is not UTF-8 cannot be written down; choose another --out")
+        raise RunError(
+            f"{out}: a name that is not UTF-8 cannot be written down; choose another --out"
+        )
     out = out.resolve() if out.is_symlink() else out  # the folder is replaced, not the link to it
     parent = next(p for p in out.parents if p.exists())
     try:
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
-        raise RunError(f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another --out") from error
-    if out.exists() and not (out / "run.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise RunError(f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away")
+        raise RunError(
+            f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another"
+            " --out"
+        ) from error
+    if (
+        out.exists()
+        and not (out / "run.json").is_file()
+        and not (out.is_dir() and not any(out.iterdir()))
+    ):
+        raise RunError(
+            f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away"
+        )
     return out
 
 # %% ../../nbs/25c_folder.ipynb #08eb22b2
@@ -78,32 +89,48 @@ def run_plan(
     """
     data = hashlib.sha256(np.ascontiguousarray(profiles.layers["scaled"]))
     data.update(pd.util.hash_pandas_object(profiles.obs.astype(str)).to_numpy())
-    return json.loads(json.dumps(asdict(config) | {"data": data.hexdigest()[:16]} | {p: version(p) for p in ("cpvae", "torch", "numpy")}))
+    return json.loads(
+        json.dumps(
+            asdict(config)
+            | {"data": data.hexdigest()[:16]}
+            | {p: version(p) for p in ("cpvae", "torch", "numpy")}
+        )
+    )
 
 # %% ../../nbs/25c_folder.ipynb #0c2f682f
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:  # no other run writes there meanwhile; a lock goes with its process, however that ends
+# no other run writes there meanwhile; a lock goes with its process, however that ends
+def _alone(out: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(locked(out.with_name(f".{out.name}.lock"), wait=False))
         except Timeout:
-            raise RunError(f"{out.name}: another run is writing there; wait for it, or choose another --out") from None
+            raise RunError(
+                f"{out.name}: another run is writing there; wait for it, or choose another --out"
+            ) from None
         yield
 
 
-def _left(out: Path) -> dict[str, Any] | None:  # the plan of a run that was stopped there; None: nothing to go on from
+# the plan of a run that was stopped there; None: nothing to go on from
+def _left(out: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads((out.with_name(f".{out.name}.part") / "plan.json").read_text(encoding="utf-8"))
+        plan = json.loads(
+            (out.with_name(f".{out.name}.part") / "plan.json").read_text(encoding="utf-8")
+        )
     except (OSError, ValueError, RecursionError):
         return None
     return plan if isinstance(plan, dict) else None
 
 
-def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:  # the hidden folder: an empty one, or the one to go on with
+# the hidden folder: an empty one, or the one to go on with
+def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:
     part = out.with_name(f".{out.name}.part")
     if resume and (earlier := _left(out)) is not None:
         if other := differences(earlier, plan):
-            raise RunError(f"{out.name}: the run to resume is another one: {other}; leave out --resume to start over")
+            raise RunError(
+                f"{out.name}: the run to resume is another one: {other}; leave out --resume to"
+                " start over"
+            )
         for path in part.iterdir():  # it may have been stopped while it wrote its results
             if path.is_dir() and path.name != "checkpoints":
                 shutil.rmtree(path)
@@ -116,7 +143,8 @@ def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:  # the hi
     return part
 
 # %% ../../nbs/25c_folder.ipynb #c1cdaac8
-def _swap(part: Path, out: Path) -> None:  # an earlier run steps aside, and goes when its successor stands
+# an earlier run steps aside, and goes when its successor stands
+def _swap(part: Path, out: Path) -> None:
     (part / "plan.json").unlink()
     shutil.rmtree(part / "checkpoints", ignore_errors=True)
     if not out.exists():
@@ -137,8 +165,13 @@ def into_place(
     out: Path,  # run folder to be, from `check_destination`
     plan: dict[str, Any],  # from `run_plan`
     resume: bool = False,  # go on with what a killed or interrupted run of the same plan left
-) -> Iterator[Path]:  # a hidden folder beside it, moved to `out` at the end; it goes if anything fails, but not if the process is killed or interrupted
-    """Write a folder whole or not at all. Raises CpvaeError if there is no room, another run is writing there, or the one to resume had another plan.
+    # a hidden folder beside it, moved to `out` at the end; it goes if anything fails, but not if
+    # the process is killed or interrupted
+) -> Iterator[Path]:
+    """Write a folder whole or not at all.
+
+    Raises CpvaeError if there is no room, another run is writing there, or the one to resume had
+    another plan.
 
     Parameters
     ----------
@@ -169,7 +202,10 @@ def into_place(
                 raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-            raise RunError(f"{out.name}: could not be written ({error.strerror}); make room, or choose another --out") from error
+            raise RunError(
+                f"{out.name}: could not be written ({error.strerror}); make room, or choose another"
+                " --out"
+            ) from error
         raise
     finally:
         for parent in (p for p in new_parents if not any(p.iterdir())):
@@ -194,4 +230,6 @@ def write_tables(
         if len(table) > 100_000:
             table.to_parquet(folder / f"{name}.parquet", index=False)
         else:
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
+            table.to_csv(
+                folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n"
+            )

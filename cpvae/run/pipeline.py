@@ -36,7 +36,9 @@ from ..threads import one_thread
 def with_latents(
     profiles: AnnData,  # from `prepare_profiles`
     models: dict[str, VAE | PCA],  # name to fitted model
-) -> AnnData:  # X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`: latents of each model
+    # X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`: latents of
+    # each model
+) -> AnnData:
     """Profiles with every model's latents beside their metadata.
 
     Parameters
@@ -53,8 +55,18 @@ def with_latents(
         latents of each model
     """
     x = np.asarray(profiles.layers["scaled"])
-    obsm = {f"X_{name}": np.asarray(model.transform(x), dtype=np.float32) for name, model in models.items()}
-    return AnnData(profiles.X, profiles.obs, profiles.var, uns={"cpvae": profiles.uns["cpvae"]}, obsm=obsm, layers={"scaled": x})
+    obsm = {
+        f"X_{name}": np.asarray(model.transform(x), dtype=np.float32)
+        for name, model in models.items()
+    }
+    return AnnData(
+        profiles.X,
+        profiles.obs,
+        profiles.var,
+        uns={"cpvae": profiles.uns["cpvae"]},
+        obsm=obsm,
+        layers={"scaled": x},
+    )
 
 # %% ../../nbs/25_pipeline.ipynb #cad93000
 def write_run(
@@ -87,7 +99,8 @@ def write_run(
     write_report(folder)
 
 # %% ../../nbs/25_pipeline.ipynb #ea9900bb
-def _is_finished(out: Path, plan: dict[str, Any]) -> bool:  # whether a whole run of the same plan stands there
+# whether a whole run of the same plan stands there
+def _is_finished(out: Path, plan: dict[str, Any]) -> bool:
     try:
         record = read_record(out)
         check_files(out, record, record.get("files", []))
@@ -95,18 +108,22 @@ def _is_finished(out: Path, plan: dict[str, Any]) -> bool:  # whether a whole ru
         return False
     return record.get("plan") == plan
 
-
+# %% ../../nbs/25_pipeline.ipynb #fae04ef3
 def run_pipeline(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `simulate_profiles`
     out: str | Path,  # run folder to be
     config: RunConfig | None = None,  # settings; None: the defaults
     *,
     jobs: int = -1,  # fits at the same time; -1: one a core; changes no result
-    resume: bool = False,  # go on with what a killed or interrupted run left; a finished run of the same plan stays as it is
+    # go on with what a killed or interrupted run left; a finished run of the same plan stays as it
+    # is
+    resume: bool = False,
     command: str = "cpvae.run.pipeline.run_pipeline",  # how the run was started, for the record
     progress: bool = False,  # tell how far it is, see `Stage`
 ) -> Path:  # the run folder, absolute
-    """Run everything on a table of profiles. Raises CpvaeError if it cannot be used, or if something else is in the way.
+    """Run everything on a table of profiles.
+
+    Raises CpvaeError if it cannot be used, or if something else is in the way.
 
     Parameters
     ----------
@@ -131,8 +148,12 @@ def run_pipeline(
     Path
         the run folder, absolute
     """
-    config, out, jobs, seconds = config or RunConfig(), check_destination(out), effective_n_jobs(jobs), {}
-    config, say = replace(config, device=torch_device(config.device).type), partial(tell, show=progress)
+    config = config or RunConfig()
+    out = check_destination(out)
+    jobs = effective_n_jobs(jobs)
+    seconds = {}
+    config = replace(config, device=torch_device(config.device).type)
+    say = partial(tell, show=progress)
     with one_thread():
         prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)
         plan = run_plan(prepared, config)
@@ -144,11 +165,32 @@ def run_pipeline(
         with into_place(out, plan, resume) as folder:
             for name in drop_damaged(folder / "checkpoints"):
                 say(f"{name}: its checkpoint is damaged; this fit starts anew")
-            fitted, seconds["fit"] = _timed(partial(fit_models, checkpoints=folder / "checkpoints", progress=progress), prepared, config, jobs)
-            (tables, parts, missing), seconds["measure"] = _timed(compute_tables, fitted, prepared, config, jobs, progress)
+            fitted, seconds["fit"] = _timed(
+                partial(fit_models, checkpoints=folder / "checkpoints", progress=progress),
+                prepared,
+                config,
+                jobs,
+            )
+            (tables, parts, missing), seconds["measure"] = _timed(
+                compute_tables, fitted, prepared, config, jobs, progress
+            )
             models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
-            notes = [f"{name}: {note}" for name, m in models.items() if isinstance(m, VAE) and (note := collapse_note(m))] + [missing] * bool(missing)
-            record = run_record(prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes)
+            notes = [
+                f"{name}: {note}"
+                for name, m in models.items()
+                if isinstance(m, VAE) and (note := collapse_note(m))
+            ] + [missing] * bool(missing)
+            record = run_record(
+                prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes
+            )
             with Stage("drawing figures and writing the report", show=progress):
-                write_run(folder, prepared, models, tables, record | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}} | ({"no_pair": missing} if missing else {}))
+                write_run(
+                    folder,
+                    prepared,
+                    models,
+                    tables,
+                    record
+                    | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}}
+                    | ({"no_pair": missing} if missing else {}),
+                )
     return out

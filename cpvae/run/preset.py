@@ -43,16 +43,23 @@ USUAL = ("vanilla", "beta", "mmd", "pca")
 # Those of them that are trained.
 VARIANTS = tuple(PRESETS["recommended"])
 
-# How each preset splits, selects features (of Cell Painting), and scales profiles; genes are scaled by `scale_genes`.
+# How each preset splits, selects features (of Cell Painting), and scales profiles; genes are scaled
+# by `scale_genes`.
 PREPARATION: dict[str, dict[str, dict[str, Any]]] = {
     "recommended": {
-        "split": dict(by="compound", valid=0.1, test=0.2), "select": SELECTION["recommended"],
-        "scale": dict(method="median_sd", fit_on="train"), "scale_genes": dict(method="median_sd", fit_on="train"),
+        "split": dict(by="compound", valid=0.1, test=0.2),
+        "select": SELECTION["recommended"],
+        "scale": dict(method="median_sd", fit_on="train"),
+        "scale_genes": dict(method="median_sd", fit_on="train"),
     },
     "chow2022": {
-        "split": dict(by="rows", valid=0.1, test=0.1, seed=9876), "select": SELECTION["chow2022"],
-        "scale": dict(method="minmax", fit_on="all"), "scale_genes": dict(method="none"),
-        "select_lincs-cp4": SELECTION["chow2022"] | dict(operations=SELECTION["chow2022"]["operations"][:-1]),  # level 4 kept its outliers
+        "split": dict(by="rows", valid=0.1, test=0.1, seed=9876),
+        "select": SELECTION["chow2022"],
+        "scale": dict(method="minmax", fit_on="all"),
+        "scale_genes": dict(method="none"),
+        # level 4 kept its outliers
+        "select_lincs-cp4": SELECTION["chow2022"]
+        | dict(operations=SELECTION["chow2022"]["operations"][:-1]),
     },
 }
 
@@ -81,12 +88,17 @@ def _check_vae(config) -> None:  # every model of the run must be one that can b
     try:
         json.dumps(config.vae)
     except TypeError as error:
-        raise RunError(f"vae must hold numbers, text and lists, which run.json can keep: {error}") from error
+        raise RunError(
+            f"vae must hold numbers, text and lists, which run.json can keep: {error}"
+        ) from error
     for variant in VARIANTS:
         if config.n_latent and "n_latent" in config.settings_of(variant):
             raise RunError("n_latent is said twice, by itself and in vae; say it once")
         if "device" in config.settings_of(variant):
-            raise RunError("vae says nothing of the device, which is one for the whole run; name it with --device")
+            raise RunError(
+                "vae says nothing of the device, which is one for the whole run; name it with"
+                " --device"
+            )
         make_vae(variant, config.preset, **config.settings_of(variant))
 
 # %% ../../nbs/25a_preset.ipynb #a4117773
@@ -126,33 +138,54 @@ class RunConfig:
     """
 
     preset: Literal["recommended", "chow2022"] = "recommended"  # "recommended" or "chow2022"
-    models: tuple[str, ...] = USUAL  # any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components with a learned decoder), pca
+    # any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components with a
+    # learned decoder), pca
+    models: tuple[str, ...] = USUAL
     n_latent: int | None = None  # L, latent units, and components of PCA; None: as the preset says
     n_permutations: int = 10_000  # relabellings of each pair of mechanisms
     seed: int = 0  # of splits, weights, shuffles and permutations
-    normalize: Literal["mad_robustize", "standardize", "robustize"] | None = None  # first normalise each plate to its controls: mad_robustize, standardize or robustize
-    consensus: Literal["modz", "median", "mean"] | None = None  # first average replicate wells: modz, median or mean
-    group_by: Literal["moa", "target", "treatment"] = "moa"  # what A and B are: mechanisms of action, "moa"; annotated targets, "target"; or treatments, of which A|B is the measured combination, "treatment"
-    leave_out: tuple[str, ...] = ()  # pairs "A|B" whose compounds no model, scaler or selection may see
+    # first normalise each plate to its controls: mad_robustize, standardize or robustize
+    normalize: Literal["mad_robustize", "standardize", "robustize"] | None = None
+    # first average replicate wells: modz, median or mean
+    consensus: Literal["modz", "median", "mean"] | None = None
+    # what A and B are: mechanisms of action, "moa"; annotated targets, "target"; or treatments, of
+    # which A|B is the measured combination, "treatment"
+    group_by: Literal["moa", "target", "treatment"] = "moa"
+    # pairs "A|B" whose compounds no model, scaler or selection may see
+    leave_out: tuple[str, ...] = ()
     strict: bool = False  # leave out compounds with A or B alone, too, as the paper does
-    vae: dict[str, Any] = field(default_factory=dict)  # parameters of `VAE` over the preset's; those under a variant's name, such as "beta", are that variant's alone
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where VAEs are trained; "auto": an accelerator if there is one
+    # parameters of `VAE` over the preset's; those under a variant's name, such as "beta", are that
+    # variant's alone
+    vae: dict[str, Any] = field(default_factory=dict)
+    # where VAEs are trained; "auto": an accelerator if there is one
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self):
         check_settings(vars(self), _SETTINGS, "RunConfig")
-        object.__setattr__(self, "models", tuple(dict.fromkeys(choose(name, MODELS, "model") for name in self.models)))
-        object.__setattr__(self, "leave_out", tuple("|".join(pair_named(name)) for name in self.leave_out))
+        object.__setattr__(
+            self,
+            "models",
+            tuple(dict.fromkeys(choose(name, MODELS, "model") for name in self.models)),
+        )
+        object.__setattr__(
+            self, "leave_out", tuple("|".join(pair_named(name)) for name in self.leave_out)
+        )
         if not self.models:
             raise RunError(f"no model to fit; there are {', '.join(MODELS)}")
         if self.strict and not self.leave_out:
-            raise RunError("strict says how much a pair takes with it, and no pair is left out; name one with --leave-out 'A|B'")
+            raise RunError(
+                "strict says how much a pair takes with it, and no pair is left out; name one with"
+                " --leave-out 'A|B'"
+            )
         _check_vae(self)
 
     def settings_of(
         self,
-        variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],  # "vanilla", "beta", "mmd", "ae" or "pca-mlp"
+        # "vanilla", "beta", "mmd", "ae" or "pca-mlp"
+        variant: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp"],
     ) -> dict[str, Any]:  # parameters of `VAE` over the preset's
-        """What `vae` says of one variant: what it says of all, and over that what it says of this one. Raises CpvaeError for an unknown variant.
+        """What `vae` says of one variant: what it says of all, and over that what it says of this
+        one. Raises CpvaeError for an unknown variant.
 
         Parameters
         ----------
@@ -165,14 +198,17 @@ class RunConfig:
             parameters of `VAE` over the preset's
         """
         own = self.vae.get(choose(variant, VARIANTS, "variant"))
-        return {k: v for k, v in self.vae.items() if not isinstance(v, dict)} | (own if isinstance(own, dict) else {})
+        return {k: v for k, v in self.vae.items() if not isinstance(v, dict)} | (
+            own if isinstance(own, dict) else {}
+        )
 
 # %% ../../nbs/25a_preset.ipynb #5bda6691
 def prepare_profiles(
     profiles: AnnData,  # `[N,G]` from `read_profiles`
     config: RunConfig,  # its preset decides
 ) -> AnnData:  # rows sorted, copies removed, `obs["split"]`, features selected, `layers["scaled"]`
-    """Sort rows and remove copies; normalise and average on demand; then split, select features and scale. Raises CpvaeError if that cannot be done.
+    """Sort rows and remove copies; normalise and average on demand; then split, select features and
+    scale. Raises CpvaeError if that cannot be done.
 
     Parameters
     ----------
@@ -193,14 +229,23 @@ def prepare_profiles(
     if config.consensus:
         profiles = consensus_profiles(profiles, config.consensus)
     if (where := profiles.uns["cpvae"].get("only_targets")) and config.group_by == "moa":
-        raise RunError(f"{where}: has no column called moa but targets; say --group-by target, or leave it out")
+        raise RunError(
+            f"{where}: has no column called moa but targets; say --group-by target, or leave it out"
+        )
     if config.group_by != "moa":
         profiles = {"target": by_target, "treatment": by_treatment}[config.group_by](profiles)
     apart = dict(by="pair", pair=tuple(map(pair_named, config.leave_out)), strict=config.strict)
-    profiles = split_profiles(profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {}))
+    profiles = split_profiles(
+        profiles, **{"seed": config.seed} | how["split"] | (apart if config.leave_out else {})
+    )
     if (rows := int((profiles.obs["split"] == "train").sum())) < 2:
-        raise RunError(f"{counted(rows, 'profile')} would be left for training, and a model learns from two at least; add compounds or wells")
-    profiles = select_features(profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"]))
+        raise RunError(
+            f"{counted(rows, 'profile')} would be left for training, and a model learns from two at"
+            " least; add compounds or wells"
+        )
+    profiles = select_features(
+        profiles, **how.get(f"select_{profiles.uns['cpvae'].get('dataset')}", how["select"])
+    )
     genes = profiles.uns["cpvae"]["kind"] == "genes"
     return scale_profiles(profiles, **how["scale_genes" if genes else "scale"])
 
@@ -225,16 +270,25 @@ def vae_preset(
     """
     if config.preset == "chow2022":
         about = profiles.uns["cpvae"]
-        return "chow2022-l1000" if about["kind"] == "genes" else "chow2022-cp4" if about.get("dataset") == "lincs-cp4" else "chow2022"
+        return (
+            "chow2022-l1000"
+            if about["kind"] == "genes"
+            else "chow2022-cp4"
+            if about.get("dataset") == "lincs-cp4"
+            else "chow2022"
+        )
     return config.preset
 
 # %% ../../nbs/25a_preset.ipynb #0c0b4155
 def make_model(
-    name: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp", "pca"],  # "vanilla", "beta", "mmd", "ae", "pca-mlp" or "pca"
+    # "vanilla", "beta", "mmd", "ae", "pca-mlp" or "pca"
+    name: Literal["vanilla", "beta", "mmd", "ae", "pca-mlp", "pca"],
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
 ) -> VAE | PCA:  # not fitted
-    """One model of a run; PCA has as many components as the largest VAE of the run has units. Raises CpvaeError for an unknown name.
+    """One model of a run; PCA has as many components as the largest VAE of the run has units.
+
+    Raises CpvaeError for an unknown name.
 
     Parameters
     ----------
@@ -255,7 +309,10 @@ def make_model(
     chosen = {"random_state": config.seed, "device": config.device}
     chosen |= {"n_latent": config.n_latent} if config.n_latent else {}
     asked = [v for v in config.models if v != "pca"] or ["vanilla"] if name == "pca" else [name]
-    vae = max((make_vae(v, preset, **(chosen | config.settings_of(v))) for v in asked), key=lambda v: v.n_latent)
+    vae = max(
+        (make_vae(v, preset, **(chosen | config.settings_of(v))) for v in asked),
+        key=lambda v: v.n_latent,
+    )
     vae.n_latent = min(vae.n_latent, rows, profiles.n_vars)
     if name == "pca":
         return PCA(vae.n_latent, svd_solver="covariance_eigh" if rows > profiles.n_vars else "full")
@@ -265,12 +322,16 @@ def make_model(
 def fit_models(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
-    jobs: int | None = 1,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says
+    jobs: int | None = 1,
     *,
     checkpoints: Path | None = None,  # folder of checkpoints to go on from and to write; None: none
     progress: bool = False,  # tell how far it is, see `Stage`
-) -> dict[tuple[str, bool], VAE | PCA]:  # (name, shuffled) to fitted model, in the order of `config.models`
-    """Fit every model and its shuffled control. Raises CpvaeError if training diverges, a GPU's memory is full, or a checkpoint cannot be used.
+    # (name, shuffled) to fitted model, in the order of `config.models`
+) -> dict[tuple[str, bool], VAE | PCA]:
+    """Fit every model and its shuffled control.
+
+    Raises CpvaeError if training diverges, a GPU's memory is full, or a checkpoint cannot be used.
 
     Parameters
     ----------
@@ -291,22 +352,40 @@ def fit_models(
         (name, shuffled) to fitted model, in the order of `config.models`
     """
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
-    models = {(name, shuffled): make_model(name, profiles, config) for name in config.models for shuffled in (False, True)}
+    models = {
+        (name, shuffled): make_model(name, profiles, config)
+        for name in config.models
+        for shuffled in (False, True)
+    }
     x_valid = x[split == "valid"] if (split == "valid").any() else None
     controls = [key for key in models if key[1]]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)  # the record says it
-            return fit_many(models, x[split == "train"], x_valid, shuffled=controls, seed=config.seed, checkpoints=checkpoints, jobs=jobs, progress=progress)
+            return fit_many(
+                models,
+                x[split == "train"],
+                x_valid,
+                shuffled=controls,
+                seed=config.seed,
+                checkpoints=checkpoints,
+                jobs=jobs,
+                progress=progress,
+            )
     except (DivergedError, CheckpointError) as error:
         raise RunError(str(error)) from error
     except OutOfMemoryError as error:
-        raise RunError(f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or --device cpu") from error
+        raise RunError(
+            f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or"
+            " --device cpu"
+        ) from error
 
 # %% ../../nbs/25a_preset.ipynb #07b57836
 def training_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
-) -> pd.DataFrame:  # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of reconstruction, sse, kl, mmd; no rows for PCA
+    # model, shuffled, epoch, train_loss, valid_loss, and train_/valid_ of reconstruction, sse, kl,
+    # mmd; no rows for PCA
+) -> pd.DataFrame:
     """Training histories of all models.
 
     Parameters
@@ -321,14 +400,19 @@ def training_table(
         sse, kl, mmd; no rows for PCA
     """
     first = ["model", "shuffled", "epoch", "train_loss", "valid_loss"]
-    rows = [m.history_.assign(model=name, shuffled=shuffled) for (name, shuffled), m in fitted.items() if hasattr(m, "history_")]
+    rows = [
+        m.history_.assign(model=name, shuffled=shuffled)
+        for (name, shuffled), m in fitted.items()
+        if hasattr(m, "history_")
+    ]
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
     return table[[c for c in first if c in table] + [c for c in table if c not in first]]
 
 # %% ../../nbs/25a_preset.ipynb #790bd20c
 def units_table(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
-) -> pd.DataFrame:  # model, shuffled, unit, kl (nats), variance (of posterior means), active; no rows for PCA
+    # model, shuffled, unit, kl (nats), variance (of posterior means), active; no rows for PCA
+) -> pd.DataFrame:
     """What `latent_units` says of every VAE.
 
     Parameters
@@ -342,6 +426,10 @@ def units_table(
         model, shuffled, unit, kl (nats), variance (of posterior means), active; no rows for
         PCA
     """
-    rows = [m.latent_units_.assign(model=name, shuffled=shuffled) for (name, shuffled), m in fitted.items() if hasattr(m, "latent_units_")]
+    rows = [
+        m.latent_units_.assign(model=name, shuffled=shuffled)
+        for (name, shuffled), m in fitted.items()
+        if hasattr(m, "latent_units_")
+    ]
     columns = ["model", "shuffled", "unit", "kl", "variance", "active"]
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)

@@ -24,7 +24,8 @@ def _as_text(record):
     return json.dumps(record, indent=1, ensure_ascii=False)
 
 # %% ../../nbs/25f_record.ipynb #rec00006
-COMPUTED = ("models", "tables", "latents.h5ad")  # what a run computes; report and figures are drawn from it
+# what a run computes; report and figures are drawn from it
+COMPUTED = ("models", "tables", "latents.h5ad")
 
 
 def write_record(
@@ -40,8 +41,15 @@ def write_record(
     record : dict[str, Any]
         what was run, on what, with what; JSON-able
     """
-    files = sorted(path for name in COMPUTED for path in [folder / name, *(folder / name).rglob("*")] if path.is_file())
-    sealed = record | {"files": {path.relative_to(folder).as_posix(): _digest(path) for path in files}}
+    files = sorted(
+        path
+        for name in COMPUTED
+        for path in [folder / name, *(folder / name).rglob("*")]
+        if path.is_file()
+    )
+    sealed = record | {
+        "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    }
     sealed["sha256"] = hashlib.sha256(_as_text(sealed).encode()).hexdigest()
     (folder / "run.json").write_text(_as_text(sealed) + "\n", encoding="utf-8")
 
@@ -62,18 +70,33 @@ def run_folder(
         the same
     """
     if not (Path(folder) / "run.json").is_file():
-        raise RunError(f"{folder}: not a run folder, it has no run.json; `cpvae run PROFILES --out FOLDER` makes one")
+        raise RunError(
+            f"{folder}: not a run folder, it has no run.json; `cpvae run PROFILES --out FOLDER`"
+            " makes one"
+        )
     return Path(folder)
 
 # %% ../../nbs/25f_record.ipynb #rec00008
-_KINDS = {"config": dict, "data": dict, "seconds": dict, "versions": dict, "columns": dict, "notes": list, "files": dict}  # entries of a record
+# entries of a record
+_KINDS = {
+    "config": dict,
+    "data": dict,
+    "seconds": dict,
+    "versions": dict,
+    "columns": dict,
+    "notes": list,
+    "files": dict,
+}
 
-
+# %% ../../nbs/25f_record.ipynb #8442b224
 def read_record(
     run_dir: str | Path,  # a run folder
-    needs: Iterable[str] = (),  # entries that must be there: any of config, data, seconds, versions, columns, notes, files
+    # entries that must be there: any of config, data, seconds, versions, columns, notes, files
+    needs: Iterable[str] = (),
 ) -> dict[str, Any]:  # run.json
-    """What a run says of itself. Raises CpvaeError if there is no run, or its record is damaged or was changed.
+    """What a run says of itself.
+
+    Raises CpvaeError if there is no run, or its record is damaged or was changed.
 
     Parameters
     ----------
@@ -97,23 +120,37 @@ def read_record(
             if not isinstance(record.get(key), _KINDS[key]):
                 raise ValueError(f"it has no usable {key!r}")
         models = record["config"].get("models") if "config" in needs else ["any"]
-        if not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
+        if (
+            not isinstance(models, list)
+            or not models
+            or not all(isinstance(m, str) for m in models)
+        ):
             raise ValueError("it names no models")
         rest = {key: value for key, value in record.items() if key != "sha256"}
-        if len(rest) < len(record) and hashlib.sha256(_as_text(rest).encode()).hexdigest() != record["sha256"]:
+        if (
+            len(rest) < len(record)
+            and hashlib.sha256(_as_text(rest).encode()).hexdigest() != record["sha256"]
+        ):
             raise ValueError("it was changed after the run")
     except (ValueError, RecursionError, OSError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:160]
-        raise RunError(f"{path}: cannot be used ({reason}); copy the run again, or run again") from error
+        reason = (
+            "it is nested too deeply"
+            if isinstance(error, RecursionError)
+            else " ".join(str(error).split())[:160]
+        )
+        raise RunError(
+            f"{path}: cannot be used ({reason}); copy the run again, or run again"
+        ) from error
     return record
 
-
+# %% ../../nbs/25f_record.ipynb #bd6c6978
 def check_files(
     run_dir: str | Path,  # a run folder
     record: dict[str, Any],  # from `read_record`
     names: Iterable[str],  # files that will be read, relative to the folder, with slashes
 ) -> None:
-    """Raises CpvaeError if a file is missing, was changed, or came from another run; a record without digests cannot tell.
+    """Raises CpvaeError if a file is missing, was changed, or came from another run; a record
+    without digests cannot tell.
 
     Parameters
     ----------
@@ -129,4 +166,6 @@ def check_files(
         if not path.is_file():
             raise RunError(f"{path}: is missing; copy the run again, or run again")
         if known is not None and known.get(name) != _digest(path):
-            raise RunError(f"{path}: is not the file that the run wrote; copy the run again, or run again")
+            raise RunError(
+                f"{path}: is not the file that the run wrote; copy the run again, or run again"
+            )

@@ -38,7 +38,9 @@ def read_run(
     run_dir: str | Path,  # a run folder
     names: Iterable[str] | None = None,  # tables to read; None: all of `TABLES`
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:  # run.json; the tables that are there, by name
-    """What a run folder says of itself. Raises CpvaeError if it is not a run folder, or a file in it cannot be read or was changed.
+    """What a run folder says of itself.
+
+    Raises CpvaeError if it is not a run folder, or a file in it cannot be read or was changed.
 
     Parameters
     ----------
@@ -54,21 +56,28 @@ def read_run(
     """
     run, tables = read_record(run_dir), {}
     for name in TABLES if names is None else names:
-        for file, read in ((f"tables/{name}.csv", pd.read_csv), (f"tables/{name}.parquet", pd.read_parquet)):
+        for file, read in (
+            (f"tables/{name}.csv", pd.read_csv),
+            (f"tables/{name}.parquet", pd.read_parquet),
+        ):
             path = Path(run_dir) / file
             if path.is_file() or file in run.get("files", {}):
                 check_files(run_dir, run, [file])
                 try:
                     tables[name] = read(path)
                 except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-                    raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): run again.") from error
+                    raise RunError(
+                        f"{path} cannot be read ({str(error).splitlines()[0]}): run again."
+                    ) from error
     return run, tables
 
 # %% ../../nbs/25e_report.ipynb #a657b895
 def write_report(
     run_dir: str | Path,  # a run folder with run.json and tables/
 ) -> Path:  # the page, `report.html` in the run folder
-    """Draw figures/*.png and write report.html from the tables of a run. Raises CpvaeError if it is not a run folder.
+    """Draw figures/*.png and write report.html from the tables of a run.
+
+    Raises CpvaeError if it is not a run folder.
 
     Parameters
     ----------
@@ -84,14 +93,18 @@ def write_report(
     figures = draw_figures(tables)
     for name, png in figures.items():
         _write(Path(run_dir) / "figures" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.png", png)
-    return _write(Path(run_dir) / "report.html", render_report(run, tables, figures).encode("utf-8"))
+    return _write(
+        Path(run_dir) / "report.html", render_report(run, tables, figures).encode("utf-8")
+    )
 
 # %% ../../nbs/25e_report.ipynb #ask10002
 def choose_model(
     run_dir: str | Path,  # a run folder
     model: str | None = None,  # what a user calls a model of the run; None: `best_model` chooses
 ) -> tuple[str, str]:  # the model's name; why it is this one, in words
-    """The model that answers a question. Raises CpvaeError for an unknown model or a folder that is no run.
+    """The model that answers a question.
+
+    Raises CpvaeError for an unknown model or a folder that is no run.
 
     Parameters
     ----------
@@ -114,8 +127,12 @@ def choose_model(
 # %% ../../nbs/25e_report.ipynb #ask10003
 def mechanisms_of(
     profiles: AnnData,  # `[N,G]` profiles of a run
-) -> pd.DataFrame:  # mechanism, in order of name: `alone`, compounds that carry nothing else; `more`, those that carry others too
-    """How many compounds carry each mechanism, at the time that arithmetic looks at. Those that are never alone cannot be predicted with.
+    # mechanism, in order of name: `alone`, compounds that carry nothing else; `more`, those that
+    # carry others too
+) -> pd.DataFrame:
+    """How many compounds carry each mechanism, at the time that arithmetic looks at.
+
+    Those that are never alone cannot be predicted with.
 
     Parameters
     ----------
@@ -131,13 +148,16 @@ def mechanisms_of(
     labels = averaging_matrix(profiles, main_time(profiles))[1]["moa"].str.split("|")
     terms = labels.explode().loc[lambda m: m != ""]
     alone = labels.map(len).reindex(terms.index).eq(1)
-    table = pd.DataFrame({"alone": alone.groupby(terms).sum(), "more": (~alone).groupby(terms).sum()}).astype(int)
+    table = pd.DataFrame(
+        {"alone": alone.groupby(terms).sum(), "more": (~alone).groupby(terms).sum()}
+    ).astype(int)
     return table.sort_index(key=lambda names: names.str.casefold()).rename_axis("mechanism")
 
 # %% ../../nbs/25e_report.ipynb #ask10004
 def describe_run(
     run_dir: str | Path,  # a run folder
-) -> dict[str, Any]:  # what to print, in order: texts, lists, and names with what is to be said of each
+    # what to print, in order: texts, lists, and names with what is to be said of each
+) -> dict[str, Any]:
     """What a finished run holds and can be asked. Raises CpvaeError for a folder that is no run.
 
     Parameters
@@ -158,12 +178,27 @@ def describe_run(
     others = lambda n, word: f"{counted(n, 'compound')} {word}"
     more = lambda row: f", {row.more:,} more with others" if row.more else ""
     return {
-        "run": str(run_dir), "made by": f"{run.get('command', '')}, {run.get('created', '')}",
-        "table": f"{run.get('data', {}).get('source', '')}: {counted(profiles.n_obs, 'profile')}, {counted(profiles.n_vars, 'feature')}",
+        "run": str(run_dir),
+        "made by": f"{run.get('command', '')}, {run.get('created', '')}",
+        "table": (
+            f"{run.get('data', {}).get('source', '')}: {counted(profiles.n_obs, 'profile')},"
+            f" {counted(profiles.n_vars, 'feature')}"
+        ),
         "report": str(page) if page.is_file() else "none",
-        "models": {display_name(m): f"--model {m}" + (f"; asked unless another is named, as {why}" if m == chosen else "") for m in run["config"]["models"]},
-        "mechanisms for --a and --b": {m: others(row.alone, "alone") + more(row) for m, row in table[table.alone > 0].iterrows()},
-        "mechanisms never alone": {m: others(row.more, "with others") for m, row in table[table.alone == 0].iterrows()},
+        "models": {
+            display_name(m): (
+                f"--model {m}"
+                + (f"; asked unless another is named, as {why}" if m == chosen else "")
+            )
+            for m in run["config"]["models"]
+        },
+        "mechanisms for --a and --b": {
+            m: others(row.alone, "alone") + more(row)
+            for m, row in table[table.alone > 0].iterrows()
+        },
+        "mechanisms never alone": {
+            m: others(row.more, "with others") for m, row in table[table.alone == 0].iterrows()
+        },
         "pairs scored": list(tables["lsa"].pair.unique()) if "lsa" in tables else [],
         "notes": [run["no_pair"]] if run.get("no_pair") else [],
     }

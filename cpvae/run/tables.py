@@ -38,7 +38,9 @@ def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, 
     with one_thread():
         return function(*arguments), time.perf_counter() - start
 
-def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:  # lsa and null tables, or why there are none
+
+# lsa and null tables, or why there are none
+def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:
     try:
         return lsa_table(*arguments)
     except CpvaeError as error:
@@ -50,8 +52,10 @@ def compute_tables(
     profiles: AnnData,  # from `prepare_profiles`
     config: RunConfig,  # settings
     jobs: int = 1,  # tables at the same time
-    progress: bool = False,  # tell how far it is, see `Stage`; a worker only where there is a terminal
-) -> tuple[dict[str, pd.DataFrame], dict[str, float], str]:  # tables by name; seconds by name; why there is no arithmetic, "" if there is
+    # tell how far it is, see `Stage`; a worker only where there is a terminal
+    progress: bool = False,
+    # tables by name; seconds by name; why there is no arithmetic, "" if there is
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], str]:
     """Everything a run measures.
 
     Parameters
@@ -72,17 +76,40 @@ def compute_tables(
     tuple[dict[str, pd.DataFrame], dict[str, float], str]
         tables by name; seconds by name; why there is no arithmetic, "" if there is
     """
-    real, told = {name: model for (name, shuffled), model in fitted.items() if not shuffled}, progress and on_terminal()
+    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    told = progress and on_terminal()
     work = {
         "umap": (umap_table, fitted, profiles, config.seed, 500, told),
-        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, PROTOCOLS[config.preset], 1, told),
+        "lsa": (
+            _arithmetic,
+            real,
+            profiles,
+            config.n_permutations,
+            config.seed,
+            PROTOCOLS[config.preset],
+            1,
+            told,
+        ),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
-    with quiet_workers(), Stage("measuring reconstruction and arithmetic, drawing the map", show=progress):
-        done = dict(zip(work, Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()), strict=True))
+    with (
+        quiet_workers(),
+        Stage("measuring reconstruction and arithmetic, drawing the map", show=progress),
+    ):
+        done = dict(
+            zip(
+                work,
+                Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()),
+                strict=True,
+            )
+        )
     arithmetic = done["lsa"][0]
-    tables = {"training": training_table(fitted), "latent_units": units_table(fitted), **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")}}
+    tables = {
+        "training": training_table(fitted),
+        "latent_units": units_table(fitted),
+        **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")},
+    }
     missing = arithmetic if isinstance(arithmetic, str) else ""
     if not missing:
         tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
@@ -91,8 +118,14 @@ def compute_tables(
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d4df01f9
 def _in_a_line(value: Any) -> Any:  # lists and dicts as text
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in value.items())
-    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, list) else value
+        return ", ".join(
+            f"{k} {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in value.items()
+        )
+    return (
+        ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+        if isinstance(value, list)
+        else value
+    )
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #a339c12a
 def run_record(
@@ -123,12 +156,43 @@ def run_record(
         run.json
     """
     about, facts = profiles.uns["cpvae"], describe_profiles(profiles)
-    data = {"source": about["source"], "sha256": about["sha256"]} | {k: _in_a_line(v) for k, v in facts.items() if k not in ("source", "notes", "columns", "incomplete pairs")}
+    data = {"source": about["source"], "sha256": about["sha256"]} | {
+        k: _in_a_line(v)
+        for k, v in facts.items()
+        if k not in ("source", "notes", "columns", "incomplete pairs")
+    }
     data |= {name: len(facts[name]) for name in ("evaluable pairs", "incomplete pairs")}
-    data |= {f"{part} profiles": int(n) for part, n in profiles.obs["split"].value_counts().sort_index().items()}
-    packages = ("cpvae", "torch", "numpy", "pandas", "scipy", "scikit-learn", "umap-learn", "anndata")
+    data |= {
+        f"{part} profiles": int(n)
+        for part, n in profiles.obs["split"].value_counts().sort_index().items()
+    }
+    packages = (
+        "cpvae",
+        "torch",
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-learn",
+        "umap-learn",
+        "anndata",
+    )
     return {
-        "format": 1, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds"), "seed": config.seed, "preset": config.preset, "device": device_name(config.device),
-        "config": asdict(config) | PREPARATION[config.preset] | {"parameters": {m: make_model(m, profiles, config).get_params() for m in config.models if m != "pca"}}, "data": {k: v for k, v in data.items() if v != ""}, "columns": facts["columns"], "notes": facts["notes"] + list(notes),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages}, "seconds": seconds,
+        "format": 1,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "preset": config.preset,
+        "device": device_name(config.device),
+        "config": asdict(config)
+        | PREPARATION[config.preset]
+        | {
+            "parameters": {
+                m: make_model(m, profiles, config).get_params() for m in config.models if m != "pca"
+            }
+        },
+        "data": {k: v for k, v in data.items() if v != ""},
+        "columns": facts["columns"],
+        "notes": facts["notes"] + list(notes),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "seconds": seconds,
     }

@@ -24,7 +24,9 @@ def any_pair(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> Pair:  # compounds of A alone and of B alone; those of both may be none
-    """Two mechanisms, seen together or never. Raises CpvaeError if no compound carries one of them and no other.
+    """Two mechanisms, seen together or never.
+
+    Raises CpvaeError if no compound carries one of them and no other.
 
     Parameters
     ----------
@@ -42,13 +44,20 @@ def any_pair(
     """
     known = sorted({moa for moa in arithmetic.compounds["moa"] if moa and "|" not in moa})
     if not known:
-        raise ScreeningError("No compound of these profiles has a single mechanism; add a column of mechanisms or join a table of them (--moa), and run again.")
+        raise ScreeningError(
+            "No compound of these profiles has a single mechanism; add a column of mechanisms or"
+            " join a table of them (--moa), and run again."
+        )
     if a == b:
         raise ScreeningError(f"A and B are both '{a}'; name two mechanisms.")
     for name in (a, b):
         if name not in known:
             close = similar_mechanisms(name, known)
-            words = f"Did you mean: {', '.join(close)}?" if close else f"There are {len(known)}, such as {', '.join(known[:3])}."
+            words = (
+                f"Did you mean: {', '.join(close)}?"
+                if close
+                else f"There are {len(known)}, such as {', '.join(known[:3])}."
+            )
             raise ScreeningError(f"No compound is annotated '{name}' alone. {words}")
     return find_pair(arithmetic.compounds["moa"], a, b)
 
@@ -60,7 +69,9 @@ def predicted_state(
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    """Decoded A - D + B of any two mechanisms. Raises CpvaeError if no compound carries one of them alone, or the transformer has no inverse.
+    """Decoded A - D + B of any two mechanisms.
+
+    Raises CpvaeError if no compound carries one of them alone, or the transformer has no inverse.
 
     Parameters
     ----------
@@ -82,8 +93,12 @@ def predicted_state(
     """
     must_decode(transformer)
     pair = any_pair(arithmetic, a, b)
-    z = predict_pair(latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0))
-    return np.asarray(transformer.inverse_transform(z[None].astype(latents.wells.dtype)), dtype=float)[0]
+    z = predict_pair(
+        latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0)
+    )
+    return np.asarray(
+        transformer.inverse_transform(z[None].astype(latents.wells.dtype)), dtype=float
+    )[0]
 
 # %% ../../nbs/11a_predict.ipynb #b0241978
 def predicted_draws(
@@ -94,8 +109,12 @@ def predicted_draws(
     b: str,  # second mechanism
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
-) -> np.ndarray:  # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a single well
-    """Bayesian bootstrap of a predicted state, over compounds and over wells. Raises CpvaeError as `predicted_state` does.
+    # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a
+    # single well
+) -> np.ndarray:
+    """Bayesian bootstrap of a predicted state, over compounds and over wells.
+
+    Raises CpvaeError as `predicted_state` does.
 
     Parameters
     ----------
@@ -124,7 +143,10 @@ def predicted_draws(
     pair, rng = any_pair(arithmetic, a, b), np.random.default_rng(seed)
     if min(arithmetic.weights[np.flatnonzero(mask)].nnz for mask in (pair.in_a, pair.in_b)) < 2:
         return np.full((n, len(arithmetic.control)), np.nan)
-    z_a, z_b = (reweighted(mask, arithmetic.weights, n, rng) @ latents.wells for mask in (pair.in_a, pair.in_b))
+    z_a, z_b = (
+        reweighted(mask, arithmetic.weights, n, rng) @ latents.wells
+        for mask in (pair.in_a, pair.in_b)
+    )
     z = predict_pair(z_a, latents.control, z_b).astype(latents.wells.dtype)
     return np.asarray(transformer.inverse_transform(z), dtype=float)
 
@@ -135,7 +157,9 @@ def moved_features(
     state: np.ndarray,  # `[G]` predicted state, scaled feature values
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
     n: int | None = 20,  # how many to list; None: all
-) -> pd.DataFrame:  # feature, what `var` knows of it, change, low, high (scaled units, 95 % interval), control_sds; farthest first
+    # feature, what `var` knows of it, change, low, high (scaled units, 95 % interval), control_sds;
+    # farthest first
+) -> pd.DataFrame:
     """The features that move most against the control.
 
     Parameters
@@ -158,18 +182,40 @@ def moved_features(
         control_sds; farthest first
     """
     controls = profiles.obs["is_control"].to_numpy(bool)
-    sd = np.asarray(profiles.layers["scaled"][controls]).std(axis=0) if controls.sum() > 1 else np.full(len(state), np.nan)
+    sd = (
+        np.asarray(profiles.layers["scaled"][controls]).std(axis=0)
+        if controls.sum() > 1
+        else np.full(len(state), np.nan)
+    )
     change = state - arithmetic.control
-    low, high = np.full((2, len(change)), np.nan) if draws is None else np.quantile(draws - arithmetic.control, [0.025, 0.975], axis=0)
-    about = profiles.var[[c for c in ("compartment", "channel", "feature_group", "symbol") if c in profiles.var and profiles.var[c].ne("").any()]]
-    table = about.rename_axis("feature").reset_index().assign(change=change, low=low, high=high, control_sds=change / np.where(sd > 1e-9, sd, np.nan))
+    low, high = (
+        np.full((2, len(change)), np.nan)
+        if draws is None
+        else np.quantile(draws - arithmetic.control, [0.025, 0.975], axis=0)
+    )
+    about = profiles.var[
+        [
+            c
+            for c in ("compartment", "channel", "feature_group", "symbol")
+            if c in profiles.var and profiles.var[c].ne("").any()
+        ]
+    ]
+    table = (
+        about.rename_axis("feature")
+        .reset_index()
+        .assign(
+            change=change, low=low, high=high, control_sds=change / np.where(sd > 1e-9, sd, np.nan)
+        )
+    )
     order = np.argsort(-np.abs(change), kind="stable")
     return table.iloc[order[: n or len(order)]].reset_index(drop=True)
 
 # %% ../../nbs/11a_predict.ipynb #77d56445
 def summarize_moves(
     moved: pd.DataFrame,  # from `moved_features`, all of them (`n=None`)
-) -> pd.DataFrame:  # compartment, channel, features, mean_move (mean absolute change, scaled units), share_up (0..1); farthest first; no rows for genes
+    # compartment, channel, features, mean_move (mean absolute change, scaled units), share_up
+    # (0..1); farthest first; no rows for genes
+) -> pd.DataFrame:
     """How far the features of each compartment and channel move.
 
     Parameters
@@ -187,7 +233,9 @@ def summarize_moves(
         return pd.DataFrame(columns=["compartment", "channel", "features", "mean_move", "share_up"])
     rows = with_blanks(moved, VAR_BLANKS)
     rows = rows.assign(channel=rows["channel"].str.split("|")).explode("channel")
-    found = rows.groupby(["compartment", "channel"], observed=True)["change"].agg(features="size", mean_move=lambda v: v.abs().mean(), share_up=lambda v: (v > 0).mean())
+    found = rows.groupby(["compartment", "channel"], observed=True)["change"].agg(
+        features="size", mean_move=lambda v: v.abs().mean(), share_up=lambda v: (v > 0).mean()
+    )
     return found.sort_values("mean_move", ascending=False).reset_index()
 
 # %% ../../nbs/11a_predict.ipynb #d3952611
@@ -196,7 +244,9 @@ def nearest_compounds(
     state: np.ndarray,  # `[G]` predicted state, scaled feature values
     n: int | None = 10,  # how many to list; None: all
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
-) -> pd.DataFrame:  # compound, moa, cosine (after removing the control), low and high (95 %, with draws), l2 (scaled units), n_wells; nearest first
+    # compound, moa, cosine (after removing the control), low and high (95 %, with draws), l2
+    # (scaled units), n_wells; nearest first
+) -> pd.DataFrame:
     """Real compounds in the direction of a predicted state.
 
     Parameters
@@ -216,9 +266,15 @@ def nearest_compounds(
         compound, moa, cosine (after removing the control), low and high (95 %, with draws),
         l2 (scaled units), n_wells; nearest first
     """
-    away, table = arithmetic.means - arithmetic.control, arithmetic.compounds[["compound", "moa"]].copy()
+    away = arithmetic.means - arithmetic.control
+    table = arithmetic.compounds[["compound", "moa"]].copy()
     table["cosine"] = correlate(away, state - arithmetic.control, centre=False)
     if draws is not None:
-        table["low"], table["high"] = np.quantile(unit(away, False) @ unit(draws - arithmetic.control, False).T, [0.025, 0.975], axis=1)
-    table["l2"], table["n_wells"] = np.linalg.norm(arithmetic.means - state, axis=1), arithmetic.compounds["n_wells"]
-    return table.sort_values(["cosine", "compound"], ascending=[False, True], ignore_index=True).head(n or len(table))
+        table["low"], table["high"] = np.quantile(
+            unit(away, False) @ unit(draws - arithmetic.control, False).T, [0.025, 0.975], axis=1
+        )
+    table["l2"] = np.linalg.norm(arithmetic.means - state, axis=1)
+    table["n_wells"] = arithmetic.compounds["n_wells"]
+    return table.sort_values(
+        ["cosine", "compound"], ascending=[False, True], ignore_index=True
+    ).head(n or len(table))

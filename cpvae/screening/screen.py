@@ -25,7 +25,8 @@ def random_groups(
     strata: np.ndarray,  # `[C]` stratum of each compound, from `strength_strata`; -1 takes no part
     n: int,  # groups to draw
     rng: np.random.Generator,  # source of randomness
-) -> np.ndarray:  # `[n,m]` distinct compounds in each row, as many from each stratum as the real group has
+    # `[n,m]` distinct compounds in each row, as many from each stratum as the real group has
+) -> np.ndarray:
     """Groups of compounds of like strength.
 
     Parameters
@@ -52,7 +53,9 @@ def random_groups(
     return np.concatenate(drawn, axis=1)
 
 # %% ../../nbs/11_screening.ipynb #3ff2d4bd
-def _tail(heard, rows, group, groups):  # of some compounds, the share of groups that vote at least as high as the real one, which counts; groups that hold a compound that may not speak do not
+# of some compounds, the share of groups that vote at least as high as the real one, which counts;
+# groups that hold a compound that may not speak do not
+def _tail(heard, rows, group, groups):
     if not len(rows):
         return np.empty(0)
     if every := 2 * len(rows) > heard.shape[1]:
@@ -62,7 +65,9 @@ def _tail(heard, rows, group, groups):  # of some compounds, the share of groups
     step = max(1, 2**22 // heard.shape[1])
     for some in (groups[start : start + step] for start in range(0, len(groups), step)):
         ends = np.arange(0, some.size + 1, some.shape[1])
-        chosen = csr_matrix((np.ones(some.size, heard.dtype), some.ravel(), ends), (len(some), len(heard)))
+        chosen = csr_matrix(
+            (np.ones(some.size, heard.dtype), some.ravel(), ends), (len(some), len(heard))
+        )
         total = chosen @ heard
         at_least = at_least + np.count_nonzero(total >= real, axis=0)
         all_speak = all_speak + np.count_nonzero(total > -np.inf, axis=0)
@@ -108,24 +113,32 @@ def relabelled_p(
     vote = np.where(allowed, np.exp(sharpness * (similarity - 1)), -np.inf).astype(np.float32)
     heard = np.ascontiguousarray(vote.T)  # a row holds what all hear from one
     p, rng = np.full((len(vote), members.shape[1]), np.nan), np.random.default_rng(seed)
-    what = f"comparing {counted(len(vote), 'compound')} with {counted(members.shape[1], 'mechanism')}"
+    what = (
+        f"comparing {counted(len(vote), 'compound')} with {counted(members.shape[1], 'mechanism')}"
+    )
     with Stage(what, members.shape[1], progress, unit="mechanism") as stage:
         for k, one in enumerate(stage.each(map(np.flatnonzero, np.asarray(members, bool).T))):
             speak, which = np.unique(allowed[:, one], axis=0, return_inverse=True)
-            for number, pattern in enumerate(speak):  # all members, for most; all but itself, for a member
+            # all members, for most; all but itself, for a member
+            for number, pattern in enumerate(speak):
                 rows, group = np.flatnonzero(which.ravel() == number), one[pattern]
                 for n in (min(999, n_draws), n_draws) if len(group) else ():
-                    groups = random_groups(group, strata, n, rng)  # one stream, also where none is left
+                    # one stream, also where none is left
+                    groups = random_groups(group, strata, n, rng)
                     p[rows, k] = _tail(heard, rows, group, groups)
                     rows = rows[(p[rows, k] <= 0.02) & ~members[rows, k]]
     return p
 
 # %% ../../nbs/11_screening.ipynb #588e80f6
-def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:  # `[C,K]` members of mechanisms of some size
+# `[C,K]` members of mechanisms of some size
+def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:
     members = mechanism_members(arithmetic.compounds["moa"])
     if not (members.sum() >= least).any():
         most = members.sum()
-        raise ScreeningError(f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}. Join a fuller table of mechanisms with --moa, and run again.")
+        raise ScreeningError(
+            f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}."
+            " Join a fuller table of mechanisms with --moa, and run again."
+        )
     return members.loc[:, members.sum() >= least]
 
 
@@ -138,14 +151,21 @@ def _with_q(table: pd.DataFrame) -> pd.DataFrame:  # q among candidates
 # %% ../../nbs/11_screening.ipynb #809e562f
 def screen(
     profiles: AnnData | Arithmetic,  # `[N,G]` scaled profiles, or what `prepare` made of them
-    states: np.ndarray | None = None,  # `[C,D]` where to compare compounds, control at zero; None: half-whitened features
-    barred: np.ndarray | None = None,  # `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their `analogues`, else none
+    # `[C,D]` where to compare compounds, control at zero; None: half-whitened features
+    states: np.ndarray | None = None,
+    # `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their
+    # `analogues`, else none
+    barred: np.ndarray | None = None,
     min_compounds: int = 3,  # least compounds of a mechanism
     n_draws: int = 100_000,  # random groups behind a small p
     seed: int = 0,  # of the draws
     progress: bool = False,  # tell how far it is, see `Stage`
-) -> pd.DataFrame:  # compound, moa, mechanism, known, n_members (that may speak), score, rank (of the mechanism for the compound), nearest, similarity, p, q; least p first
-    """Every compound against every mechanism. Raises CpvaeError if no mechanism has enough compounds.
+    # compound, moa, mechanism, known, n_members (that may speak), score, rank (of the mechanism for
+    # the compound), nearest, similarity, p, q; least p first
+) -> pd.DataFrame:
+    """Every compound against every mechanism.
+
+    Raises CpvaeError if no mechanism has enough compounds.
 
     Parameters
     ----------
@@ -175,23 +195,40 @@ def screen(
     if arithmetic is not profiles and barred is None:
         barred = analogues(arithmetic, profiles)
     members, compounds = _checked_members(arithmetic, min_compounds), arithmetic.compounds
-    u = unit(half_whiten(arithmetic.means - arithmetic.control) if states is None else states, centre=False)
+    u = unit(
+        half_whiten(arithmetic.means - arithmetic.control) if states is None else states,
+        centre=False,
+    )
     similarity, allowed, m = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool), members.to_numpy()
     allowed &= True if barred is None else ~barred
     strata = strength_strata(compounds["strength"].to_numpy(), (compounds["moa"] != "").to_numpy())
-    score, p = votes(similarity, m, allowed), relabelled_p(similarity, m, allowed, strata, n_draws, seed, progress=progress)
+    score = votes(similarity, m, allowed)
+    p = relabelled_p(similarity, m, allowed, strata, n_draws, seed, progress=progress)
     heard = lambda one: np.where(allowed[:, one], similarity[:, one], -np.inf)
     best = np.stack([np.flatnonzero(one)[heard(one).argmax(1)] for one in m.T], axis=1)
     n_heard = (allowed.astype(np.float32) @ m.astype(np.float32)).astype(int)
     i, k = np.nonzero(np.isfinite(p))
-    return _with_q(pd.DataFrame({
-        "compound": compounds["compound"].to_numpy()[i], "moa": compounds["moa"].to_numpy()[i], "mechanism": members.columns.to_numpy()[k],
-        "known": m[i, k], "n_members": n_heard[i, k], "score": score[i, k], "rank": rankdata(-score, "min", axis=1)[i, k].astype(int),
-        "nearest": compounds["compound"].to_numpy()[best[i, k]], "similarity": similarity[i, best[i, k]], "p": p[i, k],
-    })).sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
+    return _with_q(
+        pd.DataFrame(
+            {
+                "compound": compounds["compound"].to_numpy()[i],
+                "moa": compounds["moa"].to_numpy()[i],
+                "mechanism": members.columns.to_numpy()[k],
+                "known": m[i, k],
+                "n_members": n_heard[i, k],
+                "score": score[i, k],
+                "rank": rankdata(-score, "min", axis=1)[i, k].astype(int),
+                "nearest": compounds["compound"].to_numpy()[best[i, k]],
+                "similarity": similarity[i, best[i, k]],
+                "p": p[i, k],
+            }
+        )
+    ).sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
 
 # %% ../../nbs/11_screening.ipynb #49457f2f
-def _pairs_up_to(p, keep):  # compound, first and second mechanism of every pair whose p, the larger of two, is at most `keep`; `[C,K]` p
+# compound, first and second mechanism of every pair whose p, the larger of two, is at most `keep`;
+# `[C,K]` p
+def _pairs_up_to(p, keep):
     few = [np.flatnonzero(row <= keep) for row in p]
     first, second = zip(*(np.triu_indices(len(some), 1) for some in few))
     i = np.repeat(np.arange(len(p)), [len(one) for one in first])
@@ -199,25 +236,30 @@ def _pairs_up_to(p, keep):  # compound, first and second mechanism of every pair
     return i, take(first), take(second)
 
 
-def _q_of_pairs(p, known):  # every p that a pair has, and the q it has among pairs that are not known; `[C,K]` p and bool
+# every p that a pair has, and the q it has among pairs that are not known; `[C,K]` p and bool
+def _q_of_pairs(p, known):
     values, counts = [], []
     for part, sign in ((p, 1), (np.where(known, p, np.nan), -1)):
         ordered = np.sort(part, axis=1)  # what is NaN stands last
         there = np.isfinite(ordered)
         values.append(ordered[there])
-        counts.append(sign * np.nonzero(there)[1])  # a compound's i-th p is the larger one of i pairs
+        # a compound's i-th p is the larger one of i pairs
+        counts.append(sign * np.nonzero(there)[1])
     value, at = np.unique(np.concatenate(values), return_inverse=True)
     below = np.cumsum(np.bincount(at.ravel(), np.concatenate(counts)))
     q = np.where(below > 0, value * below[-1] / np.maximum(below, 1), np.inf)
     return value, np.minimum(np.minimum.accumulate(q[::-1])[::-1], 1)
 
-
+# %% ../../nbs/11_screening.ipynb #19374256
 def screen_pairs(
     singles: pd.DataFrame,  # from `screen`, all rows
     min_compounds: int = 5,  # least other compounds of either mechanism
     keep: float = 0.01,  # list pairs with p up to this; q is among all
-) -> pd.DataFrame:  # compound, moa, a, b, known (both), score (sum of two), p (the larger of two), q; least p first
-    """Every compound against every pair of mechanisms. Raises CpvaeError if fewer than two mechanisms have enough compounds.
+    # compound, moa, a, b, known (both), score (sum of two), p (the larger of two), q; least p first
+) -> pd.DataFrame:
+    """Every compound against every pair of mechanisms.
+
+    Raises CpvaeError if fewer than two mechanisms have enough compounds.
 
     Parameters
     ----------
@@ -235,27 +277,50 @@ def screen_pairs(
         least p first
     """
     rows = singles[singles["n_members"] >= min_compounds]
-    p, score, known = (rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known"))
+    p, score, known = (
+        rows.pivot(index="compound", columns="mechanism", values=v) for v in ("p", "score", "known")
+    )
     compounds, mechanisms = p.index.to_numpy(), p.columns.to_numpy()
     if len(mechanisms) < 2:
-        raise ScreeningError(f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two. Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again.")
+        raise ScreeningError(
+            f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two."
+            " Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again."
+        )
     p, score, known = p.to_numpy(), score.to_numpy(), known.eq(True).to_numpy()
     i, a, b = _pairs_up_to(p, keep)
     pick = lambda t: (t[i, a], t[i, b])
     value, q = _q_of_pairs(p, known)
-    table = pd.DataFrame({
-        "compound": compounds[i], "moa": pd.Series(compounds[i]).map(singles.drop_duplicates("compound").set_index("compound")["moa"]),
-        "a": mechanisms[a], "b": mechanisms[b], "known": np.logical_and(*pick(known)), "score": np.add(*pick(score)), "p": np.maximum(*pick(p))})
+    table = pd.DataFrame(
+        {
+            "compound": compounds[i],
+            "moa": (
+                pd.Series(compounds[i]).map(
+                    singles.drop_duplicates("compound").set_index("compound")["moa"]
+                )
+            ),
+            "a": mechanisms[a],
+            "b": mechanisms[b],
+            "known": np.logical_and(*pick(known)),
+            "score": np.add(*pick(score)),
+            "p": np.maximum(*pick(p)),
+        }
+    )
     table["q"] = np.where(table["known"], np.nan, q[np.searchsorted(value, table["p"])])
-    return table.sort_values(["p", "score", "compound"], ascending=[True, False, True], ignore_index=True)
+    return table.sort_values(
+        ["p", "score", "compound"], ascending=[True, False, True], ignore_index=True
+    )
 
 # %% ../../nbs/11_screening.ipynb #a63e6eec
 def hidden_second_mechanism(
     score: np.ndarray,  # `[C,K]` scores, from one of `SCORES`; -inf: nobody may speak
     members: pd.DataFrame,  # `[C,K]` bool, from `mechanism_members`
     n_terms: int = 2,  # take compounds with this many mechanisms
-) -> pd.DataFrame:  # row (of the compound), hidden (mechanism), rank (1 is best; ties share the mean rank), n_ranked, found (in the top 1 %)
-    """Where each hidden mechanism stands among those that a compound could have. Labels nobody else carries are left out.
+    # row (of the compound), hidden (mechanism), rank (1 is best; ties share the mean rank),
+    # n_ranked, found (in the top 1 %)
+) -> pd.DataFrame:
+    """Where each hidden mechanism stands among those that a compound could have.
+
+    Labels nobody else carries are left out.
 
     Parameters
     ----------
@@ -276,7 +341,8 @@ def hidden_second_mechanism(
     for i in np.flatnonzero(m.sum(1) == n_terms):
         for k in np.flatnonzero(m[i] & (score[i] > -np.inf)):
             others = score[i][~m[i] & (score[i] > -np.inf)]
-            rank, n = 1 + (others > score[i, k]).sum() + (others == score[i, k]).sum() / 2, len(others) + 1
+            rank = 1 + (others > score[i, k]).sum() + (others == score[i, k]).sum() / 2
+            n = len(others) + 1
             rows.append((i, members.columns[k], rank, n, rank <= max(1, n // 100)))
     return pd.DataFrame(rows, columns=["row", "hidden", "rank", "n_ranked", "found"])
 
@@ -286,7 +352,9 @@ def summarize_hidden(
     against: pd.DataFrame | None = None,  # the same labels by another score; None: no comparison
     n: int = 2000,  # bootstrap draws of compounds
     seed: int = 0,  # of the draws
-) -> dict[str, float]:  # n_compounds, n (labels), n_ranked (median), recall_1pct, low, high, mrr (mean reciprocal rank), mrr_low, mrr_high; with `against` gain, gain_low, gain_high of the recall
+    # n_compounds, n (labels), n_ranked (median), recall_1pct, low, high, mrr (mean reciprocal
+    # rank), mrr_low, mrr_high; with `against` gain, gain_low, gain_high of the recall
+) -> dict[str, float]:
     """Recall and mean reciprocal rank, with 95 % intervals by the bootstrap over compounds.
 
     Parameters
@@ -311,8 +379,15 @@ def summarize_hidden(
     if against is not None:
         columns["gain"] = hidden["found"].astype(float) - against["found"].astype(float)
     sums = pd.DataFrame(columns | {"labels": 1.0}).groupby(hidden["row"].to_numpy()).sum()
-    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n) @ sums.to_numpy()
-    found = {"n_compounds": len(sums), "n": len(hidden), "n_ranked": float(hidden["n_ranked"].median())}
+    draws = (
+        np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n)
+        @ sums.to_numpy()
+    )
+    found = {
+        "n_compounds": len(sums),
+        "n": len(hidden),
+        "n_ranked": float(hidden["n_ranked"].median()),
+    }
     for j, name in enumerate(columns):
         low, high = np.quantile(draws[:, j] / draws[:, -1], [0.025, 0.975])
         ends = ("low", "high") if name == "recall_1pct" else (f"{name}_low", f"{name}_high")

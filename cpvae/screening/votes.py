@@ -34,13 +34,18 @@ def mechanism_members(
     """
     members = text_of(moa).str.get_dummies("|").astype(bool)
     if members.shape[1] == 0:
-        raise ScreeningError("No compound of these profiles has a mechanism; add a column of mechanisms or join a table of them (--moa).")
+        raise ScreeningError(
+            "No compound of these profiles has a mechanism; add a column of mechanisms or join a"
+            " table of them (--moa)."
+        )
     return members[sorted(members)]
 
 # %% ../../nbs/11b_votes.ipynb #d8a5094f
-def _shrinkage(x, variance):  # Ledoit and Wolf's; of centred `[C,D]` states and the variances along their directions
+# Ledoit and Wolf's; of centred `[C,D]` states and the variances along their directions
+def _shrinkage(x, variance):
     n, width = x.shape
-    apart = np.square(variance).sum() - variance.sum() ** 2 / width  # of the covariance from a sphere
+    # of the covariance from a sphere
+    apart = np.square(variance).sum() - variance.sum() ** 2 / width
     noise = (np.square(np.square(x).sum(axis=1)).sum() / n - np.square(variance).sum()) / n
     return min(noise / apart, 1.0) if apart > 0 and noise > 0 else float(noise > 0)
 
@@ -48,8 +53,12 @@ def _shrinkage(x, variance):  # Ledoit and Wolf's; of centred `[C,D]` states and
 def half_whiten(
     states: np.ndarray,  # `[C,D]` states of compounds, scaled feature values or latent units
     power: float = 0.5,  # 0: only centred; 1: whitened
-) -> np.ndarray:  # `[C,K]` states along their K principal directions, which differ less in spread; K is the less of C and D
-    """Centre, and shrink the directions in which compounds spread most. Raises CpvaeError for fewer than two compounds.
+    # `[C,K]` states along their K principal directions, which differ less in spread; K is the less
+    # of C and D
+) -> np.ndarray:
+    """Centre, and shrink the directions in which compounds spread most.
+
+    Raises CpvaeError for fewer than two compounds.
 
     Parameters
     ----------
@@ -65,7 +74,10 @@ def half_whiten(
         the less of C and D
     """
     if len(states) < 2:
-        raise ScreeningError(f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and run again.")
+        raise ScreeningError(
+            f"Screening compares compounds, and the profiles hold {len(states)}; add compounds, and"
+            " run again."
+        )
     n, width = np.shape(states)
     x = states - np.mean(states, axis=0)
     square, turn = np.linalg.eigh(x @ x.T if n < width else x.T @ x)
@@ -79,7 +91,8 @@ def half_whiten(
 def votes(
     similarity: np.ndarray,  # `[C,C]` cosines of compounds
     members: np.ndarray,  # `[C,K]` bool, from `mechanism_members`
-    allowed: np.ndarray,  # `[C,C]` bool: whether compound j may speak for compound i; False on the diagonal
+    # `[C,C]` bool: whether compound j may speak for compound i; False on the diagonal
+    allowed: np.ndarray,
     sharpness: float = 12.0,  # how much nearer compounds count more; infinite: only the nearest
 ) -> np.ndarray:  # `[C,K]` scores, 0 for one identical member; -inf where no member may speak
     """Log of the summed votes of a mechanism's members.
@@ -131,15 +144,23 @@ def nearest(
     heard = np.where(allowed, similarity, -np.inf)
     best = lambda one: -np.sort(-heard[:, one], axis=1)[:, :top]
     mean = lambda s: np.where(s > -np.inf, s, 0).sum(1) / np.maximum((s > -np.inf).sum(1), 1)
-    return np.stack([np.where((s > -np.inf).any(1), mean(s), -np.inf) for s in map(best, np.asarray(members, bool).T)], axis=1)
+    return np.stack(
+        [
+            np.where((s > -np.inf).any(1), mean(s), -np.inf)
+            for s in map(best, np.asarray(members, bool).T)
+        ],
+        axis=1,
+    )
 
 # %% ../../nbs/11b_votes.ipynb #7545bd14
 def centroid(
     similarity: np.ndarray,  # `[C,C]` cosines of compounds
     members: np.ndarray,  # `[C,K]` bool
     allowed: np.ndarray,  # `[C,C]` bool, as in `votes`
-) -> np.ndarray:  # `[C,K]` cosines with the summed unit states of the members; -inf where no member may speak
-    """Cosine with a mechanism's centroid, made anew for each compound from the members that may speak for it.
+    # `[C,K]` cosines with the summed unit states of the members; -inf where no member may speak
+) -> np.ndarray:
+    """Cosine with a mechanism's centroid, made anew for each compound from the members that may
+    speak for it.
 
     Parameters
     ----------
@@ -160,11 +181,17 @@ def centroid(
     for one in np.asarray(members, bool).T:
         heard, among = allowed[:, one].astype(float), similarity[np.ix_(one, one)]
         length = np.sqrt(np.maximum(((heard @ among) * heard).sum(1), 1e-12))
-        columns.append(np.where(heard.any(1), (heard * similarity[:, one]).sum(1) / length, -np.inf))
+        columns.append(
+            np.where(heard.any(1), (heard * similarity[:, one]).sum(1) / length, -np.inf)
+        )
     return np.stack(columns, axis=1)
 
+
 SCORES: dict[str, Callable] = {  # the scores of compounds for mechanisms that were tried
-    "votes": votes, "nearest": nearest, "top3": lambda *arguments: nearest(*arguments, top=3), "centroid": centroid,
+    "votes": votes,
+    "nearest": nearest,
+    "top3": lambda *arguments: nearest(*arguments, top=3),
+    "centroid": centroid,
 }
 
 # %% ../../nbs/11b_votes.ipynb #134a6d43
@@ -189,7 +216,9 @@ def compound_texts(
     np.ndarray
         `[C]` str, the first value that is not empty; "" where there is none
     """
-    column = next((c for c in profiles.obs if c.lower().removeprefix("metadata_") == name.lower()), None)
+    column = next(
+        (c for c in profiles.obs if c.lower().removeprefix("metadata_") == name.lower()), None
+    )
     if column is None:
         return np.full(len(arithmetic.compounds), "", dtype=object)
     text = text_of(profiles.obs[column])
@@ -197,14 +226,19 @@ def compound_texts(
     return arithmetic.compounds["compound"].map(by_compound).fillna("").to_numpy(object)
 
 # %% ../../nbs/11b_votes.ipynb #59080925
-def _tanimoto(smiles: np.ndarray) -> np.ndarray:  # `[C,C]` similarity of Morgan fingerprints; 0 where a structure is unknown, or without RDKit
+# `[C,C]` similarity of Morgan fingerprints; 0 where a structure is unknown, or without RDKit
+def _tanimoto(smiles: np.ndarray) -> np.ndarray:
     found = np.zeros((len(smiles), len(smiles)))
     try:
         from rdkit import Chem, DataStructs
         from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
     except ImportError:
         return found
-    known = [(i, mol) for i, text in enumerate(smiles) if text and (mol := Chem.MolFromSmiles(text)) is not None]
+    known = [
+        (i, mol)
+        for i, text in enumerate(smiles)
+        if text and (mol := Chem.MolFromSmiles(text)) is not None
+    ]
     prints = [GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint(mol) for _, mol in known]
     for row, (i, _) in enumerate(known):
         found[i, [j for j, _ in known]] = DataStructs.BulkTanimotoSimilarity(prints[row], prints)
@@ -214,8 +248,10 @@ def _tanimoto(smiles: np.ndarray) -> np.ndarray:  # `[C,C]` similarity of Morgan
 def analogues(
     arithmetic: Arithmetic,  # from `prepare`
     profiles: AnnData,  # `[N,G]` the profiles it was prepared from
-    tanimoto: float = 0.7,  # least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an analogue
-) -> np.ndarray:  # `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is recorded
+    # least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an analogue
+    tanimoto: float = 0.7,
+    # `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is recorded
+) -> np.ndarray:
     """Which compounds are chemically nearly the same.
 
     Parameters

@@ -48,14 +48,21 @@ def kept_epoch(
         its row of the history
     """
     history = vae.history_
-    return history.iloc[-1] if vae.monitor == "none" else history.loc[history[f"valid_{vae.monitor}"].idxmin()]
+    return (
+        history.iloc[-1]
+        if vae.monitor == "none"
+        else history.loc[history[f"valid_{vae.monitor}"].idxmin()]
+    )
 
 # %% ../../nbs/10_curves.ipynb #c1d09917
 def loss_shares(
-    history: pd.DataFrame,  # `valid_reconstruction`, `valid_kl` and `valid_mmd`, unweighted, one row an epoch
+    # `valid_reconstruction`, `valid_kl` and `valid_mmd`, unweighted, one row an epoch
+    history: pd.DataFrame,
     beta: float,  # weight of the KL divergence
     mmd_weight: float,  # λ, weight of the MMD
-) -> dict[str, float]:  # `kl_share`, `mmd_share` of the weighted validation loss, 0 to 1; NaN where the reconstruction is negative
+    # `kl_share`, `mmd_share` of the weighted validation loss, 0 to 1; NaN where the reconstruction
+    # is negative
+) -> dict[str, float]:
     """Shares of the regularisers in the validation loss of the last epoch.
 
     Parameters
@@ -74,17 +81,22 @@ def loss_shares(
         reconstruction is negative
     """
     last = history.iloc[-1]
-    kl, mmd = (weight * part if weight else 0.0 for weight, part in ((beta, last.valid_kl), (mmd_weight, last.valid_mmd)))
+    kl, mmd = (
+        weight * part if weight else 0.0
+        for weight, part in ((beta, last.valid_kl), (mmd_weight, last.valid_mmd))
+    )
     loss = last.valid_reconstruction + kl + mmd if last.valid_reconstruction > 0 else np.nan
     return {"kl_share": kl / loss, "mmd_share": mmd / loss}
 
 # %% ../../nbs/10_curves.ipynb #142e3b00
 def elbo(
     vae: VAE,  # fitted; without `X`, with validation profiles
-    X: np.ndarray | None = None,  # `[N,G]` scaled profiles; None: the validation profiles of the fit
+    # `[N,G]` scaled profiles; None: the validation profiles of the fit
+    X: np.ndarray | None = None,
     y: None = None,  # ignored: so that scikit-learn can score by this function
 ) -> float:  # nats a profile, the larger the better
-    """Evidence lower bound of profiles, whatever beta was paid; under a squared error, that of a Gaussian with the one variance that suits them best.
+    """Evidence lower bound of profiles, whatever beta was paid; under a squared error, that of a
+    Gaussian with the one variance that suits them best.
 
     Parameters
     ----------
@@ -111,7 +123,9 @@ def held_out_scores(
     vae: VAE,  # fitted with these validation profiles
     X: np.ndarray,  # `[N,G]` training profiles
     X_valid: np.ndarray,  # `[M,G]` validation profiles
-) -> dict[str, float]:  # `sse`, `fvu` (0 perfect, 1 the training mean), `elbo`, `kl` (nats), `latent_mmd`, `active` units, `kl_share`, `mmd_share`, `unsteadiness`
+    # `sse`, `fvu` (0 perfect, 1 the training mean), `elbo`, `kl` (nats), `latent_mmd`, `active`
+    # units, `kl_share`, `mmd_share`, `unsteadiness`
+) -> dict[str, float]:
     """What validation profiles say of a fit: codes are those that `transform` gives.
 
     Parameters
@@ -130,10 +144,21 @@ def held_out_scores(
         `active` units, `kl_share`, `mmd_share`, `unsteadiness`
     """
     rebuilt = vae.inverse_transform(vae.transform(X_valid))
-    error, spread = (float(np.square(np.subtract(X_valid, other, dtype=np.float64)).sum()) for other in (rebuilt, X.mean(axis=0)))
+    error, spread = (
+        float(np.square(np.subtract(X_valid, other, dtype=np.float64)).sum())
+        for other in (rebuilt, X.mean(axis=0))
+    )
     kept = kept_epoch(vae)
-    scores = {"sse": error / len(X_valid), "fvu": error / spread, "elbo": elbo(vae), "kl": float(kept.valid_kl), "latent_mmd": float(kept.valid_mmd)}
-    scores |= {"active": int(vae.latent_units_.active.sum())} | loss_shares(vae.history_, vae.beta, vae.mmd_weight)
+    scores = {
+        "sse": error / len(X_valid),
+        "fvu": error / spread,
+        "elbo": elbo(vae),
+        "kl": float(kept.valid_kl),
+        "latent_mmd": float(kept.valid_mmd),
+    }
+    scores |= {"active": int(vae.latent_units_.active.sum())} | loss_shares(
+        vae.history_, vae.beta, vae.mmd_weight
+    )
     return scores | {"unsteadiness": unsteadiness(vae.history_)}
 
 # %% ../../nbs/10_curves.ipynb #ce106337
@@ -162,7 +187,9 @@ def unsteadiness(
 def hausdorff_scores(
     X: np.ndarray,  # `[N,G]` training profiles
     simulated: np.ndarray,  # `[N,G]` as many decoded draws from the prior
-) -> dict[str, float]:  # `hausdorff`, the larger of `hausdorff_to_data` and `hausdorff_to_simulated`; `farthest`, the training row that sets the latter; `hausdorff_without` the training row farthest from the mean
+    # `hausdorff`, the larger of `hausdorff_to_data` and `hausdorff_to_simulated`; `farthest`, the
+    # training row that sets the latter; `hausdorff_without` the training row farthest from the mean
+) -> dict[str, float]:
     """Hausdorff distances, and how much of them is one profile's doing.
 
     Parameters
@@ -180,11 +207,21 @@ def hausdorff_scores(
         row farthest from the mean
     """
     extreme = np.square(X - X.mean(axis=0)).sum(axis=1).argmax()
-    to_simulated, to_others = nearest_distances(X, simulated), nearest_distances(simulated, np.delete(X, extreme, axis=0))
-    to_data = np.minimum(to_others, np.linalg.norm(simulated.astype(float) - X[extreme], axis=1)).max()
+    to_simulated = nearest_distances(X, simulated)
+    to_others = nearest_distances(simulated, np.delete(X, extreme, axis=0))
+    to_data = np.minimum(
+        to_others, np.linalg.norm(simulated.astype(float) - X[extreme], axis=1)
+    ).max()
     without = max(np.delete(to_simulated, extreme).max(), to_others.max())
-    scores = {"hausdorff": max(to_data, to_simulated.max()), "hausdorff_to_data": to_data, "hausdorff_to_simulated": to_simulated.max()}
-    return {k: float(v) for k, v in scores.items()} | {"hausdorff_without": float(without), "farthest": int(to_simulated.argmax())}
+    scores = {
+        "hausdorff": max(to_data, to_simulated.max()),
+        "hausdorff_to_data": to_data,
+        "hausdorff_to_simulated": to_simulated.max(),
+    }
+    return {k: float(v) for k, v in scores.items()} | {
+        "hausdorff_without": float(without),
+        "farthest": int(to_simulated.argmax()),
+    }
 
 # %% ../../nbs/10_curves.ipynb #bf633e2f
 def simulation_scores(
@@ -192,8 +229,10 @@ def simulation_scores(
     X: np.ndarray,  # `[N,G]` training profiles
     X_valid: np.ndarray,  # `[M,G]` validation profiles, M > 5
     seed: int = 0,  # of the draws
-) -> dict[str, float]:  # what `hausdorff_scores` gives against X; the other measures of `fidelity` against X_valid
-    """How well draws from the prior resemble profiles: as many as there are, training profiles for the Hausdorff distance, validation profiles for the rest.
+    # what `hausdorff_scores` gives against X; the other measures of `fidelity` against X_valid
+) -> dict[str, float]:
+    """How well draws from the prior resemble profiles: as many as there are, training profiles for
+    the Hausdorff distance, validation profiles for the rest.
 
     Parameters
     ----------
@@ -214,7 +253,9 @@ def simulation_scores(
     """
     simulated = vae.sample(len(X), seed)
     others = fidelity(X_valid, simulated[: len(X_valid)], seed)
-    return hausdorff_scores(X, simulated) | {k: v for k, v in others.items() if not k.startswith("hausdorff")}
+    return hausdorff_scores(X, simulated) | {
+        k: v for k, v in others.items() if not k.startswith("hausdorff")
+    }
 
 # %% ../../nbs/10_curves.ipynb #5856d683
 # What the paper held constant while it varied β (§5.4).
@@ -227,7 +268,9 @@ def weighted_vae(
     preset: str,  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     **settings: Any,  # parameters of `VAE` over these
 ) -> VAE:  # not fitted
-    """The model of one point of a curve. Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have.
+    """The model of one point of a curve.
+
+    Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have.
 
     Parameters
     ----------
@@ -246,14 +289,19 @@ def weighted_vae(
         not fitted
     """
     variant = choose(which, {"beta": "beta", "mmd_weight": "mmd"}, "weight")
-    return make_vae(variant, preset, **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings))
+    return make_vae(
+        variant,
+        preset,
+        **((PAPER_SWEEP if preset != "recommended" else {}) | {which: weight} | settings),
+    )
 
 # %% ../../nbs/10_curves.ipynb #3288af44
 def curve_points(
     vaes: Sequence[VAE],  # not fitted
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
-) -> list[dict[str, float]]:  # of each: `diverged`, and if not, `simulation_scores` and `held_out_scores`
+    # of each: `diverged`, and if not, `simulation_scores` and `held_out_scores`
+) -> list[dict[str, float]]:
     """Fit models on one thread, small ones that are alike together, and score each.
 
     Parameters
@@ -275,23 +323,38 @@ def curve_points(
         try:
             fitted = fit_many(dict(enumerate(vaes)), X, X_valid, jobs=1).values()
         except DivergedError:
-            return [{"diverged": True}] if len(vaes) == 1 else sum((curve_points([vae], X, X_valid) for vae in vaes), [])
-        return [{"diverged": False} | simulation_scores(f, X, X_valid, f.seed_) | held_out_scores(f, X, X_valid) for f in fitted]
+            return (
+                [{"diverged": True}]
+                if len(vaes) == 1
+                else sum((curve_points([vae], X, X_valid) for vae in vaes), [])
+            )
+        return [
+            {"diverged": False}
+            | simulation_scores(f, X, X_valid, f.seed_)
+            | held_out_scores(f, X, X_valid)
+            for f in fitted
+        ]
 
 # %% ../../nbs/10_curves.ipynb #416e9283
 def weight_curve(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles, M > 5
     weights: Sequence[float],  # values to try
-    which: Literal["beta", "mmd_weight"] = "beta",  # "beta" of a β-VAE, or "mmd_weight", λ, of an MMD-VAE
+    # "beta" of a β-VAE, or "mmd_weight", λ, of an MMD-VAE
+    which: Literal["beta", "mmd_weight"] = "beta",
     *,
     preset: str = "chow2022",  # of `make_vae`; the paper's presets are held at `PAPER_SWEEP`
     seeds: Sequence[int] = range(3),  # of weights, order, noise and draws
-    jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    jobs: int | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
-) -> pd.DataFrame:  # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_points`
-    """What each weight brings. The result does not depend on `jobs`. Raises CpvaeError for an unknown name, ValueError for too few validation profiles.
+    # one row a weight and seed: `weight`, `seed`, `diverged`, and the scores of `curve_points`
+) -> pd.DataFrame:
+    """What each weight brings.
+
+    The result does not depend on `jobs`. Raises CpvaeError for an unknown name, ValueError for too
+    few validation profiles.
 
     Parameters
     ----------
@@ -323,29 +386,71 @@ def weight_curve(
     """
     choose(which, ("beta", "mmd_weight"), "weight")
     if len(X_valid) <= 5:
-        raise TuneError(f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it takes more than 5")
+        raise TuneError(
+            f"{len(X_valid)} validation profiles are too few to compare simulated ones with: it"
+            " takes more than 5"
+        )
     cells = [(float(weight), int(seed)) for weight in weights for seed in seeds]
-    models = [weighted_vae(which, weight, preset, **({"random_state": seed} | settings)) for weight, seed in cells]
+    models = [
+        weighted_vae(which, weight, preset, **({"random_state": seed} | settings))
+        for weight, seed in cells
+    ]
     stacks = stacks_of(dict(enumerate(models)), X.shape[1])
-    found = _in_parallel(curve_points, [([models[i] for i in stack], X, X_valid) for stack in stacks], jobs, progress, [*map(len, stacks)])
+    found = _in_parallel(
+        curve_points,
+        [([models[i] for i in stack], X, X_valid) for stack in stacks],
+        jobs,
+        progress,
+        [*map(len, stacks)],
+    )
     rows = dict(zip(sum(stacks, ()), sum(found, [])))
     return pd.DataFrame([{"weight": w, "seed": s} | rows[i] for i, (w, s) in enumerate(cells)])
 
 # %% ../../nbs/10_curves.ipynb #c7f79537
-def _in_parallel(function, arguments: Sequence[tuple], jobs: int | None, progress: bool, sizes: Sequence[int] = ()) -> list:  # results, in order; sizes: how many fits each is, else one
+# results, in order; sizes: how many fits each is, else one
+def _in_parallel(
+    function,
+    arguments: Sequence[tuple],
+    jobs: int | None,
+    progress: bool,
+    sizes: Sequence[int] = (),
+) -> list:
     sizes, done = sizes or [1] * len(arguments), []
-    what = f"fitting {counted(sum(sizes), 'model')} ({counted(len(arguments[0][1]), 'profile')})" if arguments else ""
-    with quiet_workers(), Stage(what, sum(sizes), progress and bool(arguments), unit="fit") as stage:
-        for size, one in zip(sizes, Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*each) for each in arguments), strict=True):
+    what = (
+        f"fitting {counted(sum(sizes), 'model')} ({counted(len(arguments[0][1]), 'profile')})"
+        if arguments
+        else ""
+    )
+    with (
+        quiet_workers(),
+        Stage(what, sum(sizes), progress and bool(arguments), unit="fit") as stage,
+    ):
+        for size, one in zip(
+            sizes,
+            Parallel(n_jobs=jobs, return_as="generator")(
+                delayed(function)(*each) for each in arguments
+            ),
+            strict=True,
+        ):
             done.append(one)
             stage.step(size)
     return done
 
 # %% ../../nbs/10_curves.ipynb #30925922
-# Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer to "one".
+# Criteria of a curve, and which value of each is better: the "smaller", the "larger", or the nearer
+# to "one".
 CRITERIA: dict[str, Literal["smaller", "larger", "one"]] = {
-    "hausdorff": "smaller", "hausdorff_without": "smaller", "average_hausdorff": "smaller", "sliced_wasserstein": "smaller", "mmd": "smaller",
-    "precision": "larger", "recall": "larger", "density": "one", "coverage": "larger", "fvu": "smaller", "elbo": "larger",
+    "hausdorff": "smaller",
+    "hausdorff_without": "smaller",
+    "average_hausdorff": "smaller",
+    "sliced_wasserstein": "smaller",
+    "mmd": "smaller",
+    "precision": "larger",
+    "recall": "larger",
+    "density": "one",
+    "coverage": "larger",
+    "fvu": "smaller",
+    "elbo": "larger",
 }
 
 
@@ -353,7 +458,10 @@ def choose_weight(
     curve: pd.DataFrame,  # from `weight_curve`
     criterion: str = "elbo",  # one of `CRITERIA`
 ) -> float:  # the best on the mean over seeds; of equals, the smallest
-    """The weight a criterion picks. Weights with a fit that diverged are out. Raises CpvaeError for an unknown criterion, ValueError if nothing is left.
+    """The weight a criterion picks.
+
+    Weights with a fit that diverged are out. Raises CpvaeError for an unknown criterion, ValueError
+    if nothing is left.
 
     Parameters
     ----------
@@ -378,7 +486,9 @@ def choose_weight(
 # %% ../../nbs/10_curves.ipynb #d663bc43
 def choices(
     curve: pd.DataFrame,  # from `weight_curve`
-) -> pd.DataFrame:  # one row a criterion: `better`, `weight` it picks, `agree`: share of seeds that would pick it alone, `lowest` and `highest` pick of a seed
+    # one row a criterion: `better`, `weight` it picks, `agree`: share of seeds that would pick it
+    # alone, `lowest` and `highest` pick of a seed
+) -> pd.DataFrame:
     """What every criterion picks, and how sure it is.
 
     Parameters
@@ -397,14 +507,22 @@ def choices(
         if name in curve and curve.groupby("weight")[name].agg(lambda v: v.notna().all()).any():
             picks = [choose_weight(one, name) for _, one in curve.groupby("seed")]
             weight = choose_weight(curve, name)
-            rows[name] = {"better": better, "weight": weight, "agree": np.mean(np.equal(picks, weight)), "lowest": min(picks), "highest": max(picks)}
+            rows[name] = {
+                "better": better,
+                "weight": weight,
+                "agree": np.mean(np.equal(picks, weight)),
+                "lowest": min(picks),
+                "highest": max(picks),
+            }
     return pd.DataFrame(rows).T.infer_objects().rename_axis("criterion")
 
 # %% ../../nbs/10_curves.ipynb #7037434a
 def curve_figure(
     curve: pd.DataFrame,  # from `weight_curve`
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied, for the axis
-) -> Figure:  # means over seeds, each as a share of its largest; a large mark where a criterion would choose, a dotted line where the bound would
+    # means over seeds, each as a share of its largest; a large mark where a criterion would choose,
+    # a dotted line where the bound would
+) -> Figure:
     """Draw what each weight brings.
 
     Parameters
@@ -423,10 +541,21 @@ def curve_figure(
     letter = choose(which, {"beta": "β", "mmd_weight": "λ"}, "weight")
     fig, ax = plt.subplots(figsize=(6, 2.8), constrained_layout=True)
     weights = sorted(set(curve["weight"]))
-    for criterion, (colour, marker) in {"hausdorff": ("#D55E00", "o"), "average_hausdorff": ("#009E73", "s"), "sliced_wasserstein": ("#CC79A7", "v"), "fvu": ("#0072B2", "^")}.items():
+    for criterion, (colour, marker) in {
+        "hausdorff": ("#D55E00", "o"),
+        "average_hausdorff": ("#009E73", "s"),
+        "sliced_wasserstein": ("#CC79A7", "v"),
+        "fvu": ("#0072B2", "^"),
+    }.items():
         line = curve.groupby("weight")[criterion].mean()
         picked = weights.index(choose_weight(curve, criterion))
-        ax.plot(line.to_numpy() / line.max(), f"{marker}-", ms=4, color=colour, label=criterion.replace("_", " "))
+        ax.plot(
+            line.to_numpy() / line.max(),
+            f"{marker}-",
+            ms=4,
+            color=colour,
+            label=criterion.replace("_", " "),
+        )
         ax.plot(picked, line.iloc[picked] / line.max(), marker, ms=9, color=colour)
     if curve["elbo"].notna().any():
         ax.axvline(weights.index(choose_weight(curve, "elbo")), color="black", ls=":", label="ELBO")
@@ -450,19 +579,27 @@ class Advice:
         whether it pays to use them rather than the preset's own
     """
 
-    params: dict[str, dict[str, Any]]  # variant to parameters of `VAE`, as `RunConfig.vae` takes them
+    # variant to parameters of `VAE`, as `RunConfig.vae` takes them
+    params: dict[str, dict[str, Any]]
     lines: tuple[str, ...]  # which, why, and how sure
     gains: bool = True  # whether it pays to use them rather than the preset's own
 
 # %% ../../nbs/10_curves.ipynb #adv00003
-def _not_told_apart(badness: pd.DataFrame, best: float) -> list[float]:  # weights that their seeds (columns) cannot tell from the best
+# weights that their seeds (columns) cannot tell from the best
+def _not_told_apart(badness: pd.DataFrame, best: float) -> list[float]:
     behind = badness - badness.loc[best]  # seed by seed: the same seed starts alike at every weight
-    return [float(weight) for weight, row in behind.iterrows() if weight != best and row.mean() <= _margin(row)]
+    return [
+        float(weight)
+        for weight, row in behind.iterrows()
+        if weight != best and row.mean() <= _margin(row)
+    ]
 
 
 def _margin(differences: pd.Series) -> float:  # half of the 95 % interval of their mean
     n = len(differences)
-    return float(student.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    return (
+        float(student.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    )
 
 
 def _numbers(values) -> str:  # "0.3, 1 and 3"
@@ -474,7 +611,9 @@ def weight_advice(
     curve: pd.DataFrame,  # from `weight_curve`
     which: Literal["beta", "mmd_weight"] = "beta",  # what was varied
 ) -> Advice:  # for a β-VAE or an MMD-VAE
-    """Which weight to take, why, and how sure that is. Raises CpvaeError for an unknown weight, ValueError if every weight diverged.
+    """Which weight to take, why, and how sure that is.
+
+    Raises CpvaeError for an unknown weight, ValueError if every weight diverged.
 
     Parameters
     ----------
@@ -488,21 +627,61 @@ def weight_advice(
     Advice
         for a β-VAE or an MMD-VAE
     """
-    letter, variant, criterion, why = choose(which, {
-        "beta": ("β", "beta", "elbo", "profiles of the validation part are described best, code and error together (evidence lower bound)"),
-        "mmd_weight": ("λ", "mmd", "sliced_wasserstein", "simulated profiles come nearest to those of the validation part (sliced Wasserstein distance)"),
-    }, "weight")
-    best, kept = choose_weight(curve, criterion), curve[~curve.groupby("weight").diverged.transform("any")]
-    badness = kept.pivot(index="weight", columns="seed", values=criterion) * (-1 if CRITERIA[criterion] == "larger" else 1)
+    letter, variant, criterion, why = choose(
+        which,
+        {
+            "beta": (
+                "β",
+                "beta",
+                "elbo",
+                (
+                    "profiles of the validation part are described best, code and error together"
+                    " (evidence lower bound)"
+                ),
+            ),
+            "mmd_weight": (
+                "λ",
+                "mmd",
+                "sliced_wasserstein",
+                (
+                    "simulated profiles come nearest to those of the validation part (sliced"
+                    " Wasserstein distance)"
+                ),
+            ),
+        },
+        "weight",
+    )
+    best = choose_weight(curve, criterion)
+    kept = curve[~curve.groupby("weight").diverged.transform("any")]
+    badness = kept.pivot(index="weight", columns="seed", values=criterion) * (
+        -1 if CRITERIA[criterion] == "larger" else 1
+    )
     picks, n, fvu = badness.idxmin(), badness.shape[1], kept.groupby("weight").fvu.mean()
     level, tried = _not_told_apart(badness, best), sorted(set(curve.weight))
     sure = "One seed cannot say how sure that is: ask for more with --seeds."
     if n > 1:
-        apart = f"they cannot tell it from {letter} = {_numbers(level)}" if level else "they tell it from every other weight tried"
-        sure = f"{(picks == best).sum()} of {n} seeds would pick it alone; {apart} (95 % intervals of the differences)."
-    lines = [f"Take {letter} = {best:g}: under it {why}.", sure, f"It leaves {fvu[best]:.3f} of the variance unexplained; the least of any weight is {fvu.min():.3f}, at {letter} = {fvu.idxmin():g}."]
+        apart = (
+            f"they cannot tell it from {letter} = {_numbers(level)}"
+            if level
+            else "they tell it from every other weight tried"
+        )
+        sure = (
+            f"{(picks == best).sum()} of {n} seeds would pick it alone; {apart} (95 % intervals of"
+            " the differences)."
+        )
+    lines = [
+        f"Take {letter} = {best:g}: under it {why}.",
+        sure,
+        (
+            f"It leaves {fvu[best]:.3f} of the variance unexplained; the least of any weight is"
+            f" {fvu.min():.3f}, at {letter} = {fvu.idxmin():g}."
+        ),
+    ]
     if best in (tried[0], tried[-1]) and best > 0:
-        lines.append(f"It is the {'largest' if best == tried[-1] else 'smallest'} weight tried, so the best may lie beyond: ask for a wider --grid.")
+        lines.append(
+            f"It is the {'largest' if best == tried[-1] else 'smallest'} weight tried, so the best"
+            " may lie beyond: ask for a wider --grid."
+        )
     if lost := sorted(set(tried) - set(kept.weight)):
         lines.append(f"Some fits diverged at {letter} = {_numbers(lost)}, which was left out.")
     return Advice({variant: {which: best}}, tuple(lines))
@@ -516,11 +695,16 @@ def latent_curve(
     variant: Literal["vanilla", "beta", "mmd"] = "vanilla",  # "vanilla", "beta" or "mmd"
     preset: str = "recommended",  # of `make_vae`
     seeds: Sequence[int] = range(3),  # of weights, order and noise
-    jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    jobs: int | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's
-) -> pd.DataFrame:  # one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a VAE the other `held_out_scores`
-    """What a model of each size leaves unexplained of validation profiles, beside PCA. The result does not depend on `jobs`.
+    # one row a fit: `model` (the variant, or "pca"), `n_latent`, `seed`, `fvu`, and for a VAE the
+    # other `held_out_scores`
+) -> pd.DataFrame:
+    """What a model of each size leaves unexplained of validation profiles, beside PCA.
+
+    The result does not depend on `jobs`.
 
     Parameters
     ----------
@@ -551,13 +735,23 @@ def latent_curve(
         VAE the other `held_out_scores`
     """
     choose(variant, PRESETS["recommended"], "variant")
-    cells = [(variant, int(size), int(seed)) for size in sizes for seed in seeds] + [("pca", int(size), 0) for size in sizes if size <= min(X.shape)]
-    models = [PCA(size, svd_solver="full") if name == "pca" else make_vae(name, preset, **({"n_latent": size, "random_state": seed} | settings)) for name, size, seed in cells]
+    cells = [(variant, int(size), int(seed)) for size in sizes for seed in seeds] + [
+        ("pca", int(size), 0) for size in sizes if size <= min(X.shape)
+    ]
+    models = [
+        PCA(size, svd_solver="full")
+        if name == "pca"
+        else make_vae(name, preset, **({"n_latent": size, "random_state": seed} | settings))
+        for name, size, seed in cells
+    ]
     rows = _in_parallel(_latent_point, [(m, X, X_valid) for m in models], jobs, progress)
-    return pd.DataFrame([dict(zip(("model", "n_latent", "seed"), cell)) | row for cell, row in zip(cells, rows)])
+    return pd.DataFrame(
+        [dict(zip(("model", "n_latent", "seed"), cell)) | row for cell, row in zip(cells, rows)]
+    )
 
 # %% ../../nbs/10_curves.ipynb #77ef4da7
-def _latent_point(model: VAE | PCA, X: np.ndarray, X_valid: np.ndarray) -> dict[str, float]:  # fitted on one thread, scored
+# fitted on one thread, scored
+def _latent_point(model: VAE | PCA, X: np.ndarray, X_valid: np.ndarray) -> dict[str, float]:
     with one_thread():
         try:
             fitted = fit_one(model, X, X_valid)
@@ -565,5 +759,10 @@ def _latent_point(model: VAE | PCA, X: np.ndarray, X_valid: np.ndarray) -> dict[
             return {}
         if isinstance(fitted, VAE):
             return held_out_scores(fitted, X, X_valid)
-        error = np.square(X_valid - fitted.inverse_transform(fitted.transform(X_valid)), dtype=np.float64).sum()
-        return {"sse": error / len(X_valid), "fvu": error / np.square(X_valid - X.mean(axis=0), dtype=np.float64).sum()}
+        error = np.square(
+            X_valid - fitted.inverse_transform(fitted.transform(X_valid)), dtype=np.float64
+        ).sum()
+        return {
+            "sse": error / len(X_valid),
+            "fvu": error / np.square(X_valid - X.mean(axis=0), dtype=np.float64).sum(),
+        }

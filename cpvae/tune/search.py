@@ -41,7 +41,8 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "learning_rate": CategoricalDistribution((1e-2, 1e-3, 1e-4, 1e-5)),
         "batch_size": IntDistribution(32, 512, step=32),
         "n_latent": IntDistribution(5, 150, step=5),
-        "heads": CategoricalDistribution(("chow2022", "leaky")),  # with and without batch normalisation
+        # with and without batch normalisation
+        "heads": CategoricalDistribution(("chow2022", "leaky")),
     },
     "recommended": {
         "learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
@@ -58,7 +59,10 @@ def space_of(
     variant: str,  # "vanilla", "beta" or "mmd"
     settings: Collection[str] = (),  # parameters of `VAE` that are fixed
 ) -> dict[str, BaseDistribution]:  # name to distribution
-    """What a search varies. Beta only under the recommended preset, and there only for a β-VAE. Raises CpvaeError for an unknown name.
+    """What a search varies.
+
+    Beta only under the recommended preset, and there only for a β-VAE. Raises CpvaeError for an
+    unknown name.
 
     Parameters
     ----------
@@ -99,7 +103,9 @@ def vae_settings(
     """
     settings = {k: v for k, v in params.items() if k not in ("width", "depth")}
     if "width" in params:
-        settings["hidden_layer_sizes"] = tuple(params["width"] // 2**i for i in range(params["depth"]))
+        settings["hidden_layer_sizes"] = tuple(
+            params["width"] // 2**i for i in range(params["depth"])
+        )
     return settings
 
 # %% ../../nbs/10a_search.ipynb #a1b7c0d2
@@ -125,17 +131,24 @@ def stopping_bounds(
     list[float]
         largest value allowed at each of `RUNGS`; empty: all are
     """
-    complete = [t.intermediate_values for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+    complete = [
+        t.intermediate_values
+        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ]
     if len(complete) < least:
         return []
-    return [float(np.median([values[i] for values in complete if i in values])) for i in range(max(map(len, complete)))]
+    return [
+        float(np.median([values[i] for values in complete if i in values]))
+        for i in range(max(map(len, complete)))
+    ]
 
 # %% ../../nbs/10a_search.ipynb #a1b7c0d3
 class _Stopped(Exception):
     pass
 
 
-def _judged(vae: VAE, by_elbo: bool) -> float:  # of the best epoch so far, or the last, as the model would keep it
+# of the best epoch so far, or the last, as the model would keep it
+def _judged(vae: VAE, by_elbo: bool) -> float:
     return -elbo(vae) if by_elbo else float(kept_epoch(vae).valid_loss)
 
 # %% ../../nbs/10a_search.ipynb #02193b9a
@@ -145,7 +158,9 @@ def trial_value(
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
     by_elbo: bool,  # judge by the evidence lower bound; else by the validation loss
     bounds: Sequence[float] = (),  # largest value allowed at each of `RUNGS`; none: all
-) -> tuple[float | None, list[float], dict[str, Any]]:  # value to minimise, None if the fit was stopped or diverged; its values at `RUNGS`; other scores, or why
+    # value to minimise, None if the fit was stopped or diverged; its values at `RUNGS`; other
+    # scores, or why
+) -> tuple[float | None, list[float], dict[str, Any]]:
     """Fit and judge one trial, on one thread.
 
     Parameters
@@ -187,7 +202,8 @@ def trial_value(
 
 # %% ../../nbs/10a_search.ipynb #be29b96c
 def open_study(
-    storage: str | Path | None,  # journal file that several processes or machines may share; None: in memory
+    # journal file that several processes or machines may share; None: in memory
+    storage: str | Path | None,
     about: dict[str, Any],  # JSON-able: what the search belongs to
 ) -> optuna.Study:  # of that storage, new or found there
     """The study of a storage. Raises TuneError for a file that holds another search, or no journal.
@@ -210,8 +226,15 @@ def open_study(
             study.set_user_attr("about", about)
         theirs = dict(study.user_attrs["about"])
     except Exception as error:  # whatever a damaged journal makes Optuna stumble over
-        raise TuneError(f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]}; move it away, or name another") from error
-    if other := ", ".join(f"{k} was {theirs.get(k)}, is {about.get(k)}" for k in {**theirs, **about} if theirs.get(k) != about.get(k)):
+        raise TuneError(
+            f"no usable search in {Path(str(storage)).name}: {' '.join(str(error).split())[:200]};"
+            " move it away, or name another"
+        ) from error
+    if other := ", ".join(
+        f"{k} was {theirs.get(k)}, is {about.get(k)}"
+        for k in {**theirs, **about}
+        if theirs.get(k) != about.get(k)
+    ):
         raise TuneError(f"{Path(str(storage)).name} holds another search: {other}")
     return study
 
@@ -233,7 +256,9 @@ def _study(storage: BaseStorage) -> optuna.Study:  # found there, or new
             return optuna.load_study(study_name="cpvae", storage=storage)
         if names:
             raise TuneError(f"it holds {', '.join(names)}, which cpvae did not make")
-        return optuna.create_study(storage=storage, study_name="cpvae", direction="minimize", load_if_exists=True)
+        return optuna.create_study(
+            storage=storage, study_name="cpvae", direction="minimize", load_if_exists=True
+        )
 
 
 def _storage(path: str | Path | None) -> BaseStorage:
@@ -243,7 +268,8 @@ def _storage(path: str | Path | None) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
 
 # %% ../../nbs/10a_search.ipynb #2d57d652
-def _seed(*numbers: int) -> int:  # of a trial: a function of the search's seed and the trial's number, which no two processes share
+# of a trial: a function of the search's seed and the trial's number, which no two processes share
+def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] % (2**31 - 1))
 
 # %% ../../nbs/10a_search.ipynb #626b179c
@@ -252,7 +278,8 @@ def ask(
     space: Mapping[str, BaseDistribution],  # what to draw
     seed: int,  # of the search
 ) -> Trial:  # its parameters drawn
-    """A new trial. Its parameters depend on the seed, its number and the trials before it, not on who asks.
+    """A new trial. Its parameters depend on the seed, its number and the trials before it, not on
+    who asks.
 
     Parameters
     ----------
@@ -268,9 +295,12 @@ def ask(
     Trial
         its parameters drawn
     """
-    study.sampler = optuna.samplers.RandomSampler(seed=0)  # draws nothing: a trial is numbered first
+    # draws nothing: a trial is numbered first
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
     trial = study.ask()
-    study.sampler = optuna.samplers.TPESampler(seed=_seed(seed, trial.number), n_startup_trials=10, constant_liar=True, multivariate=False)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=_seed(seed, trial.number), n_startup_trials=10, constant_liar=True, multivariate=False
+    )
     for name, d in space.items():
         if isinstance(d, CategoricalDistribution):
             trial.suggest_categorical(name, d.choices)
@@ -288,7 +318,8 @@ def tell(
     rungs: Sequence[float],  # its values at `RUNGS`, as far as it came
     scores: Mapping[str, Any],  # kept beside it
 ) -> None:
-    """Report a trial. One that was stopped counts as worse than complete ones, one that diverged as worse than any.
+    """Report a trial. One that was stopped counts as worse than complete ones, one that diverged as
+    worse than any.
 
     Parameters
     ----------
@@ -319,14 +350,19 @@ def tune(
     *,
     variant: Literal["vanilla", "beta", "mmd"] = "vanilla",  # "vanilla", "beta" or "mmd"
     preset: str = "recommended",  # of `make_vae`; decides the space too
-    storage: str | Path | None = None,  # journal file that several processes or machines may share; None: in memory
+    # journal file that several processes or machines may share; None: in memory
+    storage: str | Path | None = None,
     trials: int = 50,  # to add
     seed: int = 0,  # of the search
-    jobs: int | None = None,  # trials at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    # trials at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    jobs: int | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`
     **settings: Any,  # parameters of `VAE` over the preset's; one of the space is then not searched
 ) -> optuna.Study:  # all trials, earlier ones and those of others included
-    """Search the settings of a VAE by TPE. Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have, ValueError for a storage that holds another search.
+    """Search the settings of a VAE by TPE.
+
+    Raises CpvaeError for an unknown name, SettingError for a setting that no VAE can have,
+    ValueError for a storage that holds another search.
 
     Parameters
     ----------
@@ -360,19 +396,52 @@ def tune(
     make = lambda **more: make_vae(variant, preset, **(settings | more))
     make()  # refuses unknown names before anything is written
     space = space_of(preset, variant, settings)
-    study = open_study(storage, {"data": _digest(X, X_valid), "variant": variant, "preset": preset, "settings": {k: str(v) for k, v in settings.items()}})
-    with quiet_workers(), Stage(f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})", trials, progress, unit="trial") as stage:
+    study = open_study(
+        storage,
+        {
+            "data": _digest(X, X_valid),
+            "variant": variant,
+            "preset": preset,
+            "settings": {k: str(v) for k, v in settings.items()},
+        },
+    )
+    with (
+        quiet_workers(),
+        Stage(
+            f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})",
+            trials,
+            progress,
+            unit="trial",
+        ) as stage,
+    ):
         for first in range(0, trials, width := effective_n_jobs(jobs)):
             asked = [ask(study, space, seed) for _ in range(min(width, trials - first))]
-            models = [make(**vae_settings(t.params), random_state=_seed(seed, t.number, 1)) for t in asked]
+            models = [
+                make(**vae_settings(t.params), random_state=_seed(seed, t.number, 1)) for t in asked
+            ]
             bounds = stopping_bounds(study)
-            _try_together(study, asked, [(m, X, X_valid, "beta" in space, bounds) for m in models], jobs, stage)
+            _try_together(
+                study,
+                asked,
+                [(m, X, X_valid, "beta" in space, bounds) for m in models],
+                jobs,
+                stage,
+            )
     return study
 
 # %% ../../nbs/10a_search.ipynb #909c6ce5
-def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None, stage: Stage) -> None:  # fit, judge, report
+# fit, judge, report
+def _try_together(
+    study: optuna.Study, asked: list[Trial], arguments: list[tuple], jobs: int | None, stage: Stage
+) -> None:
     try:
-        done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(delayed(trial_value)(*each) for each in arguments)))
+        done = list(
+            stage.each(
+                Parallel(n_jobs=jobs, return_as="generator")(
+                    delayed(trial_value)(*each) for each in arguments
+                )
+            )
+        )
     except BaseException:  # also an interrupt: nobody should wait for these trials
         for trial in asked:
             study.tell(trial, state=TrialState.FAIL)
@@ -382,12 +451,16 @@ def _try_together(study: optuna.Study, asked: list[Trial], arguments: list[tuple
 
 # %% ../../nbs/10a_search.ipynb #6bb52379
 def _digest(*matrices: np.ndarray) -> str:  # of values and shapes
-    return " ".join(f"{hashlib.sha256(np.ascontiguousarray(x)).hexdigest()[:16]} {x.shape}" for x in matrices)
+    return " ".join(
+        f"{hashlib.sha256(np.ascontiguousarray(x)).hexdigest()[:16]} {x.shape}" for x in matrices
+    )
 
 # %% ../../nbs/10a_search.ipynb #aca2df99
 def trials_table(
     study: optuna.Study,  # from `tune`
-) -> pd.DataFrame:  # one row a trial, by number: `number`, `state` ("complete", "stopped" or "diverged"), `value` of complete ones (the smaller the better), parameters, `held_out_scores`
+    # one row a trial, by number: `number`, `state` ("complete", "stopped" or "diverged"), `value`
+    # of complete ones (the smaller the better), parameters, `held_out_scores`
+) -> pd.DataFrame:
     """Trials that ended.
 
     Parameters
@@ -401,9 +474,24 @@ def trials_table(
         one row a trial, by number: `number`, `state` ("complete", "stopped" or "diverged"),
         `value` of complete ones (the smaller the better), parameters, `held_out_scores`
     """
-    state = lambda t: "complete" if t.state == TrialState.COMPLETE else "diverged" if "diverged" in t.user_attrs else "stopped"
+    state = lambda t: (
+        "complete"
+        if t.state == TrialState.COMPLETE
+        else "diverged"
+        if "diverged" in t.user_attrs
+        else "stopped"
+    )
     ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    rows = [{"number": t.number, "state": state(t), "value": t.value if state(t) == "complete" else None} | t.params | t.user_attrs for t in ended]
+    rows = [
+        {
+            "number": t.number,
+            "state": state(t),
+            "value": t.value if state(t) == "complete" else None,
+        }
+        | t.params
+        | t.user_attrs
+        for t in ended
+    ]
     return pd.DataFrame(rows, columns=None if rows else ["number", "state", "value"])
 
 # %% ../../nbs/10a_search.ipynb #282c6604
@@ -411,7 +499,9 @@ def importances(
     study: optuna.Study,  # from `tune`, with at least two complete trials
     seed: int = 0,  # of the forest
 ) -> pd.Series:  # share of the variance of the value, by parameter, largest first
-    """How much each parameter matters, by functional analysis of variance. Raises ValueError for fewer than two complete trials.
+    """How much each parameter matters, by functional analysis of variance.
+
+    Raises ValueError for fewer than two complete trials.
 
     Parameters
     ----------
@@ -427,7 +517,9 @@ def importances(
     """
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     with _quiet_optuna():
-        return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator), dtype=float).rename_axis("parameter")
+        return pd.Series(
+            optuna.importance.get_param_importances(study, evaluator=evaluator), dtype=float
+        ).rename_axis("parameter")
 
 # %% ../../nbs/10a_search.ipynb #adv0000b
 def fit_again(
@@ -435,10 +527,13 @@ def fit_again(
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray,  # `[M,G]` scaled validation profiles
     seeds: Sequence[int] = range(1000, 1005),  # of weights, order and noise
-    jobs: int | None = None,  # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
+    jobs: int | None = None,
     progress: bool = False,  # show a bar, on a terminal
     **settings: Any,  # those given to `tune`
-) -> pd.DataFrame:  # a row a seed: value to minimise of the best trial's settings, `found`, and of the preset's, `preset`; infinite where a fit diverged
+    # a row a seed: value to minimise of the best trial's settings, `found`, and of the preset's,
+    # `preset`; infinite where a fit diverged
+) -> pd.DataFrame:
     """Fit the best trial's settings, and the preset's own, with other seeds.
 
     Parameters
@@ -466,17 +561,36 @@ def fit_again(
         preset's, `preset`; infinite where a fit diverged
     """
     about = study.user_attrs["about"]
-    make = lambda seed, found: make_vae(about["variant"], about["preset"], **(settings | found | {"random_state": seed}))
-    models = [make(seed, found) for seed in seeds for found in (vae_settings(study.best_params), {})]
-    told = _in_parallel(trial_value, [(m, X, X_valid, "beta" in study.best_params) for m in models], jobs, progress)
+    make = lambda seed, found: make_vae(
+        about["variant"], about["preset"], **(settings | found | {"random_state": seed})
+    )
+    models = [
+        make(seed, found) for seed in seeds for found in (vae_settings(study.best_params), {})
+    ]
+    told = _in_parallel(
+        trial_value, [(m, X, X_valid, "beta" in study.best_params) for m in models], jobs, progress
+    )
     values = [np.inf if value is None else value for value, _, _ in told]
-    return pd.DataFrame({"found": values[::2], "preset": values[1::2]}, index=pd.Index(seeds, name="seed"))
+    return pd.DataFrame(
+        {"found": values[::2], "preset": values[1::2]}, index=pd.Index(seeds, name="seed")
+    )
 
 # %% ../../nbs/10a_search.ipynb #adv0000c
-def _ends(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> list[str]:  # parameters at an end of where they were searched
-    ends = {name: (d.low, d.high) for name, d in space.items() if not isinstance(d, CategoricalDistribution) and d.high > d.low + (d.step or 0)}
-    ends |= {name: (min(d.choices), max(d.choices)) for name, d in space.items() if isinstance(d, CategoricalDistribution) and not isinstance(d.choices[0], str)}
-    return [name for name, (low, high) in ends.items() if not low * 1.05 < params[name] < high / 1.05]
+# parameters at an end of where they were searched
+def _ends(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> list[str]:
+    ends = {
+        name: (d.low, d.high)
+        for name, d in space.items()
+        if not isinstance(d, CategoricalDistribution) and d.high > d.low + (d.step or 0)
+    }
+    ends |= {
+        name: (min(d.choices), max(d.choices))
+        for name, d in space.items()
+        if isinstance(d, CategoricalDistribution) and not isinstance(d.choices[0], str)
+    }
+    return [
+        name for name, (low, high) in ends.items() if not low * 1.05 < params[name] < high / 1.05
+    ]
 
 # %% ../../nbs/10a_search.ipynb #adv0000d
 def trials_advice(
@@ -497,36 +611,73 @@ def trials_advice(
     Advice
         for the search's variant
     """
-    table, variant, best = trials_table(study), study.user_attrs["about"]["variant"], study.best_params
+    table = trials_table(study)
+    variant = study.user_attrs["about"]["variant"]
+    best = study.best_params
     values, n, last = table.value.dropna(), len(table), study.best_trial
     gains = again.preset - again.found
-    gain, margin = again.preset.mean() - again.found.mean(), _margin(gains) if np.isfinite(gains).all() else 0.0  # a fit that diverged says enough
-    verdict = "a gain that seeds do not explain" if gain > margin else "no gain that seeds would not explain: the preset's own will do" if gain >= -margin else "which is worse: keep the preset's own"
-    shown = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.items())
+    # a fit that diverged says enough
+    gain = again.preset.mean() - again.found.mean()
+    margin = _margin(gains) if np.isfinite(gains).all() else 0.0
+    verdict = (
+        "a gain that seeds do not explain"
+        if gain > margin
+        else (
+            "no gain that seeds would not explain: the preset's own will do"
+            if gain >= -margin
+            else "which is worse: keep the preset's own"
+        )
+    )
+    shown = ", ".join(
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.items()
+    )
     judged = "minus the evidence lower bound" if "beta" in best else "validation loss"
     lines = [
         f"Best of {counted(n, 'trial')}: {shown} (trial {last.number}, {judged} {last.value:.4g}).",
-        f"Fitted again with {len(again)} other seeds: {again.found.mean():.4g}; the preset's own settings with the same seeds: {again.preset.mean():.4g}; {verdict} (95 % interval ±{margin:.2g}).",
-        f"Within that of the best: {(values <= last.value + margin).sum()} of {counted(len(values), 'complete trial')}.",
+        (
+            f"Fitted again with {len(again)} other seeds: {again.found.mean():.4g}; the preset's"
+            f" own settings with the same seeds: {again.preset.mean():.4g}; {verdict} (95 %"
+            f" interval ±{margin:.2g})."
+        ),
+        (
+            f"Within that of the best: {(values <= last.value + margin).sum()} of"
+            f" {counted(len(values), 'complete trial')}."
+        ),
     ]
-    if far := _ends(best, space_of(study.user_attrs["about"]["preset"], variant, set(study.user_attrs["about"]["settings"]))):
+    if far := _ends(
+        best,
+        space_of(
+            study.user_attrs["about"]["preset"], variant, set(study.user_attrs["about"]["settings"])
+        ),
+    ):
         lines.append(f"At an end of where it was searched: {', '.join(far)}.")
     return Advice({variant: vae_settings(best)}, tuple(lines), bool(gain > margin))
 
 # %% ../../nbs/10a_search.ipynb #cfcf15df
-def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:  # height of each value on its axis, 0 to 1; height and text of the axis' ends or kinds
+# height of each value on its axis, 0 to 1; height and text of the axis' ends or kinds
+def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= 5:
-        kinds = {kind: i / max(1, values.nunique() - 1) for i, kind in enumerate(sorted(values.unique()))}
-        return values.map(kinds).to_numpy(float), {height: f"{kind:g}" if isinstance(kind, (int, float)) else str(kind) for kind, height in kinds.items()}
+        kinds = {
+            kind: i / max(1, values.nunique() - 1) for i, kind in enumerate(sorted(values.unique()))
+        }
+        return values.map(kinds).to_numpy(float), {
+            height: f"{kind:g}" if isinstance(kind, (int, float)) else str(kind)
+            for kind, height in kinds.items()
+        }
     low, high = values.min(), values.max()
     bend = np.log if low > 0 and high > 31 * low else lambda v: v
-    return (bend(values.to_numpy(float)) - bend(low)) / (bend(high) - bend(low)), {0.0: f"{low:.3g}", 1.0: f"{high:.3g}"}
+    return (bend(values.to_numpy(float)) - bend(low)) / (bend(high) - bend(low)), {
+        0.0: f"{low:.3g}",
+        1.0: f"{high:.3g}",
+    }
 
 # %% ../../nbs/10a_search.ipynb #b0ef32dd
 def parallel_coordinates(
     table: pd.DataFrame,  # from `trials_table`
     columns: Sequence[str],  # the parameters to show, an axis each
-) -> Figure:  # a line a complete trial, dark for good ones, the best in orange; the last axis is the rank of the value, best on top
+    # a line a complete trial, dark for good ones, the best in orange; the last axis is the rank of
+    # the value, best on top
+) -> Figure:
     """Draw the trials of a search.
 
     Parameters
@@ -543,16 +694,31 @@ def parallel_coordinates(
         the rank of the value, best on top
     """
     table = table[table.state == "complete"].sort_values("value", ascending=False)
-    axes = [_positions(table[c]) for c in columns] + [(np.linspace(0, 1, len(table)), {0.0: f"{table.value.max():.4g}", 1.0: f"{table.value.min():.4g}"})]
+    axes = [_positions(table[c]) for c in columns] + [
+        (
+            np.linspace(0, 1, len(table)),
+            {0.0: f"{table.value.max():.4g}", 1.0: f"{table.value.min():.4g}"},
+        )
+    ]
     fig, ax = plt.subplots(figsize=(6.5, 2.6), constrained_layout=True)
     heights = np.array([height for height, _ in axes])
     for i, line in enumerate(heights.T):
         best = i == len(table) - 1
-        ax.plot(line, color="#D55E00" if best else plt.cm.Blues(0.15 + 0.75 * i / len(table)), lw=2.5 if best else 1)
+        ax.plot(
+            line,
+            color="#D55E00" if best else plt.cm.Blues(0.15 + 0.75 * i / len(table)),
+            lw=2.5 if best else 1,
+        )
     for x, (_, ticks) in enumerate(axes):
         ax.axvline(x, color="black", lw=0.8)
         for y, text in ticks.items():
             ax.text(x + 0.04, y, text, fontsize=8, va="center")
-    ax.set(xticks=range(len(axes)), xticklabels=[*columns, "value"], yticks=[], xlim=(-0.1, len(axes) - 0.6), ylim=(-0.08, 1.08))
+    ax.set(
+        xticks=range(len(axes)),
+        xticklabels=[*columns, "value"],
+        yticks=[],
+        xlim=(-0.1, len(axes) - 0.6),
+        ylim=(-0.08, 1.08),
+    )
     ax.spines[:].set_visible(False)
     return fig

@@ -1,4 +1,6 @@
-"""What the studies of the paper share: result tables, published numbers, and the table of verdicts each ends with."""
+"""What the studies of the paper share: result tables, published numbers, and the table of verdicts
+each ends with.
+"""
 
 import os
 import sys
@@ -14,7 +16,8 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from measured import RESULTS, provenance  # noqa: E402, F401, the studies take it from here
 
-pd.set_option("display.width", 140, "display.max_columns", None, "display.max_colwidth", None)  # tables are shown whole
+# tables are shown whole
+pd.set_option("display.width", 140, "display.max_columns", None, "display.max_colwidth", None)
 CHECKLIST = pd.read_csv(HERE / "checklist.csv").set_index("id")  # what the paper shows or claims
 
 
@@ -31,15 +34,26 @@ def published(name: str) -> pd.DataFrame:
 def lincs(name: str):
     "One of the paper's own datasets if it was fetched before; else None, and a line that says so."
     files = known_datasets()[name].files.values()
-    if all((cache_folder() / (f.name.removesuffix(".gz") if f.shape else f.name)).is_file() for f in files):
+    if all(
+        (cache_folder() / (f.name.removesuffix(".gz") if f.shape else f.name)).is_file()
+        for f in files
+    ):
         return load_dataset(name)
-    print(f"{name} is not in the cache; `cpvae fetch {name}` gets it, and this study then runs on it too.")
+    print(
+        f"{name} is not in the cache; `cpvae fetch {name}` gets it, and this study then runs on it"
+        " too."
+    )
 
 
 def public(name: str) -> Path | None:
-    "One of the public tables if it is in CPVAE_DATA, or in shared/data beside the project; else None, and a line that says so."
+    """One of the public tables if it is in CPVAE_DATA, or in shared/data beside the project; else
+    None, and a line that says so.
+    """
     folders = (os.environ.get("CPVAE_DATA", ""), HERE.parents[2] / "shared" / "data")
-    found = next((Path(folder) / name for folder in folders if folder and (Path(folder) / name).is_file()), None)
+    found = next(
+        (Path(folder) / name for folder in folders if folder and (Path(folder) / name).is_file()),
+        None,
+    )
     if found is None:
         print(f"skipped: {name} is not in CPVAE_DATA")
     return found
@@ -50,5 +64,16 @@ def verdicts(*rows: tuple[str, str, str, str, str]) -> Markdown:
     unknown = {row[0] for row in rows} - set(CHECKLIST.index)
     assert not unknown, f"not in checklist.csv: {sorted(unknown)}"
     assert all(len(row) == 5 and all(row) for row in rows), "each row has five entries, none empty"
-    lines = ["| id | paper says | authors' repository shows | we measure | verdict |", "|--|--|--|--|--|"]
-    return Markdown("\n".join(lines + ["| " + " | ".join(str(entry).replace("|", "\\|") for entry in row) + " |" for row in rows]))
+    lines = [
+        "| id | paper says | authors' repository shows | we measure | verdict |",
+        "|--|--|--|--|--|",
+    ]
+    return Markdown(
+        "\n".join(
+            lines
+            + [
+                "| " + " | ".join(str(entry).replace("|", "\\|") for entry in row) + " |"
+                for row in rows
+            ]
+        )
+    )

@@ -1,4 +1,6 @@
-"""Two coordinates in the place of UMAP, which takes half a minute to compile: for tests that look at something else."""
+"""Two coordinates in the place of UMAP, which takes half a minute to compile: for tests that look
+at something else.
+"""
 
 
 class UMAP:
