@@ -8,6 +8,7 @@ dropped, and all that remains runs as it stands.
 import os
 import sys
 import time
+from pathlib import Path
 
 from execnb.shell import CaptureShell
 from nbdev.process import NBProcessor
@@ -36,22 +37,28 @@ def against_package(nb, flags: set[str]) -> int:
     return sum(c.cell_type == "code" and bool(c.source) for c in nb.cells)
 
 
+def run_notebook(path: Path) -> tuple[int, str]:  # cells; the first error, "" if there was none
+    "Run the cells of a notebook in its own folder, against the package that is imported."
+    os.environ["IN_TEST"] = "1"
+    os.chdir(path.parent)
+    nb = NBProcessor(path, process=True).nb
+    cells = against_package(nb, set(settings()["tst_flags"].split()))
+    shell = CaptureShell(path, mpl_format="png")
+    try:
+        shell.run_all(nb, exc_stop=True)
+    except BaseException:
+        return cells, shell.prettytb(fname=path)
+    return cells, ""
+
+
 def main() -> None:
     "Run every notebook, and stop at the first error."
-    os.environ["IN_TEST"] = "1"
     sys.path.insert(0, str(ROOT))
     for path in notebooks():
         start = time.monotonic()
-        os.chdir(path.parent)
-        nb = NBProcessor(path, process=True).nb
-        cells = against_package(nb, set(settings()["tst_flags"].split()))
-        shell = CaptureShell(path, mpl_format="png")
-        try:
-            shell.run_all(nb, exc_stop=True)
-        except BaseException:
-            sys.exit(
-                f"coverage: {path.name} fails against the package\n{shell.prettytb(fname=path)}"
-            )
+        cells, error = run_notebook(path)
+        if error:
+            sys.exit(f"coverage: {path.name} fails against the package\n{error}")
         print(
             f"{path.relative_to(ROOT)}: {cells} cells, {time.monotonic() - start:.1f} s", flush=True
         )
