@@ -13,7 +13,8 @@ from sklearn.preprocessing import Normalizer
 from cpvae.latents.associate import association_table, permuted_r2
 from cpvae.latents.stability import match_latents, stability_table
 from cpvae.latents.traverse import contribution_table, contributions, entanglement, feature_groups
-from cpvae.latents.traverse import plot_contributions, rank_features, total_correlation
+from chapter_figures import plot_associations, plot_contributions
+from cpvae.latents.traverse import rank_features, total_correlation
 from cpvae.latents.traverse import traversal_table, traverse
 from cpvae.model.vae import latent_means
 from cpvae.model.codes import posterior
@@ -375,6 +376,18 @@ def test_association_sees_what_is_there_and_nothing_else():
     assert plate["n"].eq(240).all() and plate["k"].eq(8).all() and plate["rows"].eq("well").all()
 
 
+def test_a_share_is_of_the_variance_of_all_wells_whatever_their_unit():
+    z, profiles = screen(np.random.default_rng(3), moa=1)
+    table, small = (association_table(x, profiles, n_permutations=19) for x in (z, z / 100))
+    pd.testing.assert_frame_equal(table, small)
+    treated = (~profiles.obs["is_control"]).to_numpy()
+    obs = profiles.obs[treated].reset_index(drop=True)
+    means = pd.DataFrame(z[treated]).groupby([obs["compound"], obs["dose"]]).mean()
+    means = means.groupby("compound").mean()
+    own = table[table["factor"] == "mechanism"]
+    np.testing.assert_allclose(own["share"], own["r2"] * means.var() / z.var(axis=0, ddof=1))
+
+
 def test_wells_of_one_compound_are_not_independent_evidence_of_mechanism():
     ours, wells = [], []
     for seed in range(25):
@@ -454,3 +467,79 @@ def test_the_table_of_a_run_is_the_traversal_of_training_profiles():
     assert row.channel == "DNA|ER" and row.contribution == pytest.approx(
         traverse(pca, x[:30])[1, 3]
     )
+
+
+def test_the_real_labels_are_one_of_the_relabellings():
+    "Two groups apart: none of nine relabellings does as well. Where all do alike, p is one."
+    groups = np.repeat([0, 1], 12)
+    y = np.stack([10.0 * groups, np.tile([1.0, -1.0], 12)], axis=1)
+    y += 1e-3 * np.random.default_rng(0).standard_normal(y.shape)
+    p = permuted_r2(y, groups, n_permutations=9)[1]
+    assert p[0] == pytest.approx(0.1, abs=1e-12) and p[1] > 0.1
+    # one of four against three: whichever it is, its square is one and that of their mean a ninth
+    r2, p = permuted_r2(np.array([[1.0], [-1], [1], [-1]]), list("abbb"), n_permutations=99)
+    assert (r2[0], p[0]) == pytest.approx((0, 1))
+
+
+def test_a_units_own_direction_is_one_of_the_directions():
+    "A unit that moves one group alone, and another alone not at all: p is at its ends."
+    loadings = np.kron(np.eye(3, BLOCKS), np.ones(SIZE))
+    model, codes = Linear(loadings), np.random.default_rng(0).standard_normal((50, 3))
+    with np.errstate(invalid="ignore"):  # a ratio to nothing
+        table = contribution_table(model, codes @ loadings, GROUPS, n_directions=19)
+    p = table.set_index(["latent", "group"])["p"]
+    assert [p[k, f"g{k}"] for k in range(3)] == pytest.approx([1 / 20] * 3)
+    # of groups that nothing moves every direction has as much: none
+    assert (p[:, "g0"][1:] == 1).all() and (p[:, "g11"] == 1).all()
+
+
+def test_a_ratio_is_to_what_a_random_direction_has():
+    "Three units that move a group each: of a random direction a third, on average, is there."
+    loadings = np.kron(np.eye(3), np.ones(SIZE))
+    model, codes = Linear(loadings), np.random.default_rng(0).standard_normal((50, 3))
+    table = contribution_table(model, codes @ loadings, GROUPS.iloc[: 3 * SIZE, :3])
+    own = table[table["group"] == [f"g{k}" for k in table["latent"]]]
+    np.testing.assert_allclose(own["ratio"], 3, rtol=0.02)
+    np.testing.assert_allclose(own["contribution"], 6 * codes.std(axis=0))
+    np.testing.assert_allclose(own["expected"], own["contribution"] / own["ratio"])
+    assert (table.drop(own.index)["ratio"] == 0).all() and (table["n_features"] == SIZE).all()
+
+
+def test_a_unit_counts_from_a_hundredth():
+    "Of the variance of one, it is active; of the length of the largest, it is alive."
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((200, 4))
+    codes = (codes - codes.mean(axis=0)) / codes.std(axis=0)
+    model = Linear(np.eye(4, 8))
+    sizes = np.sqrt([1, 0.5, 0.0102, 0.0098])
+    assert entanglement(model, codes * sizes @ np.eye(4, 8))["active"] == 3
+    # as much of each code, and loadings that are apart
+    loadings = np.array([1, 0.5, 0.0102, 0.0098])[:, None] * rng.permuted(
+        np.repeat([[1.0, -1.0]], BLOCKS * SIZE // 2, axis=0).ravel()[None].repeat(4, axis=0), axis=1
+    )
+    model.transform, model.loadings = lambda X: codes, loadings
+    table = contribution_table(model, codes @ loadings, GROUPS, n_directions=9)
+    assert table.groupby("latent")["p"].agg(lambda p: p.isna().all()).tolist() == [0, 0, 0, 1]
+
+
+def test_cell_counts_fall_into_ten_classes():
+    "A hundred compounds of a well each; the number of classes is said in the table."
+    z = np.random.default_rng(0).standard_normal((100, 2))
+    obs = pd.DataFrame(
+        {"compound": [f"c{i}" for i in range(100)], "moa": "", "dose": 1.0, "plate": "p"}
+    ).assign(time=24.0, well="", is_control=False, cell_count=np.arange(100.0))
+    profiles = AnnData(obs=obs.rename(index=str), uns={"cpvae": {"zero_control": True}})
+    table = association_table(z, profiles, n_permutations=9)
+    assert table.loc[table["factor"] == "cell count", "k"].tolist() == [10, 10]
+
+
+def test_crosses_and_dots_are_set_at_one_in_twenty():
+    q = [0.049, 0.05, 0.051, 0.2]
+    table = pd.DataFrame({"latent": range(4), "factor": "plate", "r2": 0.5, "q": q})
+    crosses = [text.get_position()[0] for text in plot_associations({"t": table}).axes[0].texts]
+    assert crosses == [1, 2, 3]  # not told from luck
+    table = pd.DataFrame(
+        {"latent": [0, 0, 1, 1], "group": list("abab"), "ratio": [1, 2, 3, 4.0], "q": q}
+    )
+    dots = plot_contributions(table).axes
+    assert [t.get_text() for ax in dots for t in ax.texts].count("●") == 1

@@ -18,8 +18,9 @@ from sklearn.base import clone
 from cpvae.model.presets import make_vae
 from cpvae.tune.curves import CRITERIA, choices, choose_weight, elbo, hausdorff_scores
 from cpvae.tune.curves import held_out_scores, kept_epoch, loss_shares, simulation_scores
-from cpvae.tune.curves import unsteadiness, weight_curve
-from cpvae.tune.search import importances, parallel_coordinates, space_of, stopping_bounds, tell
+from chapter_figures import parallel_coordinates
+from cpvae.tune.curves import unsteadiness, weight_advice, weight_curve
+from cpvae.tune.search import importances, space_of, stopping_bounds, tell
 from cpvae.tune.search import trial_value, trials_table, tune, vae_settings
 
 SMALL = dict(hidden_layer_sizes=(16,), n_latent=4, steps=60)
@@ -182,6 +183,19 @@ def test_a_choice_is_made_on_the_mean_and_says_how_sure_it_is():
     assert table.loc["density", "weight"] == 1.0
     assert table.loc["fvu", ["weight", "agree"]].tolist() == [1.0, 1.0]  # of equals, the smallest
     assert list(table.index) == ["density", "coverage", "fvu"]
+
+
+def test_seeds_tell_weights_apart_outside_a_95_per_cent_interval():
+    "Four seeds: t with three degrees of freedom is 3.18, and half of it times the sd 1.837."
+    behind = {0.5: 1.8, 1.0: 0.0, 2.0: 1.87}
+    rows = [
+        dict(weight=weight, seed=seed, diverged=False, fvu=0.5, elbo=-by - (by > 0) * stray)
+        for weight, by in behind.items()
+        for seed, stray in enumerate([-1, -1, 1, 1])
+    ]
+    advice = weight_advice(pd.DataFrame(rows))
+    assert advice.params == {"beta": {"beta": 1.0}}
+    assert "they cannot tell it from β = 0.5 (95 %" in advice.lines[1]
 
 
 def test_a_weight_that_diverged_is_not_chosen():

@@ -8,18 +8,19 @@ import pytest
 from scipy.stats import ttest_ind, wasserstein_distance
 from sklearn.decomposition import PCA
 
-from cpvae.measure import features, fidelity as simulation
+import chapter_figures
+import rebuilt
 import lsa_figures as performance
 from cpvae.errors import CpvaeError
 from cpvae.profiles.simulate import simulate_profiles
-from cpvae.measure.distances import fidelity
+from cpvae.measure.distances import fidelity, precision_recall
 from cpvae.model.transformers import reconstruct
-from cpvae.measure.features import authors_channel, distance_table, feature_clusters, feature_emd
-from cpvae.measure.features import feature_table, group_contrast
+from rebuilt import authors_channel, distance_table, feature_clusters, feature_emd
+from rebuilt import feature_table, group_contrast
 from cpvae.model.vae import VAE
 from cpvae.preparation.scale import scale_profiles
 from cpvae.preparation.split import split_profiles
-from cpvae.style import COLOURS
+from cpvae.style import COLOURS, display_name
 from cpvae.measure.fidelity import code_density, direction_spread, fidelity_tables, simulate
 from cpvae.measure.fidelity import simulations, two_sample_test
 from cpvae.model.plan import shuffle_columns
@@ -50,7 +51,7 @@ def vae(profiles):
 
 
 def test_same_colours_as_the_report():
-    for module in (simulation, features, performance):
+    for module in (chapter_figures, rebuilt, performance):
         assert module.COLOURS is COLOURS
 
 
@@ -250,3 +251,154 @@ def test_distance_of_features_and_the_table(profiles, pca):
     mean = part(profiles, "train").mean(axis=0)
     assert table.feature_emd["mean", False] == pytest.approx(np.abs(test - mean).mean(), rel=1e-5)
     assert table.sliced_wasserstein["pca", False] < table.sliced_wasserstein["mean", False]
+
+
+def test_every_cloud_is_drawn_where_it_lies_on_the_map():
+    "Each kind of each model has coordinates of its own, and no panel shows another's."
+    place = {("data", "original"): 0.0}
+    place |= {("pca", "reconstructed"): 1.0, ("pca", "simulated"): 2.0}
+    place |= {("beta", "reconstructed"): 3.0, ("beta", "simulated"): 4.0}
+    table = pd.DataFrame(
+        [
+            {"model": m, "kind": k, "umap1": at + i / 10, "umap2": -10 * at + i}
+            for (m, k), at in place.items()
+            for i in range(3)
+        ]
+    )
+    found = {}
+    for ax in chapter_figures.plot_clouds(table).axes:
+        if ax.collections:
+            points = [np.asarray(c.get_offsets()) for c in ax.collections]
+            found[ax.get_title()] = points[-1]
+            np.testing.assert_array_equal(points[0], [[0, 0], [0.1, 1], [0.2, 2]])
+    own = lambda at: [[at + i / 10, -10 * at + i] for i in range(3)]
+    expected = {"original test profiles, 3": own(0.0)} | {
+        f"{display_name(m)}, {kind}": own(at) for (m, kind), at in place.items() if m != "data"
+    }
+    assert found.keys() == expected.keys()
+    for title, points in expected.items():
+        np.testing.assert_allclose(found[title], points)
+
+
+def test_draws_are_neither_reconstructions_nor_each_other(profiles, pca):
+    "Clouds of one model: decoded codes of the prior, of the density, and that with residuals."
+    train, valid = part(profiles, "train"), part(profiles, "valid")
+    made, _ = simulations(pca, train, valid, len(valid), seed=2)
+    np.testing.assert_array_equal(made["prior"], simulate(pca, len(valid), seed=2))
+    # decoded: all that a plane of three dimensions holds, and no residual
+    for name, holds in (("prior", True), ("density", True), ("density_noise", False)):
+        assert np.allclose(reconstruct(pca, made[name]), made[name], atol=1e-3) == holds
+    rebuilt = reconstruct(pca, valid)
+    for cloud in made.values():
+        assert np.abs(cloud[:, None] - rebuilt[None]).max(axis=2).min() > 1e-3
+
+
+def test_the_interval_of_a_contrast_is_binomial():
+    """Two features are rebuilt but for half of a hundred compounds, others for all: 40 to 60 of 100
+    compounds in 95 of 100 draws. And of a hundred features, each a cluster, half are rebuilt.
+    """
+    rng = np.random.default_rng(0)
+    x, half = rng.normal(size=(100, 4)), (np.arange(100) % 2)[:, None]
+    lost = half * [[1.01, 0.99, 0, 0]]
+    a, who = np.array([True, True, False, False]), np.arange(100)
+    table = group_contrast(x, x + lost, a, ~a, who, np.arange(4), n_draws=20_000)
+    row = table.set_index("measure").loc["absolute"]
+    assert (row.difference, row.low, row.high) == pytest.approx((0.5, 0.4, 0.6), abs=1e-6)
+    x, a = rng.normal(size=(3, 101)), np.arange(101) > 0
+    lost = a * (np.arange(101) % 2)
+    table = group_contrast(x, x + lost, a, ~a, np.arange(3), np.arange(101), n_draws=20_000)
+    row = table.set_index("measure").loc["absolute"]
+    assert (row.low, row.high) == pytest.approx((0.5, 0.5))  # the same for every compound
+    assert (row.low_both, row.high_both) == pytest.approx((0.4, 0.6), abs=0.008)
+
+
+def test_the_interval_of_a_classifier_leaves_out_one_draw_in_forty_at_either_end():
+    "One draw is both ends; of two, the first the same, the ends leave out 1/40 of their distance."
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    ask = lambda n: two_sample_test(x, x + 1, np.arange(60), n_draws=n)
+    one, two = ask(1), ask(2)
+    assert one["low"] == one["high"]
+    apart = abs(two["low"] + two["high"] - 2 * one["low"])  # the mean of both ends is that of both
+    assert two["high"] - two["low"] == pytest.approx(0.95 * apart) and apart > 0
+
+
+def test_five_compounds_on_either_side_are_the_least_a_classifier_is_asked_of():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    five, four = np.arange(20) % 5, np.arange(20) % 4
+    assert np.isfinite(two_sample_test(x, x + 9, five, five + 10)["auc"])
+    assert np.isnan(two_sample_test(x, x + 9, four, five + 10)["auc"])
+
+
+def test_features_that_correlate_by_half_are_a_cluster():
+    "Exact correlations, from columns without any: .52 joins, .48 does not."
+    base = np.linalg.qr(np.c_[np.ones(50), np.random.default_rng(0).normal(size=(50, 4))])[0][:, 1:]
+    mix = lambda r, i, j: r * base[:, i] + np.sqrt(1 - r**2) * base[:, j]
+    found = feature_clusters(np.c_[base[:, 0], mix(0.52, 0, 1), base[:, 2], mix(0.48, 2, 3)])
+    assert found[0] == found[1] and found[2] != found[3] and found.min() == 0
+
+
+def test_a_ball_reaches_to_the_fifth_other():
+    "Profiles on a line, 0 to 11: a simulated one far out reaches the last, at the fifth alone."
+    real, out = np.arange(12.0)[:, None], np.arange(20.0, 32)[:, None]
+    found = precision_recall(real, out - 4)  # from 16: five beyond 11
+    assert found["precision"] == pytest.approx(1 / 12) and found["density"] == pytest.approx(1 / 60)
+    assert precision_recall(real, out - 3.9)["precision"] == 0
+
+
+def test_twenty_directions_are_looked_along(profiles):
+    x = part(profiles, "train")
+    assert direction_spread(x, x, x).direction.max() == 20
+    assert direction_spread(x[:, :7], x[:, :7], x[:, :7]).direction.max() == 7
+
+
+def test_codes_must_be_twice_as_many_as_the_numbers_of_a_mixture():
+    "Two clouds in three dimensions: twelve codes may be two Gaussians, eleven may not."
+    rng = np.random.default_rng(0)
+    two = lambda n: 0.1 * rng.normal(size=(n, 3)) + 8 * (np.arange(n) % 2)[:, None]
+    assert code_density(two(12), two(50), sizes=(1, 2)).n_components == 2
+    assert code_density(two(11), two(50), sizes=(1, 2)).n_components == 1
+
+
+def test_marks_are_means_over_seeds_between_their_ends_beside_the_band_of_real_profiles():
+    seeds = [("real", "train", 0.5, 0.6)]
+    seeds += [("pca", "prior", 0.9, 1.0), ("pca", "density", 0.7, 0.8), ("beta", "prior", 0.8, 0.8)]
+    table = pd.DataFrame(
+        [dict(model=m, draws=d, auc=v, recall=v / 2) for m, d, *both in seeds for v in both]
+    )
+    figure = chapter_figures.plot_fidelity(table, ("auc", "recall"))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [display_name("pca"), display_name("beta")]
+    for ax, unit in zip(figure.axes, (1, 0.5)):
+        (band,) = ax.patches
+        np.testing.assert_allclose(
+            band.get_extents().transformed(ax.transData.inverted()).x0, 0.5 * unit
+        )
+        assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.55 * unit])
+        marks = [np.ravel(c.get_offsets()) for c in ax.collections[1::2]]
+        found = {tuple(np.round(mark, 3)) for mark in marks if np.isfinite(mark).all()}
+        # prior and density of the first model, prior of the second, each on a line of its own
+        heights = {-0.285, -0.095, 0.715}
+        assert {y for _, y in found} == heights
+        assert {x for x, _ in found} == {round(x * unit, 3) for x in (0.95, 0.75, 0.8)}
+        bars = [c.get_segments()[0][:, 0] for c in ax.collections[0:4:2]]
+        np.testing.assert_allclose(bars, [[0.9 * unit, 1.0 * unit], [0.7 * unit, 0.8 * unit]])
+
+
+def test_spread_is_drawn_along_directions_and_once_in_all():
+    table = pd.DataFrame(
+        [
+            dict(model=m, draws=d, direction=k, ratio=at + k / 10)
+            for m, d, at in [("real", "train", 1), ("pca", "prior", 2), ("pca", "density", 3)]
+            for k in range(3)
+        ]
+    )
+    for ax, at in zip(chapter_figures.plot_spread(table, ("prior", "density")).axes, (2, 3)):
+        lines = [
+            line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_label()[0] != "_"
+        ]
+        np.testing.assert_allclose(
+            [line.get_ydata() for line in lines], [[1.1, 1.2], [at + 0.1, at + 0.2]]
+        )
+        np.testing.assert_allclose([line.get_xdata() for line in lines], [[1, 2]] * 2)
+        points = [c.get_offsets()[0] for c in ax.collections]
+        np.testing.assert_allclose(points, [[-2, 1], [-2, at]])

@@ -72,6 +72,9 @@ def made_from(
 ) -> str:  # 64 hexadecimal digits
     "What a tool's tables follow from: its script and what scripts share, package, versions, data."
     scripts = [ROOT / "tools" / f"{name}.py" for name in (tool, "project", "provenance")]
+    text = scripts[0].read_text(encoding="utf-8")
+    beside = (ROOT / "nbs" / "paper").glob("*.py")  # modules of the studies that it imports
+    scripts += sorted(path for path in beside if f"from {path.stem} import" in text)
     files = [*scripts, *sorted(path for path in data.iterdir() if path.is_file())]
     said = [package, sys.version, *map(version, PACKAGES), *(digest(path) for path in files)]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Make the tables that nbs/04d_fidelity and nbs/04c_features_rebuilt read: `python
+"""Make the tables that nbs/04d_fidelity and nbs/paper/06a_features_rebuilt read: `python
 tools/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS
@@ -8,7 +8,7 @@ features, and SEEDS (1) seeds of weights and draws the measures of fidelity.
 nbs/results/simulation_fidelity.csv  how real simulated profiles are:
     `cpvae.measure.fidelity.fidelity_tables`, by data set, preset and seed
 nbs/results/simulation_spread.csv    their variance along principal directions, seed 0
-nbs/results/table1.csv               `cpvae.measure.features.distance_table`, and the regularisers'
+nbs/results/table1.csv               `rebuilt.distance_table`, and the regularisers'
     shares of the last validation loss
 nbs/results/features_errors.csv      error and variance of every feature, U2OS consensus
 nbs/results/features_contrasts.csv   DNA against AGP, cells against the rest
@@ -25,19 +25,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES, keep_fits
+from project import ROOT, TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.profiles.read import read_profiles
 from cpvae.measure.maps import umap_table
 from cpvae.model.transformers import reconstruct
-from cpvae.measure.features import authors_channel, distance_table, feature_clusters, feature_table
-from cpvae.measure.features import group_contrast
 from cpvae.model.fits import fit_many
 from cpvae.model.vae import VAE
-from cpvae.run.preset import RunConfig, fit_models, make_model, prepare_profiles, training_table
+from cpvae.run.preset import RunConfig, fit_models, make_model, prepare, training_table
 from cpvae.tune.curves import loss_shares
 from cpvae.measure.fidelity import fidelity_tables
+
+sys.path.append(str(ROOT / "nbs" / "paper"))
+from rebuilt import authors_channel, distance_table, feature_clusters  # noqa: E402
+from rebuilt import feature_table, group_contrast  # noqa: E402
 
 # Name: table, settings of a run.
 DATASETS = {
@@ -124,7 +126,7 @@ def measured(dataset: str, preset: str, folder: Path, seed: int) -> list[tuple[s
     name, settings = DATASETS[dataset]
     file, how = TABLES[name]
     config = RunConfig(preset=preset, **settings)
-    profiles = prepare_profiles(read_profiles(folder / file, **how), config)
+    profiles = prepare(read_profiles(folder / file, **how), config)
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     if seed == 0:
         fitted = fit_models(profiles, config)

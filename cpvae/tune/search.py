@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPACES', 'RUNGS', 'space_of', 'vae_settings', 'stopping_bounds', 'trial_value', 'open_study', 'ask', 'tell', 'tune',
-           'trials_table', 'importances', 'fit_again', 'trials_advice', 'parallel_coordinates']
+           'trials_table', 'importances', 'fit_again', 'trials_advice']
 
 # %% ../../nbs/10a_search.ipynb #ca15b5ef
 import hashlib
@@ -17,10 +17,12 @@ import numpy as np
 import optuna
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.distributions import IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
@@ -396,37 +398,22 @@ def tune(
     make = lambda **more: make_vae(variant, preset, **(settings | more))
     make()  # refuses unknown names before anything is written
     space = space_of(preset, variant, settings)
-    study = open_study(
-        storage,
-        {
-            "data": _digest(X, X_valid),
-            "variant": variant,
-            "preset": preset,
-            "settings": {k: str(v) for k, v in settings.items()},
-        },
-    )
-    with (
-        quiet_workers(),
-        Stage(
-            f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})",
-            trials,
-            progress,
-            unit="trial",
-        ) as stage,
-    ):
+    about = {
+        "data": _digest(X, X_valid),
+        "variant": variant,
+        "preset": preset,
+        "settings": {k: str(v) for k, v in settings.items()},
+    }
+    study = open_study(storage, about)
+    work = f"{counted(trials, 'trial')} of settings ({counted(len(X), 'profile')})"
+    with quiet_workers(), Stage(work, trials, progress, unit="trial") as stage:
         for first in range(0, trials, width := effective_n_jobs(jobs)):
             asked = [ask(study, space, seed) for _ in range(min(width, trials - first))]
             models = [
                 make(**vae_settings(t.params), random_state=_seed(seed, t.number, 1)) for t in asked
             ]
-            bounds = stopping_bounds(study)
-            _try_together(
-                study,
-                asked,
-                [(m, X, X_valid, "beta" in space, bounds) for m in models],
-                jobs,
-                stage,
-            )
+            how = (X, X_valid, "beta" in space, stopping_bounds(study))
+            _try_together(study, asked, [(model, *how) for model in models], jobs, stage)
     return study
 
 # %% ../../nbs/10a_search.ipynb #909c6ce5
@@ -592,6 +579,14 @@ def _ends(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> l
         name for name, (low, high) in ends.items() if not low * 1.05 < params[name] < high / 1.05
     ]
 
+# %% ../../nbs/10a_search.ipynb #adv0000g
+def _verdict(gain: float, margin: float) -> str:  # on what was found, beside the preset's own
+    if gain > margin:
+        return "a gain that seeds do not explain"
+    if gain >= -margin:
+        return "no gain that seeds would not explain: the preset's own will do"
+    return "which is worse: keep the preset's own"
+
 # %% ../../nbs/10a_search.ipynb #adv0000d
 def trials_advice(
     study: optuna.Study,  # from `tune`, with a complete trial
@@ -611,114 +606,31 @@ def trials_advice(
     Advice
         for the search's variant
     """
-    table = trials_table(study)
-    variant = study.user_attrs["about"]["variant"]
-    best = study.best_params
-    values, n, last = table.value.dropna(), len(table), study.best_trial
-    gains = again.preset - again.found
+    table, about = trials_table(study), study.user_attrs["about"]
+    best, last, values = study.best_params, study.best_trial, table.value.dropna()
+    gains, gain = again.preset - again.found, again.preset.mean() - again.found.mean()
     # a fit that diverged says enough
-    gain = again.preset.mean() - again.found.mean()
     margin = _margin(gains) if np.isfinite(gains).all() else 0.0
-    verdict = (
-        "a gain that seeds do not explain"
-        if gain > margin
-        else (
-            "no gain that seeds would not explain: the preset's own will do"
-            if gain >= -margin
-            else "which is worse: keep the preset's own"
-        )
-    )
     shown = ", ".join(
         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.items()
     )
     judged = "minus the evidence lower bound" if "beta" in best else "validation loss"
     lines = [
-        f"Best of {counted(n, 'trial')}: {shown} (trial {last.number}, {judged} {last.value:.4g}).",
+        (
+            f"Best of {counted(len(table), 'trial')}: {shown} (trial {last.number}, {judged}"
+            f" {last.value:.4g})."
+        ),
         (
             f"Fitted again with {len(again)} other seeds: {again.found.mean():.4g}; the preset's"
-            f" own settings with the same seeds: {again.preset.mean():.4g}; {verdict} (95 %"
-            f" interval ±{margin:.2g})."
+            f" own settings with the same seeds: {again.preset.mean():.4g};"
+            f" {_verdict(gain, margin)} (95 % interval ±{margin:.2g})."
         ),
         (
             f"Within that of the best: {(values <= last.value + margin).sum()} of"
             f" {counted(len(values), 'complete trial')}."
         ),
     ]
-    if far := _ends(
-        best,
-        space_of(
-            study.user_attrs["about"]["preset"], variant, set(study.user_attrs["about"]["settings"])
-        ),
-    ):
+    space = space_of(about["preset"], about["variant"], set(about["settings"]))
+    if far := _ends(best, space):
         lines.append(f"At an end of where it was searched: {', '.join(far)}.")
-    return Advice({variant: vae_settings(best)}, tuple(lines), bool(gain > margin))
-
-# %% ../../nbs/10a_search.ipynb #cfcf15df
-# height of each value on its axis, 0 to 1; height and text of the axis' ends or kinds
-def _positions(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
-    if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= 5:
-        kinds = {
-            kind: i / max(1, values.nunique() - 1) for i, kind in enumerate(sorted(values.unique()))
-        }
-        return values.map(kinds).to_numpy(float), {
-            height: f"{kind:g}" if isinstance(kind, (int, float)) else str(kind)
-            for kind, height in kinds.items()
-        }
-    low, high = values.min(), values.max()
-    bend = np.log if low > 0 and high > 31 * low else lambda v: v
-    return (bend(values.to_numpy(float)) - bend(low)) / (bend(high) - bend(low)), {
-        0.0: f"{low:.3g}",
-        1.0: f"{high:.3g}",
-    }
-
-# %% ../../nbs/10a_search.ipynb #b0ef32dd
-def parallel_coordinates(
-    table: pd.DataFrame,  # from `trials_table`
-    columns: Sequence[str],  # the parameters to show, an axis each
-    # a line a complete trial, dark for good ones, the best in orange; the last axis is the rank of
-    # the value, best on top
-) -> Figure:
-    """Draw the trials of a search.
-
-    Parameters
-    ----------
-    table : pd.DataFrame
-        from `trials_table`
-    columns : Sequence[str]
-        the parameters to show, an axis each
-
-    Returns
-    -------
-    Figure
-        a line a complete trial, dark for good ones, the best in orange; the last axis is
-        the rank of the value, best on top
-    """
-    table = table[table.state == "complete"].sort_values("value", ascending=False)
-    axes = [_positions(table[c]) for c in columns] + [
-        (
-            np.linspace(0, 1, len(table)),
-            {0.0: f"{table.value.max():.4g}", 1.0: f"{table.value.min():.4g}"},
-        )
-    ]
-    fig, ax = plt.subplots(figsize=(6.5, 2.6), constrained_layout=True)
-    heights = np.array([height for height, _ in axes])
-    for i, line in enumerate(heights.T):
-        best = i == len(table) - 1
-        ax.plot(
-            line,
-            color="#D55E00" if best else plt.cm.Blues(0.15 + 0.75 * i / len(table)),
-            lw=2.5 if best else 1,
-        )
-    for x, (_, ticks) in enumerate(axes):
-        ax.axvline(x, color="black", lw=0.8)
-        for y, text in ticks.items():
-            ax.text(x + 0.04, y, text, fontsize=8, va="center")
-    ax.set(
-        xticks=range(len(axes)),
-        xticklabels=[*columns, "value"],
-        yticks=[],
-        xlim=(-0.1, len(axes) - 0.6),
-        ylim=(-0.08, 1.08),
-    )
-    ax.spines[:].set_visible(False)
-    return fig
+    return Advice({about["variant"]: vae_settings(best)}, tuple(lines), bool(gain > margin))
