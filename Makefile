@@ -7,6 +7,7 @@ OUT ?= results/demo
 WORKERS ?= 2
 NB ?=
 OF ?=
+N ?= 50
 DATA ?= $(CPVAE_DATA)
 
 BENCH ?= .venv-bench
@@ -22,7 +23,7 @@ notebooks pytest test-quick test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs format lint readme canary coverage wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs format lint readme canary coverage mutants wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +90,9 @@ coverage: $(READY) ## how much of the package the notebooks and tests/ run
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+mutants: $(READY) ## which small faults of the package its tests let through; OF="lsa model" (default: six floors), N=50 a floor; goes on where it was
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(N) $(OF)
 
 wheel: $(READY) ## build the package and import it in an environment without development tools
 	$(BIN)/python tools/check_wheel.py

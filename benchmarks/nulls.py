@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer
 
 from cpvae.lsa.predictors import global_mean
-from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.space import latent_space, average_wells
 from cpvae.lsa.states import correlate
 from cpvae.model.presets import make_vae
 from cpvae.lsa.nulls import common_path, null_strata, permutation_tests, remove_common
@@ -82,23 +82,23 @@ def table(n_compounds=1570, n_doses=6, n_features=588, n_pairs=84, n_controls=94
     return profiles
 
 
-def loop(model, latents, arithmetic, blocks, seconds=10):
+def loop(model, space, measured, blocks, seconds=10):
     "Seconds for one relabelling, one at a time: draw within strata, average, decode, score."
     rng = np.random.default_rng(0)
-    compounds = arithmetic.compounds
+    compounds = measured.compounds
     done = 0
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
-        pair = arithmetic.pairs[done % len(arithmetic.pairs)]
-        if done < len(arithmetic.pairs):  # what a loop would also do once a pair
+        pair = measured.pairs[done % len(measured.pairs)]
+        if done < len(measured.pairs):  # what a loop would also do once a pair
             pool = (compounds["moa"] != "").to_numpy() & ~pair.carriers
             strata = null_strata("matched", compounds["strength"].to_numpy(), pool, blocks)
             kept = globals().setdefault("_kept", {})
             kept[pair.name] = (
                 strata,
-                arithmetic.group_mean([pair.in_ab])[0],
-                global_mean(arithmetic, pair),
-                common_path(arithmetic.means[pool], arithmetic.control),
+                measured.group_mean([pair.in_ab])[0],
+                global_mean(measured, pair),
+                common_path(measured.means[pool], measured.control),
             )
         strata, truth, common, path = kept[pair.name]
         a, b = [], []
@@ -107,8 +107,8 @@ def loop(model, latents, arithmetic, blocks, seconds=10):
             n_a, n_b = (pair.in_a & (strata == s)).sum(), (pair.in_b & (strata == s)).sum()
             a += [*members[:n_a]]
             b += [*members[n_a : n_a + n_b]]
-        z = latents.compounds[a].mean(0) - latents.control + latents.compounds[b].mean(0)
-        x = np.asarray(model.inverse_transform(z[None].astype(latents.wells.dtype)))[0]
+        z = space.z_compounds[a].mean(0) - space.z_control + space.z_compounds[b].mean(0)
+        x = np.asarray(model.inverse_transform(z[None].astype(space.z_wells.dtype)))[0]
         np.linalg.norm(x - truth)
         correlate(remove_common(x, common, path), remove_common(truth, common, path), centre=False)
         done += 1
@@ -122,8 +122,8 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE / "nulls.csv")
     given = parser.parse_args()
     profiles = table()
-    arithmetic, x, rows = prepare(profiles), profiles.layers["scaled"], []
-    blocks, pairs = compound_blocks(arithmetic, profiles), len(arithmetic.pairs)
+    measured, x, rows = average_wells(profiles), profiles.layers["scaled"], []
+    blocks, pairs = compound_blocks(measured), len(measured.pairs)
     warnings.simplefilter("ignore")
     models = {
         "PCA, 10": PCA(10, random_state=0).fit(x),
@@ -136,22 +136,13 @@ def main():
         "features": FunctionTransformer(),
     }
     for name, model in models.items():
-        latents = latent_groups(model, arithmetic, profiles)
+        space = latent_space(model, measured)
         for jobs in (1, 2):
             start = time.perf_counter()
-            permutation_tests(
-                {name: model},
-                {name: latents},
-                arithmetic,
-                profiles,
-                given.permutations,
-                0,
-                ("matched",),
-                jobs=jobs,
-            )
+            permutation_tests({name: space}, given.permutations, 0, ("matched",), jobs=jobs)
             seconds = time.perf_counter() - start
             if jobs == 1:
-                one = loop(model, latents, arithmetic, blocks) * given.permutations * pairs
+                one = loop(model, space, measured, blocks) * given.permutations * pairs
             peak = (
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 + (jobs > 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

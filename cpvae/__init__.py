@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .latents.traverse import contribution_table as contribution_table
     from .latents.traverse import feature_groups as feature_groups
     from .latents.traverse import traverse as traverse
-    from .lsa.table import lsa_table as lsa_table
+    from .lsa.table import arithmetic as arithmetic
     from .measure.reconstruction import reconstruction_table as reconstruction_table
     from .model.fits import fit_many as fit_many
     from .model.presets import make_vae as make_vae
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .run.ask import Run as Run
     from .run.pipeline import run_pipeline as run_pipeline
     from .run.preset import RunConfig as RunConfig
+    from .run.preset import prepare as prepare
     from .screening.screen import screen as screen
 
 __version__ = "0.1.0"
@@ -42,14 +43,15 @@ _HOMES = {
     "Run": "run.ask",
     "RunConfig": "run.preset",
     "VAE": "model.vae",
+    "arithmetic": "lsa.table",
     "association_table": "latents.associate",
     "contribution_table": "latents.traverse",
     "describe_profiles": "profiles.pairs",
     "feature_groups": "latents.traverse",
     "fit_many": "model.fits",
     "load_model": "model.store",
-    "lsa_table": "lsa.table",
     "make_vae": "model.presets",
+    "prepare": "run.preset",
     "read_profiles": "profiles.read",
     "reconstruction_table": "measure.reconstruction",
     "run_pipeline": "run.pipeline",
@@ -64,7 +66,7 @@ _HOMES = {
     "write_profiles": "io.write",
 }
 _FLOORS = frozenset(
-    "cli datasets errors io latents lsa measure model preparation profiles progress report run"
+    "cli datasets errors io late latents lsa measure model preparation profiles progress report run"
     " screening style threads tune".split()
 )
 __all__ = ["datasets", *_HOMES]

@@ -26,6 +26,7 @@ from .errors import CpvaeError, DatasetError, choose, counted
 from .io.kinds import COMPRESSED
 from .io.read import READERS, read_parts
 from .io.write import locked
+from .late import AnnData
 from .profiles.read import profiles_from_parts
 from .progress import Stage
 
@@ -117,49 +118,45 @@ _PAPER = dict(
     without={"Metadata_Plate_Map_Name": "C-7161-01-LM6-011"},
 )
 
+# %% ../nbs/22_datasets.ipynb #928260n1
+_LEVEL_5 = _at(
+    _CP5,
+    "2016_04_01_a549_48hr_batch1_consensus_modz.csv.gz",
+    "8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d",
+    69_381_403,
+)
+_LEVEL_4 = _at(
+    _CP4,
+    "2016_04_01_a549_48hr_batch1_dmso_spherized_profiles_with_input_normalized_by_whole_plate.csv.gz",
+    "dad018a65a2f2b46d370d4fb0b7d8cec81b2d99dcb4bb756f5ccd199800f046a",
+    382_631_908,
+)
+_L1000 = {
+    "profiles": _geo(
+        "GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_Level5_COMPZ_n118050x12328_2017-03-06.gctx.gz",
+        shape=(118_050, 12_328),
+    ),
+    "profile_info": _geo("GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_sig_info_2017-03-06.txt.gz"),
+    "feature_info": _geo("GSE92nnn/GSE92742/suppl/GSE92742_Broad_LINCS_gene_info.txt.gz"),
+}
+
 # %% ../nbs/22_datasets.ipynb #928260e0
 # What can be fetched by name; `known_datasets` adds what a registry of your own holds.
 DATASETS = {
     "lincs-cp5": Dataset(
         "Cell Painting, A549, LINCS batch 1, level 5: consensus of replicate wells (modz)",
-        {
-            "profiles": _at(
-                _CP5,
-                "2016_04_01_a549_48hr_batch1_consensus_modz.csv.gz",
-                "8b65f4825f9eefac30be2ccdf88c8c3dcbd3c4128144190267f300d9aa77906d",
-                69_381_403,
-            ),
-            "moa_table": _MOA_MAP,
-        },
+        {"profiles": _LEVEL_5, "moa_table": _MOA_MAP},
         **_PAPER,
     ),
     "lincs-cp4": Dataset(
         "Cell Painting, A549, LINCS batch 1, level 4: single wells, spherized",
-        {
-            "profiles": _at(
-                _CP4,
-                "2016_04_01_a549_48hr_batch1_dmso_spherized_profiles_with_input_normalized_by_whole_plate.csv.gz",
-                "dad018a65a2f2b46d370d4fb0b7d8cec81b2d99dcb4bb756f5ccd199800f046a",
-                382_631_908,
-            ),
-            "moa_table": _MOA_MAP,
-        },
+        {"profiles": _LEVEL_4, "moa_table": _MOA_MAP},
         **_PAPER,
     ),
     "lincs-l1000": Dataset(
         "L1000, many cell lines, LINCS phase 2 (GSE70138), level 5: z-scores of the 978 landmark"
         " genes",
-        {
-            "profiles": _geo(
-                "GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_Level5_COMPZ_n118050x12328_2017-03-06.gctx.gz",
-                shape=(118_050, 12_328),
-            ),
-            "profile_info": _geo(
-                "GSE70nnn/GSE70138/suppl/GSE70138_Broad_LINCS_sig_info_2017-03-06.txt.gz"
-            ),
-            "feature_info": _geo("GSE92nnn/GSE92742/suppl/GSE92742_Broad_LINCS_gene_info.txt.gz"),
-            "moa_table": _MOA_MAP,
-        },
+        {**_L1000, "moa_table": _MOA_MAP},
         n_features=978,
     ),
     "moa-map": Dataset(
@@ -611,6 +608,17 @@ def _without(parts, rows, where):
             )
     return parts
 
+# %% ../nbs/22_datasets.ipynb #cef2b7n1
+def _read_profiles(path, name, dataset, options):
+    "Parts of a dataset's file of profiles, without the rows that do not count."
+    parts = read_parts(path, **options)
+    if dataset.n_features not in (None, len(parts.features)) and not options.get("all_genes"):
+        raise DatasetError(
+            f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected"
+            f" {dataset.n_features:,}; is it the right file?"
+        )
+    return _without(parts, dataset.without, path.name)
+
 # %% ../nbs/22_datasets.ipynb #cef2b7fb
 def load_dataset(
     name: str,  # of a dataset in `known_datasets()`
@@ -620,7 +628,7 @@ def load_dataset(
     # arguments of `read_profiles` that differ from the dataset's own; None and False leave the
     # choice to it
     **options,
-):  # AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
+) -> AnnData:  # `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
     """Fetch a dataset where it is not in the cache, and read it.
 
     Raises `CpvaeError` if it cannot be had or read.
@@ -639,7 +647,8 @@ def load_dataset(
 
     Returns
     -------
-    AnnData `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
+    AnnData
+        `[N,G]`, as from `read_profiles`; `uns["cpvae"]["dataset"]` is the name
     """
     dataset = _dataset_called(name)
     if "profiles" not in dataset.files:
@@ -649,31 +658,20 @@ def load_dataset(
         )
     files = fetch_dataset(name, cache=cache, progress=progress)
     path = files.pop("profiles")
-    options = (
-        files
-        | dataset.options
-        | {
-            option: value
-            for option, value in options.items()
-            if value is not None and value is not False
-        }
-    )
+    chosen = {
+        option: value
+        for option, value in options.items()
+        if value is not None and value is not False
+    }
+    options = files | dataset.options | chosen
     ways = {
         option: options.pop(option)
         for option in ("profile_info", "feature_info", "all_genes", "layer", "obsm")
         if option in options
     }
-    parts = read_parts(path, **ways)
-    if dataset.n_features not in (None, len(parts.features)) and not ways.get("all_genes"):
-        raise DatasetError(
-            f"{path}: {counted(len(parts.features), 'feature')} read for {name}, expected"
-            f" {dataset.n_features:,}; is it the right file?"
-        )
-    profiles = profiles_from_parts(
-        _without(parts, dataset.without, path.name), path.name, **options
-    )
+    parts = _read_profiles(path, name, dataset, ways)
+    profiles = profiles_from_parts(parts, path.name, **options)
     with open(path, "rb") as file:
-        profiles.uns["cpvae"].update(
-            dataset=name, sha256=hashlib.file_digest(file, "sha256").hexdigest()
-        )
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    profiles.uns["cpvae"].update(dataset=name, sha256=sha256)
     return profiles

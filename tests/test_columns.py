@@ -14,7 +14,7 @@ from cpvae.io.tables import parts_from_table
 from cpvae.io.write import write_profiles
 from cpvae.profiles.pairs import describe_profiles, evaluable_pairs
 from cpvae.profiles.read import profiles_from_table, read_profiles
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 
 RNG = np.random.default_rng(0)
 META = pd.DataFrame(
@@ -230,8 +230,7 @@ def test_the_authors_preset_takes_positions_back(tmp_path):
     many["Image_Group_Index"] = np.arange(len(many)) % 5
     profiles = profiles_from_table(many, "t")
     ours, authors = (
-        prepare_profiles(profiles, RunConfig(preset=preset))
-        for preset in ("recommended", "chow2022")
+        prepare(profiles, RunConfig(preset=preset)) for preset in ("recommended", "chow2022")
     )
     assert set(authors.var_names) - set(ours.var_names) == {"Cells_AreaShape_Center_X"}
     facts = describe_profiles(profiles)

@@ -22,19 +22,19 @@ from cpvae.io.write import write_profiles
 from cpvae.profiles.pairs import describe_profiles
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
-from cpvae.measure.features import feature_table
+from rebuilt import feature_table
 from cpvae.model.fits import fit_many
 from cpvae.latents.associate import association_table
 from cpvae.latents.traverse import traversal_table
-from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.space import latent_space, average_wells
 from cpvae.model.presets import make_vae
 from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
 from cpvae.run.record import write_record
 from cpvae.run.report import choose_model, write_report
-from cpvae.lsa.table import lsa_table
+from cpvae.lsa.table import arithmetic
 from cpvae.screening.predict import moved_features, predicted_state, summarize_moves
 from cpvae.screening.screen import screen
 from cpvae.tune.curves import weight_curve
@@ -122,7 +122,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     raw = without(little_world(), lacking)
     run = tmp_path / "run"
     no_mechanism = lacking[0][1] == ["moa"]
-    profiles = prepare_profiles(raw, RunConfig(models=("pca",)))
+    profiles = prepare(raw, RunConfig(models=("pca",)))
     assert (
         describe_profiles(raw)["compounds"] == 22
         and normalize_profiles(raw).shape[0] == raw.n_obs
@@ -139,16 +139,16 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     sealed(run)
     if no_mechanism:
         with pytest.raises(CpvaeError, match="no compound has a mechanism"):
-            lsa_table({"pca": model}, profiles, 100)
+            arithmetic({"pca": model}, profiles, 100)
         for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
             with pytest.raises(CpvaeError, match="--moa"):
                 ask()
     else:
-        assert len(lsa_table({"pca": model}, profiles, 100)[0])
+        assert len(arithmetic({"pca": model}, profiles, 100)[0])
         code, out, err = cli("predict", run, "--a", A, "--b", B, "--model", "pca")
         assert (code, err) == (0, "") and "Nearest compounds" in out
         assert ("By compartment and channel" in out) == ("compartment" not in lacking[-1][1])
-        assert screen(prepare(profiles), n_draws=999).compound.nunique() == 22
+        assert screen(average_wells(profiles), n_draws=999).compound.nunique() == 22
     code, out, err = cli("info", run)
     assert (code, err) == (0, "") and (A in out.split("never alone")[0]) != no_mechanism
 
@@ -193,13 +193,11 @@ def test_stains_that_are_not_the_usual_five(tmp_path):
     write_profiles(without(world, [("var", VAR)]), tmp_path / "actin.parquet")
     code, out, err = cli("info", tmp_path / "actin.parquet")
     assert (code, err) == (0, "") and "Cells: " in out
-    profiles = prepare_profiles(
-        read_profiles(tmp_path / "actin.parquet"), RunConfig(models=("pca",))
-    )
+    profiles = prepare(read_profiles(tmp_path / "actin.parquet"), RunConfig(models=("pca",)))
     assert set(profiles.var.channel) == {""} and set(profiles.var.compartment) > {"Cells"}
-    model, arithmetic = PCA(3).fit(profiles.layers["scaled"]), prepare(profiles)
-    state = predicted_state(model, arithmetic, latent_groups(model, arithmetic, profiles), A, B)
-    summary = summarize_moves(moved_features(profiles, arithmetic, state, n=None))
+    model, measured = PCA(3).fit(profiles.layers["scaled"]), average_wells(profiles)
+    state = predicted_state(latent_space(model, measured), A, B)
+    summary = summarize_moves(moved_features(measured, state, n=None))
     assert (
         set(summary.compartment) == set(profiles.var.compartment)
         and summary.features.sum() == profiles.n_vars
@@ -259,7 +257,7 @@ def test_a_pair_that_is_never_whole_at_one_time():
     world.obs["time"] = np.where(
         world.obs.moa.isin(single), 48.0, np.where(world.obs.moa == "", np.nan, 24.0)
     )
-    profiles = prepare_profiles(world, RunConfig(models=("pca",)))
+    profiles = prepare(world, RunConfig(models=("pca",)))
     assert len(describe_profiles(profiles)["evaluable pairs"]) == 3
     with pytest.raises(
         CpvaeError,
@@ -268,7 +266,7 @@ def test_a_pair_that_is_never_whole_at_one_time():
             " compound has exactly two mechanisms"
         ),
     ):
-        lsa_table({"pca": PCA(3).fit(profiles.layers["scaled"])}, profiles, 100)
+        arithmetic({"pca": PCA(3).fit(profiles.layers["scaled"])}, profiles, 100)
 
 
 def test_the_report_says_which_partner_is_missing(tmp_path, no_figures):
@@ -493,8 +491,8 @@ def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
         table["scaled"] * stored.var["scale"].to_numpy() + stored.var["center"].to_numpy(),
         rtol=1e-6,
     )
-    arithmetic, model = prepare(stored), Run(finished[0]).open("pca")[1]
-    by_hand = predicted_state(model, arithmetic, latent_groups(model, arithmetic, stored), A, B)
+    measured, model = average_wells(stored), Run(finished[0]).open("pca")[1]
+    by_hand = predicted_state(latent_space(model, measured), A, B)
     assert np.allclose(table["scaled"], by_hand, atol=1e-6)
 
 
@@ -622,11 +620,11 @@ def test_permutations_and_the_screen_say_how_far_they_are(stored):
     model = PCA(3).fit(stored.layers["scaled"])
     for work, says in (
         (
-            lambda progress: lsa_table({"pca": model}, stored, 100, progress=progress),
+            lambda progress: arithmetic({"pca": model}, stored, 100, progress=progress),
             "testing 3 pairs against 100 relabellings each",
         ),
         (
-            lambda progress: screen(prepare(stored), n_draws=999, progress=progress),
+            lambda progress: screen(average_wells(stored), n_draws=999, progress=progress),
             "comparing 22 compounds with 4 mechanisms",
         ),
     ):
@@ -635,3 +633,90 @@ def test_permutations_and_the_screen_say_how_far_they_are(stored):
             re.escape(says) + r": +\d+%\|.*<", told(Terminal(), lambda work=work: work(True))
         )
         assert told(io.StringIO(), lambda work=work: work(True)).startswith(says + "\ndone in")
+
+
+# ---- models of one's own -------------------------------------------------------------------------
+
+MINE = """
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import FastICA
+
+
+def ICA():
+    return FastICA(4, whiten="unit-variance", max_iter=1000)
+
+
+class Turned(TransformerMixin, BaseEstimator):
+    "The features, turned at random: an exact inverse, so sums are sums of features."
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        rng = np.random.default_rng(self.random_state)
+        self.turn_ = np.linalg.qr(rng.normal(size=(X.shape[1], X.shape[1])))[0]
+        return self
+
+    def transform(self, X):
+        return X @ self.turn_
+
+    def inverse_transform(self, Z):
+        return Z @ self.turn_.T
+"""
+
+
+@pytest.fixture(scope="module")
+def of_ones_own(tmp_path_factory, no_figures):
+    "A run of PCA and two transformers of one's own, by two processes; and their file."
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine.py").write_text(MINE)
+    mine = f"{folder}/mine.py"
+    models = ("pca", f"{mine}:ICA", f"{mine}:Turned")
+    config = RunConfig(models=models, n_latent=4, n_permutations=100, seed=3)
+    return run_pipeline(little_world(), folder / "run", config, jobs=2), mine
+
+
+def test_a_transformer_of_ones_own_goes_through_a_run(of_ones_own):
+    run = Run(of_ones_own[0])
+    lsa, scores = run.table("lsa"), ["l2", "cosine", "p", "p_matched", "mismatch_r"]
+    assert run.models == ("pca", "ICA", "Turned") and {*run.models} < {*lsa["model"]}
+    rows = {name: lsa[lsa["model"] == name][scores] for name in lsa["model"].unique()}
+    # ICA spans what PCA spans, and turned features add as features do
+    for one, other in (("ICA", "pca"), ("Turned", "additive_input")):
+        np.testing.assert_allclose(rows[one], rows[other], rtol=1e-3, atol=1e-4)
+    assert not (of_ones_own[0] / "models" / "ICA").exists()
+    assert "Turned" in (of_ones_own[0] / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_asks_a_model_of_ones_own_only_by_its_file(of_ones_own, tmp_path):
+    folder, mine = of_ones_own
+    run = Run(folder)
+    assert run.predict(A, B).why == "the only model that this run stores"
+    told = run.predict(A, B, model=f"{mine}:Turned").state
+    measured = average_wells(run.open()[2])
+    alone = [measured.means[(measured.compounds["moa"] == m).to_numpy()].mean(0) for m in (A, B)]
+    np.testing.assert_allclose(told, sum(alone) - measured.control, atol=1e-3)
+    with pytest.raises(CpvaeError, match="name its file to have it fitted anew: .*mine.py:Turned"):
+        run.predict(A, B, model="Turned")
+    (tmp_path / "mine.py").write_text(MINE + "\n")
+    with pytest.raises(CpvaeError, match="not what the run was made with"):
+        run.predict(A, B, model=f"{tmp_path}/mine.py:Turned")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def pca():\n    return 1", "pca names something else in tables"),
+        ("def Own():\n    return 1", "int has no inverse_transform"),
+        ("Own = 1", "unknown class or function in mine.py 'Own'"),
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_file_that_gives_no_model_is_refused_before_anything_else(tmp_path, text, said):
+    (tmp_path / "mine.py").write_text(text)
+    name = "pca" if "def pca" in text else "Own"
+    with pytest.raises(CpvaeError, match=said):
+        RunConfig(models=("pca", f"{tmp_path}/mine.py:{name}"))
+    code, _, err = cli("run", "nowhere.csv", "--models", f"{tmp_path}/mine.py:{name}")
+    assert code == 2 and "Traceback" not in err

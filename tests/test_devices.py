@@ -187,7 +187,7 @@ def test_a_full_gpu_is_the_users_to_mend(monkeypatch):
 
     monkeypatch.setattr(preset, "fit_many", full)
     config = preset.RunConfig()
-    profiles = preset.prepare_profiles(
+    profiles = preset.prepare(
         simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config
     )
     with pytest.raises(CpvaeError, match="memory is full.*--device cpu"):

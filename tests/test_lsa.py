@@ -8,24 +8,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from cpvae.lsa.kinds import active_compounds
 from cpvae.lsa.nulls import (
+    bootstrap_cosine,
     common_path,
     null_p_values,
     permutation_scores,
     permutation_tests,
     shuffled_scores,
+    specificity,
     zscore_10_shuffles,
 )
-from cpvae.lsa.predictors import global_mean, mechanism_blind, trivial_baselines
-from cpvae.lsa.relabel import permuted_weights
-from cpvae.lsa.space import latent_groups, predict_states, prepare
-from cpvae.lsa.table import COLUMNS, lsa_table
+from cpvae.lsa.predictors import MechanismBlind, Sum, cell_count_match, global_mean
+from cpvae.lsa.predictors import predict_pairs, trivial_baselines
+from cpvae.lsa.relabel import compound_blocks, permuted_weights, strength_strata
+from cpvae.lsa.scores import mismatch_r, paired_difference, score_states
+from cpvae.lsa.space import latent_space, predict_states, average_wells
+from cpvae.lsa.states import PROTOCOLS
+from cpvae.lsa.table import COLUMNS, arithmetic
 from cpvae.profiles.worlds import WORLDS, silent_world
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
@@ -128,7 +134,11 @@ def test_null_validity(shared):
     found = pd.concat(
         [
             null_p_values(
-                silent_world(shared, seed, 600 // len(tables)), FunctionTransformer(), 199
+                latent_space(
+                    FunctionTransformer(),
+                    average_wells(silent_world(shared, seed, 600 // len(tables))),
+                ),
+                199,
             )
             for seed in tables
         ]
@@ -148,7 +158,9 @@ def test_unrecorded_plates_cannot_be_matched():
     worlds = [silent_world("plates", seed) for seed in (7, 8)]
     for world in worlds:
         world.obs["plate"] = ""
-    found = pd.concat([null_p_values(w, FunctionTransformer(), 99) for w in worlds])
+    found = pd.concat(
+        [null_p_values(latent_space(FunctionTransformer(), average_wells(w)), 99) for w in worlds]
+    )
     assert (found["matched"] <= 0.05).mean() > 0.5
     np.testing.assert_allclose(
         (found["matched"] <= 0.05).mean(), (found["strength"] <= 0.05).mean(), atol=0.05
@@ -158,7 +170,7 @@ def test_unrecorded_plates_cannot_be_matched():
 def test_additive_world_is_found_and_the_right_latent_space_wins():
     profiles = additive_world()
     bent = curved_model().fit(profiles.layers["scaled"])
-    table, _ = lsa_table({"bent": bent}, profiles, n_permutations=2000)
+    table, _ = arithmetic({"bent": bent}, profiles, n_permutations=2000)
     mean = table.groupby(["model", "space"])[["l2", "mismatch_r", "delta_pearson"]].mean()
     assert (table.loc[table["model"] == "bent", "q"] < 0.05).mean() >= 0.9
     for other in set(mean.index) - {("bent", "bent")}:
@@ -172,23 +184,24 @@ def test_additive_world_is_found_and_the_right_latent_space_wins():
 def test_permutations_agree_with_a_loop():
     profiles = additive_world(n_pairs=3)
     model = curved_model().fit(profiles.layers["scaled"])
-    arithmetic = prepare(profiles)
-    latents, pair = latent_groups(model, arithmetic, profiles), arithmetic.pairs[1]
-    pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
+    measured = average_wells(profiles)
+    space, pair = latent_space(model, measured), measured.pairs[1]
+    pool = (measured.compounds["moa"] != "").to_numpy() & ~pair.carriers
     weights = permuted_weights(pair, np.where(pool, 0, -1), 300, np.random.default_rng(0))
-    truth = arithmetic.group_mean([pair.in_ab])[0]
-    common = global_mean(arithmetic, pair)
-    D = arithmetic.control
-    path = common_path(arithmetic.means[pool], D)
-    strength = np.linalg.norm(arithmetic.means[pool] - D, axis=1)
+    truth = measured.group_mean([pair.in_ab])[0]
+    common = global_mean(measured, pair)
+    D = measured.control
+    path = common_path(measured.means[pool], D)
+    strength = np.linalg.norm(measured.means[pool] - D, axis=1)
     # spans what the path spans
     bent = np.linalg.lstsq(
-        np.stack([strength, strength**2], 1), arithmetic.means[pool] - D, rcond=None
+        np.stack([strength, strength**2], 1), measured.means[pool] - D, rcond=None
     )[0].T
-    l2, cosine = permutation_scores(model, latents, weights, truth, common, path, block=64)
+    l2, cosine = permutation_scores(space, weights, truth, common, path, block=64)
     for row in range(301):
         dense = weights[row].toarray()[0]
-        z = sum(w * z for w, z in zip(dense, latents.compounds, strict=True) if w) - latents.control
+        z = sum(w * z for w, z in zip(dense, space.z_compounds, strict=True) if w)
+        z = z - space.z_control
         x = model.inverse_transform(z[None])[0]
         u, v = (
             y - common - bent @ np.linalg.lstsq(bent, y - common, rcond=None)[0] for y in (x, truth)
@@ -217,9 +230,8 @@ def test_permutations_are_decoded_in_blocks():
             return super().inverse_transform(z)
 
     model = Counting(10, random_state=0).fit(profiles.X)
-    arithmetic = prepare(profiles)
-    latents = {"pca": latent_groups(model, arithmetic, profiles)}
-    _, null = permutation_tests({"pca": model}, latents, arithmetic, profiles, 5000)
+    measured = average_wells(profiles)
+    _, null = permutation_tests({"pca": latent_space(model, measured)}, 5000)
     assert len(null) == 20 * 5001 and sum(decoded) == 2 * len(null), (
         "each relabelling of each null is decoded once"
     )
@@ -245,14 +257,14 @@ def test_order_of_wells_and_company_of_models_change_nothing():
         "z10",
     ]
     of = lambda table: table.loc[table["model"] == "pca", columns].reset_index(drop=True)
-    one, null = lsa_table({"pca": pca}, profiles, n_permutations=200)
-    two, both = lsa_table({"bent": bent, "pca": pca}, profiles, n_permutations=200)
+    one, null = arithmetic({"pca": pca}, profiles, n_permutations=200)
+    two, both = arithmetic({"bent": bent, "pca": pca}, profiles, n_permutations=200)
     pd.testing.assert_frame_equal(of(one), of(two))
     assert np.array_equal(
         null.loc[null["model"] == "pca", "cosine"], both.loc[both["model"] == "pca", "cosine"]
     )
     mixed = profiles[np.random.default_rng(1).permutation(profiles.n_obs)].copy()
-    three, _ = lsa_table({"pca": pca}, mixed, n_permutations=200)
+    three, _ = arithmetic({"pca": pca}, mixed, n_permutations=200)
     pd.testing.assert_frame_equal(
         of(one).drop(columns="z10"), of(three).drop(columns="z10"), rtol=1e-4
     )
@@ -261,19 +273,18 @@ def test_order_of_wells_and_company_of_models_change_nothing():
 def test_predictions_do_not_see_the_truth():
     profiles = additive_world(n_pairs=5)
     model = PCA(5, random_state=0).fit(profiles.layers["scaled"])
-    before = prepare(profiles)
+    before = average_wells(profiles)
     changed, target = profiles.copy(), before.pairs[2]
     changed.layers["scaled"][(changed.obs["moa"] == target.moa).to_numpy()] *= -3
-    after = prepare(changed)
+    after = average_wells(changed)
     assert np.abs(before.group_mean([target.in_ab]) - after.group_mean([target.in_ab])).max() > 1
-    old, new = (
-        predict_states(model, a, latent_groups(model, a, x))
-        for a, x in ((before, profiles), (after, changed))
-    )
+    spaces = [latent_space(model, of) for of in (before, after)]
+    old, new = (predict_states(space) for space in spaces)
     assert np.array_equal(old, new)
     for name, states in trivial_baselines(before).items():
         assert np.array_equal(states[2], trivial_baselines(after)[name][2]), name
-    assert np.array_equal(mechanism_blind(old), mechanism_blind(new))
+    blind = [predict_pairs(MechanismBlind(Sum()), space)[0] for space in spaces]
+    assert np.array_equal(*blind)
 
 
 @pytest.mark.slow
@@ -288,7 +299,7 @@ def test_real_tables(name, zero_control, n_pairs):
     profiles = scale_profiles(
         split_profiles(drop_copies(read_profiles(path, zero_control=zero_control)))
     )
-    table, null = lsa_table(
+    table, null = arithmetic(
         {"pca": PCA(10, random_state=0).fit(profiles.layers["scaled"])},
         profiles,
         n_permutations=300,
@@ -312,12 +323,8 @@ def test_the_papers_z_by_hand():
     (paper §5.6).
     """
     world = additive_world(n_pairs=3, n_features=12)
-    arithmetic, identity = prepare(world), FunctionTransformer()
-    z = zscore_10_shuffles(
-        shuffled_scores(
-            identity, arithmetic, latent_groups(identity, arithmetic, world), world, seed=4
-        )[0]
-    )
+    measured, identity = average_wells(world), FunctionTransformer()
+    z = zscore_10_shuffles(shuffled_scores(latent_space(identity, measured), seed=4)[0])
     label = np.where(world.obs["is_control"], "DMSO", world.obs["moa"])
     x = pd.DataFrame(world.layers["scaled"].astype(float))
     rng, distance, truth = np.random.default_rng(4), [], x.groupby(label).mean()
@@ -328,7 +335,7 @@ def test_the_papers_z_by_hand():
                 np.linalg.norm(
                     means.loc[p.a] - means.loc["DMSO"] + means.loc[p.b] - truth.loc[p.moa]
                 )
-                for p in arithmetic.pairs
+                for p in measured.pairs
             ]
         )
     distance = np.array(distance)
@@ -344,20 +351,18 @@ def test_only_exchangeable_compounds_are_relabelled(monkeypatch):
     world.obs["moa"] = np.where(
         names == "m5-0", "", np.where(names == "m6-0", "m0|m1|m9", world.obs["moa"].astype(str))
     )
-    arithmetic, identity, seen = prepare(world), FunctionTransformer(), []
+    measured, identity, seen = average_wells(world), FunctionTransformer(), []
     real = permuted_weights
     monkeypatch.setattr(
         "cpvae.lsa.nulls.permuted_weights",
         lambda pair, strata, *rest: seen.append((pair, strata)) or real(pair, strata, *rest),
     )
-    tests, _ = permutation_tests(
-        {"x": identity}, {"x": latent_groups(identity, arithmetic, world)}, arithmetic, world, 99
-    )
-    compounds = arithmetic.compounds["compound"].to_numpy()
+    tests, _ = permutation_tests({"x": latent_space(identity, measured)}, 99)
+    compounds = measured.compounds["compound"].to_numpy()
     pair, strata = next((p, s) for p, s in seen if {p.a, p.b} == {"m0", "m1"})
     out = set(compounds[strata < 0])
     assert out == {"m5-0", "m6-0"} | set(compounds[pair.in_ab]) and len(seen) == 2 * len(
-        arithmetic.pairs
+        measured.pairs
     )
     assert (tests.p_floor >= 1 / 100).all() and tests.p_floor.min() == pytest.approx(0.01)
 
@@ -372,7 +377,7 @@ def test_an_undefined_pair_costs_the_others_no_q(monkeypatch):
         return tests, null
 
     monkeypatch.setattr("cpvae.lsa.table.permutation_tests", one_undefined)
-    table, _ = lsa_table({}, world, n_permutations=99)
+    table, _ = arithmetic({}, world, n_permutations=99)
     q = table.loc[table.model == "additive_input", "q"]
     assert q.isna().sum() == 1 and q.notna().sum() == 2
 
@@ -390,7 +395,7 @@ def test_interaction_is_what_the_sum_cannot_know():
         model = make_vae("beta", random_state=0, steps=800, hidden_layer_sizes=(128,)).fit(
             x[profiles.obs["split"] == "train"], X_valid=x[profiles.obs["split"] == "valid"]
         )
-        table, _ = lsa_table({"beta": model}, profiles, n_permutations=2000)
+        table, _ = arithmetic({"beta": model}, profiles, n_permutations=2000)
         found[interaction] = (
             table[table["model"].isin(["beta", "additive_input"])]
             .groupby("model")[["l2_scaled", "l2", "mismatch_r", "cosine"]]
@@ -407,3 +412,263 @@ def test_interaction_is_what_the_sum_cannot_know():
         interacts.cosine["beta"] < adds.cosine["beta"] - 0.1
         and interacts.l2_scaled["beta"] > 1.2 * adds.l2_scaled["beta"]
     )
+
+
+def a_plate(values, compounds, plate="p"):
+    """Profiles of one plate and one feature: control wells of these values, and a well a compound,
+    `{name: (moa, value)}`.
+    """
+    rows = [("DMSO", "", value, True) for value in values]
+    rows += [(name, moa, value, False) for name, (moa, value) in compounds.items()]
+    obs = [
+        {"compound": c, "moa": m, "dose": 1.0, "plate": plate, "is_control": k}
+        for c, m, _, k in rows
+    ]
+    return as_profiles(np.array([[row[2]] for row in rows]), obs, zero_control=False)
+
+
+def test_active_is_what_lies_beyond_nineteen_of_twenty_control_means():
+    "Controls at ±1, ±2, ... ±100, by how much a well varies more than one of their mean."
+    spread = np.sqrt(201 / 199)
+    controls = [sign * k for k in range(1, 101) for sign in (1, -1)]
+    strengths = {str(s): ("m", s * spread) for s in (90.5, 94.5, 96.5, 99.5)}
+    profiles = a_plate(controls, strengths)
+    found = active_compounds(average_wells(profiles), n_draws=50_000)
+    assert found.tolist() == [False, False, True, True]
+    # four at ±1, about a mean that they are part of: as far as √(5/3) from that of others
+    four = a_plate([1, -1, 1, -1], {"in": ("m", 1.28), "out": ("m", 1.30)})
+    assert active_compounds(average_wells(four)).tolist() == [False, True]
+    # of a plate apart from the others, about its own mean of 1: the fourth well is 4.9 away
+    own = a_plate([0, 0, 0, 4], {"in": ("m", 4.0), "out": ("m", 5.0)})
+    both = [own, a_plate([-1.0] * 4, {"other": ("m", 0.0)}, "q")]
+    both = concat(both, index_unique=" ", uns_merge="first", merge="first")
+    assert active_compounds(average_wells(both)).tolist()[::2] == [False, True]
+    # where controls stay where they are, so does a compound that does nothing
+    still = a_plate([2.0] * 8, {"none": ("m", 2.0), "some": ("m", 2.1)})
+    assert active_compounds(average_wells(still)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("n, known", [(3, False), (4, True)])
+def test_four_control_wells_are_the_least_that_say_how_far_controls_stray(n, known):
+    calm = a_plate([-0.1, 0.1, 0.2, -0.2][:n], {"some": ("m", 3.0)})
+    assert active_compounds(average_wells(calm)).isna().tolist() == [not known]
+    # so few on the own plate, and those of all plates are drawn from
+    wild = a_plate(np.linspace(-50, 50, 40), {"other": ("m", 0.0)}, "q")
+    both = concat([calm, wild], index_unique=" ", uns_merge="first", merge="first")
+    some = average_wells(both).compounds["compound"].eq("some").to_numpy()
+    assert active_compounds(average_wells(both))[some].tolist() == [known]
+
+
+def stand(plates, moa="m", n=1):
+    "Rows of `n` compounds, each with a well on each of these plates."
+    for k in range(n):
+        for plate in plates:
+            name = f"{plates} {moa} {k}"
+            yield {"compound": name, "moa": moa, "dose": 1.0, "plate": plate, "is_control": False}
+
+
+def blocks_of(*kinds, smallest):
+    "The block of each kind of compound, by the plates where it stands."
+    rows = [row for plates, n in kinds for row in stand(plates, n=n)]
+    profiles = as_profiles(np.ones((len(rows), 2)), rows, zero_control=True)
+    measured = average_wells(profiles)
+    found = pd.Series(compound_blocks(measured, **smallest))
+    kind = measured.compounds["compound"].str.split(" ").str[0]
+    assert found.groupby(kind).nunique().max() == 1
+    return found.groupby(kind).first()
+
+
+def test_plates_half_shared_make_one_block():
+    "Jaccard: two plates of four in common are half, two of five are less."
+    found = blocks_of(("abc", 1), ("abd", 1), ("wxy", 1), ("wxuv", 1), smallest={"smallest": 1})
+    assert found["abc"] == found["abd"] and found["wxy"] != found["wxuv"]
+
+
+def test_who_shares_half_of_its_plates_with_a_block_joins_it():
+    "One plate of two is half; two of five, or one of three, are less."
+    found = blocks_of(
+        ("abcdefgh", 10), ("aq", 1), ("abrst", 1), ("ars", 1), smallest={"smallest": 10}
+    )
+    assert found["aq"] == found["abcdefgh"] > 0 and found["abrst"] == found["ars"] == 0
+
+
+def test_ten_compounds_are_a_block_and_nine_are_not():
+    found = blocks_of(("ab", 10), ("cd", 9), smallest={})
+    assert found["ab"] > 0 and found["cd"] == 0
+
+
+def test_a_stratum_holds_ten_compounds_or_more():
+    count = lambda n, **more: strength_strata(np.arange(n), np.ones(n, bool), **more).max() + 1
+    assert [count(n) for n in (19, 20, 99, 100, 109, 1000)] == [1, 2, 9, 10, 10, 10]
+
+
+def test_ten_compounds_of_like_cell_count_are_averaged():
+    "Counts 1 to 12 of compounds at 2, 4, ... 2¹²; ten are nearest to a count of zero."
+    singles = {f"c{k:02d}": ("c", 2.0**k) for k in range(1, 13)}
+    profiles = a_plate([0.0] * 4, {"ab": ("a|b", 0.0), "a": ("a", 1.0), "b": ("b", 1.0)} | singles)
+    counts = {"ab": 0.0, "a": 0.1, "b": 0.1} | {name: int(name[1:]) for name in singles}
+    profiles.obs["cell_count"] = profiles.obs["compound"].map(counts).astype(float)
+    measured = average_wells(profiles)
+    found = cell_count_match(measured, measured.pairs[0])
+    assert found == pytest.approx((2**11 - 2) / 10)
+
+
+def test_the_interval_of_a_difference_is_the_jackknifes_in_closed_form():
+    """Ten pairs that share no mechanism, each taken away twice: the variance is
+    19/10 SS / (10 - 1)², and t with 19 degrees of freedom 2.093.
+    """
+    d = np.arange(10.0) ** 2
+    pairs = [(f"a{i}", f"b{i}") for i in range(10)]
+    half = 2.093 * np.sqrt(1.9 * np.square(d - d.mean()).sum() / 81)
+    assert paired_difference(d, pairs) == pytest.approx((28.5, 28.5 - half, 28.5 + half), abs=2e-3)
+    mean, *ends = paired_difference(d[:9], pairs[:9])
+    assert mean == pytest.approx(d[:9].mean()) and np.isnan(ends).all()  # nine are too few
+
+
+def by_hand(profiles, pair):
+    """Compound means, and what compounds have in common, without those of the pair: their mean, and
+    a projection that takes their path of strength out.
+    """
+    treated = ~profiles.obs["is_control"].to_numpy()
+    x = pd.DataFrame(profiles.layers["scaled"].astype(float)).set_axis(profiles.obs_names)
+    means = x[treated].groupby(profiles.obs["compound"][treated]).mean()
+    moa = profiles.obs["moa"][treated].groupby(profiles.obs["compound"][treated]).first()
+    control = x[~treated].groupby(profiles.obs["plate"][~treated]).mean().mean().to_numpy()
+    rest = [name for name in means.index if not {*pair.moa.split("|")} <= {*moa[name].split("|")}]
+    away = means.loc[[name for name in rest if moa[name]]].to_numpy() - control
+    strength = np.linalg.norm(away, axis=1)
+    slopes = np.linalg.lstsq(np.stack([strength, strength**2], axis=1), away, rcond=None)[0]
+    free = np.eye(len(control)) - np.linalg.pinv(slopes) @ slopes
+    return means, moa, control, means.loc[rest].mean().to_numpy(), free
+
+
+def mixed_world():
+    "Pairs among others: a compound without annotation, and one with two mechanisms among three."
+    world = additive_world(n_pairs=4, n_features=12)
+    names = world.obs["compound"].astype(str)
+    world.obs["moa"] = np.where(
+        names == "m5-0", "", np.where(names == "m6-0", "m0|m1|m9", world.obs["moa"].astype(str))
+    )
+    return world
+
+
+def test_no_truth_is_part_of_what_compounds_have_in_common():
+    "The cosine of each pair, and of each prediction with each truth, from means by hand."
+    world, identity = mixed_world(), FunctionTransformer()
+    measured = average_wells(world)
+    space = latent_space(identity, measured)
+    tests, _ = permutation_tests({"x": space}, 9)
+    cosine = lambda u, v: u @ v / np.sqrt((u @ u) * (v @ v))
+    states = predict_states(space)
+    for pair, found, state in zip(measured.pairs, tests["cosine"], states, strict=True):
+        means, moa, control, common, free = by_hand(world, pair)
+        of = lambda name, means=means, moa=moa: means[(moa == name).to_numpy()].mean().to_numpy()
+        np.testing.assert_allclose(state, of(pair.a) - control + of(pair.b), atol=1e-5)
+        truth = of(pair.moa)
+        assert found == pytest.approx(
+            cosine(free @ (state - common), free @ (truth - common)), 1e-4
+        )
+    # of the table as a whole, no compound that carries any of the pairs
+    none = [not any({p.a, p.b} <= {*m.split("|")} for p in measured.pairs) for m in moa]
+    rest, truths = means[none], np.stack([of(p.moa) for p in measured.pairs])
+    scores = score_states(states, measured)["mismatch_r"]
+    np.testing.assert_allclose(
+        scores, mismatch_r(states, truths, rest.mean().to_numpy()), atol=1e-5
+    )
+    assert abs(scores - mismatch_r(states, truths, means.mean().to_numpy())).max() > 0.01
+    away = rest.to_numpy() - control
+    strength = np.linalg.norm(away, axis=1)
+    slopes = np.linalg.lstsq(np.stack([strength, strength**2], axis=1), away, rcond=None)[0]
+    free = np.eye(12) - np.linalg.pinv(slopes) @ slopes
+    u, t = ((x - rest.mean().to_numpy()) @ free for x in (states, truths))
+    every = np.array([[cosine(one, other) for other in t] for one in u])
+    p, gain, _ = specificity(states, measured)
+    own = np.diag(every)
+    np.testing.assert_allclose(p, (every >= own - 1e-6).sum(axis=0) / len(own))
+    assert gain == pytest.approx(own.mean() - every[~np.eye(len(own), dtype=bool)].mean(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_bootstrap_of_a_cosine_agrees_with_a_loop():
+    "Ends in order, reflected at the real one, 95 in 100 draws between them; none above one."
+    world, identity = mixed_world(), FunctionTransformer()
+    world.obs["dose"] = 1.0
+    compound = pd.factorize(world.obs["compound"])[0]
+    differ = np.random.default_rng(2).normal(size=(compound.max() + 1, 12)).astype(np.float32)
+    world.layers["scaled"] = world.layers["scaled"] + 8 * differ[compound]
+    measured = average_wells(world)
+    space, pair = latent_space(identity, measured), measured.pairs[0]
+    means, moa, control, common, free = by_hand(world, pair)
+    pool = (measured.compounds["moa"] != "").to_numpy() & ~pair.carriers
+    path = common_path(measured.means[pool], measured.control)
+    found = bootstrap_cosine(space, pair, path, 4000)
+    x, rng = world.layers["scaled"].astype(float), np.random.default_rng(1)
+    wells = {name: x[(world.obs["compound"] == name).to_numpy()] for name in means.index}
+
+    def drawn(label, weigh):
+        names = means.index[(moa == label).to_numpy()]
+        return weigh(len(names)) @ [weigh(len(wells[n])) @ wells[n] for n in names]
+
+    def cosine(weigh):
+        a, b, ab = (drawn(label, weigh) for label in (pair.a, pair.b, pair.moa))
+        u, v = free @ (a - control + b - common), free @ (ab - common)
+        return u @ v / np.sqrt((u @ u) * (v @ v))
+
+    real = cosine(lambda n: np.full(n, 1 / n))
+    loop = [cosine(lambda n: rng.dirichlet(np.ones(n))) for _ in range(3000)]
+    quantile = {q: 2 * real - np.quantile(loop, q) for q in (0.025, 0.05, 0.95, 0.975)}
+    apart = min(abs(quantile[0.05] - quantile[0.025]), abs(quantile[0.95] - quantile[0.975]))
+    assert found == pytest.approx((quantile[0.975], quantile[0.025]), abs=apart / 2)
+    assert found[0] < real < found[1] < 1
+    world.layers["scaled"] = world.layers["scaled"] - 8 * differ[compound]
+    measured = average_wells(world)
+    space = latent_space(identity, measured)
+    assert bootstrap_cosine(space, pair, path, 400)[1] == 1
+
+
+def test_a_run_gives_each_pair_the_interval_without_its_own_truth():
+    world = mixed_world()
+    measured, identity = average_wells(world), FunctionTransformer()
+    table, _ = arithmetic({}, world, n_permutations=9)
+    for pair, row in zip(measured.pairs, table[table["model"] == "additive_input"].itertuples()):
+        pool = (measured.compounds["moa"] != "").to_numpy() & ~pair.carriers
+        path = common_path(measured.means[pool], measured.control)
+        space = latent_space(identity, measured)
+        ends = bootstrap_cosine(space, pair, path, 400)
+        assert (row.cosine_low, row.cosine_high) == pytest.approx(ends)
+
+
+def test_the_real_assignment_is_one_of_those_counted():
+    "Predictions that are the truths: no assignment of nine does as well, and p is a tenth."
+    measured = average_wells(silent_world("nothing", n_pairs=30))
+    truths = measured.group_mean([p.in_ab for p in measured.pairs])
+    p, _, whole = specificity(truths, measured, n=9)
+    assert whole == pytest.approx(0.1, abs=1e-12) and p == pytest.approx(np.full(30, 1 / 30))
+    # one prediction for all: every assignment does as well
+    p, _, whole = specificity(np.tile(truths[0], (30, 1)), measured, n=9)
+    assert whole == 1 and (p == 1).all()
+
+
+def test_real_labels_are_among_the_relabelled_in_every_null():
+    "Nine relabellings: each p is a whole number of tenths, one at least."
+    found = null_p_values(
+        latent_space(FunctionTransformer(), average_wells(additive_world(n_pairs=6))), 9
+    )
+    tenths = 10 * found[["wells", "anyone", "strength", "matched"]].to_numpy()
+    np.testing.assert_allclose(tenths, tenths.round(), atol=1e-9)
+    assert tenths.min() == pytest.approx(1)
+
+
+def test_weights_of_control_wells_sum_to_one_whatever_is_left_out():
+    "Of one plate's controls half were measured at another time than most compounds were."
+    world = additive_world(n_pairs=2, n_features=4)
+    control = np.flatnonzero(world.obs["is_control"])
+    world.obs["time"] = 24.0
+    late = control[(world.obs["plate"] == "x").to_numpy()[control]][::2]
+    world.obs.iloc[late, world.obs.columns.get_loc("time")] = 48.0
+    for protocol in PROTOCOLS.values():
+        weights = average_wells(world, protocol).control_weights
+        assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+    assert (average_wells(world).control_weights[late] == 0).all()
+    world.uns["cpvae"]["zero_control"] = True  # there are control wells, and they are not asked
+    assert not average_wells(world).control_weights.any() and not average_wells(world).control.any()

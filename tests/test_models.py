@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cpvae.model.codes import posterior
+from cpvae.model.codes import collapse_note, latent_units, posterior
 from cpvae.model.network import Network, Objective, _Trainable
 from cpvae.model.presets import PRESETS, make_vae
 from cpvae.model.store import load_model, save_model
@@ -369,3 +369,31 @@ def test_rivals_have_a_part_taken_away(name, tmp_path):
         expected = pca.transform(x[400:]) / np.sqrt(pca.explained_variance_)
         np.testing.assert_allclose(model.transform(x[400:]), expected, atol=1e-3)
         assert not any(p.requires_grad for p in model.network_.heads.parameters())
+
+
+def test_a_unit_is_active_above_a_hundredth_and_half_of_the_units_are_no_collapse():
+    "Fixed codes whose variance is known: components of unit variance, made smaller."
+    x = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
+    vae = VAE(n_latent=4, hidden_layer_sizes=(4,), encoder="pca", beta=0.0, code="mean", steps=1)
+    vae.fit(x)
+    small = torch.tensor([1, 1, 0.0102, 0.0098]).sqrt()
+    with torch.no_grad():
+        vae.network_.heads.weight.mul_(small[:, None])
+        vae.network_.heads.bias.mul_(small)
+    units = latent_units(vae, x)
+    # the variance of a hundred profiles, not its estimate
+    np.testing.assert_allclose(units["variance"], 0.99 * small.square().numpy(), rtol=1e-4)
+    assert units["active"].tolist() == [True, True, True, False]
+    for active, collapsed in ((1, True), (2, False), (3, False)):
+        vae.latent_units_ = units.assign(active=np.arange(4) < active)
+        assert bool(collapse_note(vae)) == collapsed
+
+
+def test_a_sampled_code_strays_from_its_mean_as_far_as_the_posterior_says():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 2)) @ rng.normal(size=(2, 8)) + 0.3 * rng.normal(size=(2000, 8))
+    vae = VAE(n_latent=2, hidden_layer_sizes=(16,), steps=200, random_state=0, code="sample")
+    mu, logvar = (part.numpy() for part in posterior(vae.fit(x.astype(np.float32)), x))
+    sd = np.exp(logvar / 2)
+    assert sd.mean() < 0.6  # far from one, where a variance is a standard deviation
+    assert ((vae.transform(x) - mu) / sd).std() == pytest.approx(1, abs=0.05)

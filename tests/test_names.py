@@ -17,7 +17,7 @@ from cpvae.profiles.pairs import describe_profiles, evaluable_pairs, measured_pa
 from cpvae.profiles.pairs import mechanism_groups, why_no_pair
 from cpvae.profiles.read import profiles_from_table, read_profiles
 from cpvae.profiles.names import is_control_name, is_dmso, says_nothing, single_treatments
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.profiles.pairs import by_target, by_treatment
 
 MOA = {
@@ -257,8 +257,8 @@ def test_a_map_of_targets_alone_serves_targets():
         "MTOR|PIK3CA",
     }
     with pytest.raises(CpvaeError, match="say --group-by target"):
-        prepare_profiles(table, RunConfig())
-    assert "MTOR" in set(prepare_profiles(table, RunConfig(group_by="target")).obs["moa"])
+        prepare(table, RunConfig())
+    assert "MTOR" in set(prepare(table, RunConfig(group_by="target")).obs["moa"])
     own = read(make(), moa_table=pd.DataFrame(genes.items(), columns=["name", "target"]))
     assert (
         evaluable_pairs(own)
@@ -612,9 +612,7 @@ def test_treatments_themselves_may_be_added_up():
         == [("alpelisib", "sirolimus")]
         == measured_pairs(by_treatment(table))
     )
-    prepared = prepare_profiles(
-        table, RunConfig(group_by="treatment", leave_out=("sirolimus|alpelisib",))
-    )
+    prepared = prepare(table, RunConfig(group_by="treatment", leave_out=("sirolimus|alpelisib",)))
     assert set(prepared.obs["moa"][prepared.obs["split"] == "test"]) - {""} == {
         "alpelisib|sirolimus"
     }

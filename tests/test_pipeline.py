@@ -22,12 +22,12 @@ from running import cli
 from cpvae.errors import CpvaeError
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
-from cpvae.lsa.table import COLUMNS, lsa_table
+from cpvae.lsa.table import COLUMNS, arithmetic
 from cpvae.io.write import write_profiles
 from cpvae.model.fits import fit_one
 from cpvae.run.folder import into_place
 from cpvae.run.pipeline import run_pipeline
-from cpvae.run.preset import RunConfig, make_model, prepare_profiles
+from cpvae.run.preset import RunConfig, make_model, prepare
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
@@ -168,13 +168,13 @@ def test_false_alarms_where_nothing_is_true(seed):
         effect=0, seed=seed, n_mechanisms=40, n_pairs=250, per_mechanism=3, per_pair=1
     )
     config = RunConfig(seed=seed, vae=dict(steps=150, hidden_layer_sizes=(64,)))
-    profiles = prepare_profiles(world, config)
+    profiles = prepare(world, config)
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     models = {
         m: fit_one(make_model(m, profiles, config), x[split == "train"], x[split == "valid"])
         for m in ("beta", "pca")
     }
-    lsa, _ = lsa_table(models, profiles, n_permutations=500, seed=seed)
+    lsa, _ = arithmetic(models, profiles, n_permutations=500, seed=seed)
     tested = lsa[lsa.p.notna()].groupby("model")
     assert set(tested.size()) == {250} and set(tested.groups) == {"beta", "pca", "additive_input"}
     for column in ("p", "p_matched"):
@@ -348,7 +348,7 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_
     ) - {pair}
     lsa = pd.read_csv(one / "tables" / "lsa.csv").drop_duplicates("pair").set_index("pair")
     assert not lsa.in_sample[pair] and lsa.in_sample.drop(pair).all()
-    strict = prepare_profiles(world, RunConfig(**small | dict(strict=True)))
+    strict = prepare(world, RunConfig(**small | dict(strict=True)))
     assert set(strict.obs.moa[(strict.obs.split == "test") & ~strict.obs.is_control]) >= {
         a,
         b,
@@ -356,7 +356,7 @@ def test_a_pair_that_is_left_out_is_seen_by_nothing_that_is_fitted(tmp_path, no_
     }
     for wrong in ("mechanism 1", "a|a"):
         with pytest.raises(CpvaeError):
-            prepare_profiles(world, RunConfig(leave_out=(wrong,)))
+            prepare(world, RunConfig(leave_out=(wrong,)))
 
 
 def test_the_papers_preset_runs_to_a_report(tmp_path, no_figures):
@@ -377,7 +377,7 @@ def test_the_papers_preset_runs_to_a_report(tmp_path, no_figures):
     not DATA.is_dir(), reason=f"no real profiles: set CPVAE_DATA (looked in {DATA.name}/)"
 )
 def test_real_morphology_is_rebuilt_better_than_by_pca():
-    profiles = prepare_profiles(
+    profiles = prepare(
         read_profiles(DATA / "cell_injury_u2os_8298x346.parquet"),
         config := RunConfig(vae=dict(steps=600)),
     )

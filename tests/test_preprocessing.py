@@ -123,6 +123,13 @@ def test_every_compound_has_the_same_chance():
     )
 
 
+def test_a_tenth_chooses_and_a_fifth_is_scored():
+    "Unless asked otherwise: of 40 compounds, and of 40 control wells."
+    split = split_profiles(make(40, 4, 10)).obs
+    for rows in (treated(AnnData(obs=split)).drop_duplicates("compound"), split[split.is_control]):
+        assert rows["split"].value_counts().to_dict() == {"train": 28, "test": 8, "valid": 4}
+
+
 def test_the_seed_matters():
     splits = {tuple(split_profiles(make(20, 1, 0), seed=seed).obs["split"]) for seed in range(10)}
     assert len(splits) == 10
@@ -520,6 +527,7 @@ def test_limit_and_no_limit():
     profiles = split_profiles(make())
     profiles.X[0, 0] = 1e6
     assert np.abs(scale_profiles(profiles, clip=2.5).layers["scaled"]).max() == 2.5
+    assert np.abs(scale_profiles(profiles).layers["scaled"]).max() == 10
     free = scale_profiles(profiles, clip=0)
     assert free.uns["cpvae"]["clip"] == 0 and np.abs(free.layers["scaled"]).max() > 2.5
 
@@ -577,6 +585,26 @@ def test_presets_name_what_the_authors_meant():
     assert (
         "frequency_threshold dropped 1 (Cells_Intensity_F1_DNA)" in theirs.uns["cpvae"]["notes"][-1]
     )
+
+
+@pytest.mark.parametrize(
+    "preset, values, largest", [("chow2022", 100, 15.0), ("recommended", 10, 500.0)]
+)
+def test_a_feature_is_dropped_on_one_side_of_each_cut(preset, values, largest):
+    """Of a thousand rows: a second value a twentieth as frequent as the first, a tenth (or a
+    hundredth) of values that differ, a largest value; and one that is missing.
+    """
+    profiles = make(95, 10, 5, n_features=7)
+    frequent = lambda second: np.r_[
+        np.zeros(100), np.ones(second), 2 + np.arange(900 - second) / 900
+    ]
+    spread = lambda n: np.arange(1000) % n / n
+    columns = [frequent(4), frequent(6), spread(values - 1), spread(values + 1)]
+    far = [np.r_[np.arange(999) / 999, end] for end in (0.99 * largest, 1.01 * largest)]
+    profiles.X[:] = np.stack([*columns, *far, np.r_[np.arange(999.0) / 999, np.nan]], axis=1)
+    kept = select_features(profiles, **SELECTION[preset] | {"fit_on": "all"})
+    missing = [] if preset == "chow2022" else [6]
+    assert list(kept.var_names) == [f"Cells_Intensity_F{j}_DNA" for j in [1, 3, 4, *missing]]
 
 
 def test_selection_carries_everything_along():
@@ -697,6 +725,16 @@ def test_spherize_needs_more_rows_than_features(on, rows):
         assert normalize_profiles(profiles, "spherize", by="table", on=on).n_vars == n_features
     with pytest.raises(CpvaeError, match="15 and 15; use mad_robustize"):
         normalize_profiles(make(12, 3, 5, n_features=15), "spherize", by="table")
+
+
+def test_two_control_wells_of_a_plate_are_enough_and_one_is_not():
+    "By hand, of two wells: their middle, and half of their distance, times 1.4826."
+    profiles = make(n_controls=2, n_plates=1)
+    one, other = profiles.X[profiles.obs["is_control"].to_numpy()].astype(float)
+    expected = (profiles.X - (one + other) / 2) / (1.4826 * np.abs(one - other) / 2)
+    np.testing.assert_allclose(normalize_profiles(profiles).X, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(CpvaeError, match="fewer than two control rows"):
+        normalize_profiles(make(n_controls=1))
 
 
 def test_plates_without_controls_are_named():

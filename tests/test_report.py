@@ -6,10 +6,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from cpvae.errors import CpvaeError
 from invented import example_run
+from cpvae.report.figures import plot_null, plot_umap
 from cpvae.report.words import findings
 from cpvae.run.report import read_run, write_report
 
@@ -146,3 +149,43 @@ def test_report_needs_no_model():
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_every_cloud_of_the_map_lies_where_its_profiles_do():
+    "Each kind, of real and of shuffled profiles, has coordinates of its own."
+    place = {(False, "original"): 0, (False, "reconstructed"): 1, (False, "simulated"): 2}
+    place |= {(True, "original"): 3, (True, "reconstructed"): 4, (True, "simulated"): 5}
+    own = lambda at: [[at + i / 10, -10 * at + i] for i in range(3)]
+    table = pd.DataFrame(
+        [
+            ("data" if kind == "original" else "beta", shuffled, kind, *point)
+            for (shuffled, kind), at in place.items()
+            for point in own(at)
+        ],
+        columns=["model", "shuffled", "kind", "umap1", "umap2"],
+    )
+    panels = [ax for ax in plot_umap(table).axes if ax.collections]
+    assert len(panels) == 2
+    for shuffled, ax in zip((False, True), panels):
+        found = {c.get_label(): np.asarray(c.get_offsets()) for c in ax.collections}
+        for kind, points in found.items():
+            np.testing.assert_allclose(points, own(place[shuffled, kind]))
+        assert found.keys() == {"original", "reconstructed", "simulated"}
+
+
+def test_bars_hold_the_middle_of_the_permuted_and_marks_are_filled_below_one_in_twenty():
+    "A hundred and one relabellings at 0, 1, ... 100 hundredths; two pairs either side of q = 0.05."
+    lsa = pd.DataFrame({"model": "pca", "pair": ["a|b", "c|d"], "q": [0.049, 0.05]})
+    null = pd.concat(
+        pd.DataFrame({"cosine": [real, *np.arange(101) / 100], "permutation": range(102)}).assign(
+            model="pca", pair=pair, l2=lambda t: 10 * t["cosine"]
+        )
+        for pair, real in (("a|b", 0.9), ("c|d", 0.8))
+    )
+    for ax, unit in zip(plot_null(lsa, null, "pca").axes, (1, 10)):
+        thin, thick, filled, empty = ax.collections
+        ends = [[part[:, 0] for part in bars.get_segments()] for bars in (thin, thick)]
+        np.testing.assert_allclose(ends[0], [[0.05 * unit, 0.95 * unit]] * 2)
+        np.testing.assert_allclose(ends[1], [[0.25 * unit, 0.75 * unit]] * 2)
+        np.testing.assert_allclose(filled.get_offsets(), [[0.9 * unit, 0]])
+        np.testing.assert_allclose(empty.get_offsets(), [[0.8 * unit, 1]])

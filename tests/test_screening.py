@@ -4,14 +4,15 @@ real tables.
 
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
@@ -19,9 +20,9 @@ from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 from cpvae.errors import CpvaeError
 from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
-from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.space import latent_space, average_wells
 from cpvae.lsa.states import unit
-from cpvae.lsa.left_out import regressed_codes
+from cpvae.lsa.predictors import Regressed
 from cpvae.preparation.clean import drop_copies
 from cpvae.preparation.scale import scale_profiles
 from cpvae.preparation.split import split_profiles
@@ -83,7 +84,7 @@ def simulated():
     profiles = scale_profiles(
         split_profiles(simulate_profiles(seed=3)), method="median_sd", fit_on="train"
     )
-    return profiles, prepare(profiles)
+    return profiles, average_wells(profiles)
 
 
 def test_a_simulated_pair_never_seen_together_is_predicted(simulated):
@@ -91,46 +92,42 @@ def test_a_simulated_pair_never_seen_together_is_predicted(simulated):
     profiles, _ = simulated
     pair = sorted({moa for moa in profiles.obs["moa"] if "|" in moa})[0]
     without = profiles[(profiles.obs["moa"] != pair).to_numpy()].copy()
-    arithmetic, model = prepare(without), PCA(10, random_state=0).fit(without.layers["scaled"])
-    state = predicted_state(
-        model, arithmetic, latent_groups(model, arithmetic, without), *pair.split("|")
-    )
-    listed = nearest_compounds(prepare(profiles), state, None)
+    measured, model = average_wells(without), PCA(10, random_state=0).fit(without.layers["scaled"])
+    state = predicted_state(latent_space(model, measured), *pair.split("|"))
+    listed = nearest_compounds(average_wells(profiles), state, None)
     assert np.flatnonzero(listed["moa"] == pair).max() < 10
     assert (listed["l2"].idxmin() < 10) and len(listed) == 104
 
 
 def test_prediction_does_not_depend_on_the_order_of_mechanisms_or_rows(simulated):
-    profiles, arithmetic = simulated
+    profiles, measured = simulated
     model = PCA(5, random_state=0).fit(profiles.layers["scaled"])
     a, b = sorted({moa for moa in profiles.obs["moa"] if moa and "|" not in moa})[:2]
-    forth = predicted_state(model, arithmetic, latent_groups(model, arithmetic, profiles), a, b)
+    forth = predicted_state(latent_space(model, measured), a, b)
     mixed = profiles[np.random.default_rng(0).permutation(profiles.n_obs)].copy()
-    other = prepare(mixed)
-    np.testing.assert_allclose(
-        predicted_state(model, other, latent_groups(model, other, mixed), b, a), forth, atol=1e-4
-    )
+    other = average_wells(mixed)
+    np.testing.assert_allclose(predicted_state(latent_space(model, other), b, a), forth, atol=1e-4)
 
 
 def test_draws_centre_on_the_prediction_and_widen_with_spread():
     width = []
     for noise in (0.1, 1.0):
         profiles = world(noise=noise)
-        arithmetic, identity = prepare(profiles), FunctionTransformer()
-        latents = latent_groups(identity, arithmetic, profiles)
-        draws = predicted_draws(identity, arithmetic, latents, "m0", "m1", 4000)
+        measured, identity = average_wells(profiles), FunctionTransformer()
+        space = latent_space(identity, measured)
+        draws = predicted_draws(space, "m0", "m1", 4000)
         np.testing.assert_allclose(
             draws.mean(0),
-            predicted_state(identity, arithmetic, latents, "m0", "m1"),
+            predicted_state(space, "m0", "m1"),
             atol=5 * draws.std(0).max() / np.sqrt(4000),
         )
         width.append(draws.std(0).mean())
         # sd of a Bayesian bootstrap mean of five is the population sd over sqrt(6), for each of two
         # groups
         if noise == 1.0:
-            moa = arithmetic.compounds["moa"]
+            moa = measured.compounds["moa"]
             expected = np.sqrt(
-                sum(arithmetic.means[(moa == m).to_numpy()].var(0) / 6 for m in ("m0", "m1"))
+                sum(measured.means[(moa == m).to_numpy()].var(0) / 6 for m in ("m0", "m1"))
             )
             np.testing.assert_allclose(draws.std(0), expected, rtol=0.1)
     assert width[1] > 1.3 * width[0]
@@ -138,20 +135,23 @@ def test_draws_centre_on_the_prediction_and_widen_with_spread():
 
 def test_a_single_well_has_no_interval():
     profiles = as_profiles(np.eye(3, 5), ["a", "b", "b"])
-    arithmetic, identity = prepare(profiles), FunctionTransformer()
-    latents = latent_groups(identity, arithmetic, profiles)
-    draws = predicted_draws(identity, arithmetic, latents, "a", "b", 10)
-    state = predicted_state(identity, arithmetic, latents, "a", "b")
+    measured, identity = average_wells(profiles), FunctionTransformer()
+    space = latent_space(identity, measured)
+    draws = predicted_draws(space, "a", "b", 10)
+    state = predicted_state(space, "a", "b")
     assert draws.shape == (10, 5) and np.isnan(draws).all()
-    assert nearest_compounds(arithmetic, state, draws=draws)[["low", "high"]].isna().all(axis=None)
-    assert moved_features(profiles, arithmetic, state, draws)[["low", "high"]].isna().all(axis=None)
+    assert nearest_compounds(measured, state, draws=draws)[["low", "high"]].isna().all(axis=None)
+    assert moved_features(measured, state, draws)[["low", "high"]].isna().all(axis=None)
+    two = as_profiles(np.eye(4, 5), ["a", "a", "b", "b"])
+    space = latent_space(identity, average_wells(two))
+    assert np.isfinite(predicted_draws(space, "a", "b", 10)).all()
 
 
 def test_moves_are_in_the_units_they_are_named_after(simulated):
-    profiles, arithmetic = simulated
-    state = arithmetic.control.copy()
+    profiles, measured = simulated
+    state = measured.control.copy()
     state[7] += 5
-    moved = moved_features(profiles, arithmetic, state, n=None)
+    moved = moved_features(measured, state, n=None)
     controls = profiles.layers["scaled"][profiles.obs["is_control"].to_numpy(bool)]
     assert moved["feature"][0] == profiles.var_names[7] and moved["change"][0] == pytest.approx(5)
     assert moved["control_sds"][0] == pytest.approx(5 / controls[:, 7].std(), rel=1e-4)
@@ -165,31 +165,31 @@ def test_genes_carry_symbols_and_have_no_compartments():
     profiles.var = profiles.var.assign(
         symbol=list("VWXYZ"), compartment="", channel="", feature_group=""
     )
-    moved = moved_features(profiles, prepare(profiles), np.arange(5.0), n=None)
+    moved = moved_features(average_wells(profiles), np.arange(5.0), n=None)
     assert (
         moved["symbol"].tolist() == list("ZYXWV")
         and "compartment" not in moved
         and summarize_moves(moved).empty
     )
-    assert moved_features(profiles, prepare(profiles), np.arange(5.0), n=2)[
-        "symbol"
-    ].tolist() == list("ZY")
+    assert moved_features(average_wells(profiles), np.arange(5.0), n=2)["symbol"].tolist() == list(
+        "ZY"
+    )
 
 
 def test_a_ridge_of_codes_on_mechanisms_is_the_known_one():
     profiles = world()
-    arithmetic = prepare(profiles)
+    measured = average_wells(profiles)
     identity = FunctionTransformer(inverse_func=None, func=None, check_inverse=False)
-    latents = latent_groups(identity, arithmetic, profiles)
-    pool = np.arange(len(arithmetic.compounds)) % 5 > 0
-    terms = MultiLabelBinarizer().fit(arithmetic.compounds["moa"].str.split("|"))
-    x = terms.transform(arithmetic.compounds["moa"].str.split("|"))
-    common = latents.compounds[pool].mean(axis=0)
-    ridge = Ridge(alpha=10, fit_intercept=False).fit(x[pool], latents.compounds[pool] - common)
-    asked = terms.transform([(p.a, p.b) for p in arithmetic.pairs])
-    assert np.allclose(
-        regressed_codes(arithmetic, latents, pool), common + ridge.predict(asked), atol=1e-5
-    )
+    space = latent_space(identity, measured)
+    pool = np.arange(len(measured.compounds)) % 5 > 0
+    terms = MultiLabelBinarizer().fit(measured.compounds["moa"].str.split("|"))
+    x = terms.transform(measured.compounds["moa"].str.split("|"))
+    common = space.z_compounds[pool].mean(axis=0)
+    ridge = Ridge(alpha=10, fit_intercept=False).fit(x[pool], space.z_compounds[pool] - common)
+    asked = terms.transform([(p.a, p.b) for p in measured.pairs])
+    out = [SimpleNamespace(carriers=~pool)]
+    states = Regressed().fit(space, out).predict(space.pairs)
+    assert np.allclose(states, common + ridge.predict(asked), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -216,27 +216,52 @@ def test_a_compound_never_speaks_for_itself(name):
     )
 
 
+def test_the_three_most_similar_members_are_averaged():
+    s = np.array([[1.0, 0.9, 0.5, 0.1, -0.7], *np.eye(5)[1:]])
+    m = np.ones((5, 1), bool)
+    found = {name: score(s, m, ~np.eye(5, dtype=bool))[0, 0] for name, score in SCORES.items()}
+    assert (found["nearest"], found["top3"]) == pytest.approx((0.9, 0.5))
+
+
 def test_strangers_do_not_hear_barred_members():
     profiles = world()
     profiles.obs["Metadata_inchikey"] = [
         f"{'SAME' if i < 5 else i:>014}-X" for i in range(profiles.n_obs)
     ]
-    arithmetic = prepare(profiles)
-    barred = analogues(arithmetic, profiles)
+    measured = average_wells(profiles)
+    barred = analogues(measured)
     assert barred.sum() == 20 and not barred.diagonal().any()
-    table = screen(arithmetic, barred=barred, n_draws=999)
+    table = screen(measured, barred=barred, n_draws=999)
     first = table[table["compound"].isin([f"c{i:03d}" for i in range(5)])]
     assert not first["nearest"].isin([f"c{i:03d}" for i in range(5)]).any()
-    other = screen(arithmetic, n_draws=999).set_index(["compound", "mechanism"])
+    everyone = np.zeros_like(barred)
+    other = screen(measured, barred=everyone, n_draws=999).set_index(["compound", "mechanism"])
     lost = first.set_index(["compound", "mechanism"])["n_members"]
     assert (other.loc[lost.index, "n_members"] - lost).max() == 4
     # of profiles, analogues are barred
     pd.testing.assert_frame_equal(screen(profiles, n_draws=999), table)
 
 
+@pytest.mark.parametrize("shape", [(40, 6), (12, 30)])
+def test_half_whitening_knows_no_unit(shape):
+    "Of states a hundredth as large, a tenth, since half of what whitening takes is taken."
+    x = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
+    small, whole = (np.abs(half_whiten(unit * x)) for unit in (0.01, 1.0))
+    np.testing.assert_allclose(small, whole / 10, rtol=1e-6, atol=1e-7)
+
+
+def test_compounds_that_are_equally_near_stand_in_order_of_name():
+    profiles = as_profiles(np.array([[0, 1.0], [1, 0], [1, 0], [-1, 0]]), list("abcd"))
+    listed = nearest_compounds(
+        average_wells(profiles), average_wells(profiles).control + [1.0, 0.0], None
+    )
+    assert listed["compound"].tolist()[:2] == ["c001", "c002"] and listed.index[0] == 0
+    assert listed["compound"].tolist()[-1] == "c003" and listed.index.tolist() == [0, 1, 2, 3]
+
+
 def test_unknown_structures_are_no_analogues():
     profiles = as_profiles(np.eye(4), ["a"] * 4, Metadata_InChIKey=["", "", None, "nan-like"])
-    assert not analogues(prepare(profiles), profiles).any()
+    assert not analogues(average_wells(profiles)).any()
 
 
 def test_fingerprints_count_where_rdkit_is_installed(monkeypatch):
@@ -256,8 +281,18 @@ def test_fingerprints_count_where_rdkit_is_installed(monkeypatch):
     profiles = as_profiles(
         np.eye(5), ["a"] * 5, Metadata_smiles=["CNOPS", "CNOP", "XYZ", "bad", ""]
     )
-    assert np.argwhere(analogues(prepare(profiles), profiles)).tolist() == [[0, 1], [1, 0]]
-    assert not analogues(prepare(profiles), profiles, tanimoto=0.9).any()
+    assert np.argwhere(analogues(average_wells(profiles))).tolist() == [[0, 1], [1, 0]]
+    assert not analogues(average_wells(profiles), tanimoto=0.9).any()
+    # seven letters of ten, and of eleven
+    profiles = as_profiles(
+        np.eye(3), ["a"] * 3, Metadata_smiles=["ABCDEFGHIJ", "ABCDEFG", "ABCDEFGHIJK"]
+    )
+    assert np.argwhere(analogues(average_wells(profiles))).tolist() == [
+        [0, 1],
+        [0, 2],
+        [1, 0],
+        [2, 0],
+    ]
 
 
 def test_random_groups_keep_size_and_strength():
@@ -310,12 +345,12 @@ def test_p_is_uniform_when_labels_are_random_members_included():
 
 def test_screen_finds_labels_taken_away_and_leaves_strangers_alone():
     profiles = world(K=10, size=6, both=0, noise=1.0)
-    truth = prepare(profiles).compounds["moa"].to_numpy()
+    truth = average_wells(profiles).compounds["moa"].to_numpy()
     lost = np.arange(0, 60, 6)
     profiles.obs["moa"] = np.where(
         np.isin(np.arange(profiles.n_obs), lost), "", profiles.obs["moa"]
     )
-    table = screen(prepare(profiles), n_draws=20_000)
+    table = screen(average_wells(profiles), n_draws=20_000)
     table["true"] = [
         truth[int(c[1:])] == mech for c, mech in zip(table["compound"], table["mechanism"])
     ]
@@ -336,24 +371,24 @@ def test_random_annotations_are_not_found():
         np.random.default_rng(0).permutation(profiles.obs["moa"].to_numpy()[:60]), [""] * 8
     )
     profiles.obs["moa"] = moa
-    table = screen(prepare(profiles), n_draws=5000)
+    table = screen(average_wells(profiles), n_draws=5000)
     assert (table["q"] < 0.05).sum() <= 2 and (table[table["known"]]["p"] < 0.05).mean() < 0.2
 
 
 def test_screen_does_not_depend_on_the_order_of_rows():
     profiles = world()
     mixed = profiles[np.random.default_rng(1).permutation(profiles.n_obs)].copy()
-    one, other = (screen(prepare(p), n_draws=2000) for p in (profiles, mixed))
+    one, other = (screen(average_wells(p), n_draws=2000) for p in (profiles, mixed))
     pd.testing.assert_frame_equal(
         one.drop(columns=["p", "q"]).sort_values(["compound", "mechanism"], ignore_index=True),
         other.drop(columns=["p", "q"]).sort_values(["compound", "mechanism"], ignore_index=True),
         rtol=1e-3,
     )
-    pd.testing.assert_frame_equal(screen(prepare(profiles), n_draws=2000), one)
+    pd.testing.assert_frame_equal(screen(average_wells(profiles), n_draws=2000), one)
 
 
 def test_pairs_are_as_sure_as_the_less_sure_of_two():
-    table = screen(prepare(world(both=0)), n_draws=5000)
+    table = screen(average_wells(world(both=0)), n_draws=5000)
     pairs = screen_pairs(table, min_compounds=4, keep=1)
     p = table.set_index(["compound", "mechanism"])["p"]
     known = table.set_index(["compound", "mechanism"])["known"]
@@ -413,8 +448,8 @@ def test_intervals_are_over_compounds_not_labels():
 
 def test_refusals():
     profiles = world()
-    arithmetic, identity = prepare(profiles), FunctionTransformer()
-    latents = latent_groups(identity, arithmetic, profiles)
+    measured, identity = average_wells(profiles), FunctionTransformer()
+    space = latent_space(identity, measured)
     for a, b, words in (
         ("m0", "m0", "two mechanisms"),
         ("m0", "m11", "annotated 'm11'"),
@@ -422,11 +457,11 @@ def test_refusals():
     ):
         for predict in (predicted_state, predicted_draws):
             with pytest.raises(CpvaeError, match=words.replace("|", r"\|")):
-                predict(identity, arithmetic, latents, a, b)
+                predict(space, a, b)
     with pytest.raises(CpvaeError, match="--moa"):
         mechanism_members(pd.Series(["", ""]))
     with pytest.raises(CpvaeError, match="--moa"):
-        screen(arithmetic, min_compounds=100)
+        screen(measured, min_compounds=100)
     with pytest.raises(CpvaeError, match="compares compounds"):
         half_whiten(np.zeros((1, 4)))
 
@@ -442,9 +477,9 @@ def test_l1000_second_mechanisms_are_found_again():
         method="median_sd",
         fit_on="train",
     )
-    arithmetic = prepare(profiles)
-    members = mechanism_members(arithmetic.compounds["moa"])
-    u = unit(half_whiten(arithmetic.means - arithmetic.control), centre=False)
+    measured = average_wells(profiles)
+    members = mechanism_members(measured.compounds["moa"])
+    u = unit(half_whiten(measured.means - measured.control), centre=False)
     found = summarize_hidden(
         hidden_second_mechanism(
             votes(u @ u.T, members.to_numpy(), ~np.eye(len(u), dtype=bool)), members
@@ -458,3 +493,87 @@ def test_l1000_second_mechanisms_are_found_again():
     assert found["n"] == row["n"] == 163 and found["recall_1pct"] == pytest.approx(
         row["recall_1pct"], abs=0.013
     )
+
+
+def test_intervals_hold_the_middle_95_of_100_draws():
+    """Draws at 0, 1, ... 1000 thousandths: of a change in feature, and of a cosine, they leave 25
+    out at either end.
+    """
+    profiles = as_profiles(np.eye(3), ["a", "b", "c"])
+    profiles.layers["scaled"][3:] = 0
+    measured, share = average_wells(profiles), np.linspace(0, 1, 1001)
+    draws = np.stack([share, -3 * share, np.sqrt(1 - share**2)], axis=1)
+    moved = moved_features(measured, np.array([0.5, -1.5, 0]), draws).set_index("feature")
+    np.testing.assert_allclose(
+        moved.loc[["f0", "f1"], ["low", "high"]], [[0.025, 0.975], [-2.925, -0.075]], atol=1e-9
+    )
+    draws[:, 1] = 0  # of unit length, and their cosine with the first compound is the share
+    near = nearest_compounds(measured, np.array([0.5, 0, 0.5]), draws=draws)
+    first = near.set_index("compound").loc["c000"]
+    assert (first["low"], first["high"]) == pytest.approx((0.025, 0.975), abs=1e-9)
+
+
+def test_the_interval_of_a_recall_is_binomial():
+    "A hundred compounds of one label, half of them found: 40 to 60 of 100 in 95 of 100 draws."
+    found = np.arange(100) % 2 == 0
+    hidden = pd.DataFrame({"row": range(100), "rank": 2.0 - found, "n_ranked": 100, "found": found})
+    nothing = hidden.assign(found=False)
+    row = summarize_hidden(hidden, nothing, n=40_000)
+    low, high = binom.ppf([0.025, 0.975], 100, 0.5) / 100
+    assert (low, high) == (0.4, 0.6)
+    assert (row["recall_1pct"], row["low"], row["high"]) == pytest.approx((0.5, low, high))
+    assert (row["gain"], row["gain_low"], row["gain_high"]) == pytest.approx((0.5, low, high))
+    # ranks of one and two: reciprocals of 1 and 0.5
+    assert (row["mrr"], row["mrr_low"], row["mrr_high"]) == pytest.approx((0.75, 0.7, 0.8))
+
+
+def test_pairs_are_listed_from_five_others_and_up_to_one_per_cent():
+    singles = pd.DataFrame(
+        [
+            ("x", "a", 5, 0.01),
+            ("x", "b", 9, 0.004),
+            ("x", "c", 4, 0.001),
+            ("x", "d", 9, 0.02),
+        ],
+        columns=["compound", "mechanism", "n_members", "p"],
+    ).assign(score=0.0, known=False, moa="")
+    pairs = screen_pairs(singles)
+    assert pairs[["a", "b", "p"]].to_numpy().tolist() == [["a", "b", 0.01]]
+    # three pairs, and three with p up to 0.02: that is less than 0.01 x 3 / 1
+    assert pairs["q"].tolist() == pytest.approx([0.02])
+
+
+def test_mechanisms_of_three_compounds_are_screened_and_of_two_are_not():
+    profiles = as_profiles(np.random.default_rng(0).normal(size=(10, 4)), "aaabbccccc")
+    assert set(screen(average_wells(profiles), n_draws=99)["mechanism"]) == {"a", "c"}
+
+
+def test_where_all_look_alike_every_group_votes_as_high():
+    "The real group is one of those counted, above and below: p is one, and never more."
+    m = np.zeros((12, 2), bool)
+    m[[1, 5, 9], 0] = m[[2, 3], 1] = True
+    p = relabelled_p(np.ones((12, 12)), m, ~np.eye(12, dtype=bool), np.zeros(12, int), 99)
+    assert (p == 1).all()
+
+
+def test_one_near_compound_outvotes_two_that_are_fairly_near():
+    """Votes exp(12 (s - 1)) of likenesses .9 and .1, against .84 twice: .301 to .293. Of the six
+    pairs of four compounds three vote as high, the real one among them.
+    """
+    s = np.eye(5)
+    s[0] = [1, 0.9, 0.1, 0.84, 0.84]
+    m = np.zeros((5, 1), bool)
+    m[[1, 2]] = True
+    p = relabelled_p(s, m, ~np.eye(5, dtype=bool), np.zeros(5, int), 20_000)
+    assert p[0, 0] == pytest.approx(3 / 6, abs=0.05)
+
+
+def test_what_is_promising_is_drawn_for_again():
+    "After 999 draws a p up to 0.02 is not left at a thousand shares."
+    states, moa = np.random.default_rng(0).normal(size=(80, 6)), [f"m{k % 16}" for k in range(80)]
+    found = screen(average_wells(as_profiles(states, moa)), n_draws=9999)
+    p = found.loc[~found["known"] & found["p"].between(0.004, 0.015), "p"]
+    coarse = [np.isclose(float(Fraction(x).limit_denominator(1000)), x, atol=1e-9) for x in p]
+    assert len(p) >= 5 and np.mean(coarse) < 0.5
+    rest = found.loc[found["p"].between(0.03, 0.9), "p"]
+    assert all(np.isclose(float(Fraction(x).limit_denominator(1000)), x, atol=1e-9) for x in rest)

@@ -30,14 +30,13 @@ from cpvae.model.transformers import must_decode
 from cpvae.cli.commands import app
 from cpvae.model.transformers import reconstruct
 from cpvae.model.fits import fit_many, fit_one
-from cpvae.lsa.space import latent_groups
+from cpvae.lsa.space import latent_space
 from cpvae.model.presets import PRESETS, RIVALS, make_vae
 from cpvae.model.settings import SettingError, VAESettings
 from cpvae.model.store import save_model
 from cpvae.model.vae import VAE, loss_parts
-from cpvae.lsa.nulls import permutation_tests
 from cpvae.run.pipeline import run_pipeline
-from cpvae.run.preset import _SETTINGS, RunConfig, make_model, prepare_profiles
+from cpvae.run.preset import _SETTINGS, RunConfig, make_model, prepare
 from cpvae.lsa.left_out import leave_pairs_out
 from cpvae.tune.curves import elbo, weight_advice
 from cpvae.measure.fidelity import simulate
@@ -231,7 +230,7 @@ def test_settings_of_one_variant_are_its_own():
         vae=dict(steps=30, beta=dict(beta=3.0, n_latent=5)),
         seed=4,
     )
-    profiles = prepare_profiles(cpvae_simulated(), config)
+    profiles = prepare(cpvae_simulated(), config)
     vanilla, beta, pca = (make_model(name, profiles, config) for name in config.models)
     assert (vanilla.beta, vanilla.n_latent, vanilla.steps) == (1.0, 10, 30)
     assert (beta.beta, beta.n_latent, beta.steps, beta.random_state) == (3.0, 5, 30, 4)
@@ -568,7 +567,7 @@ def unread(monkeypatch):
         "profiles.simulate.simulate_profiles",
         "datasets.fetch_dataset",
         "run.ask.Run.open",
-        "run.preset.prepare_profiles",
+        "run.preset.prepare",
         "model.fits.fit_one",
     ):
         monkeypatch.setattr(f"cpvae.{name}", mistake)
@@ -883,10 +882,9 @@ def test_a_transformer_without_an_inverse_is_refused_by_name(model, tmp_path):
     )
     at = [
         lambda: must_decode(model),
-        lambda: latent_groups(model, None, None),
+        lambda: latent_space(model, None),
         lambda: reconstruct(model, X),
         lambda: simulate(model, 3),
-        lambda: permutation_tests({"m": model}, {}, type("A", (), {"pairs": (1,)}), None),
         lambda: leave_pairs_out({"m": model}, None, []),
     ]
     for call in at:

@@ -202,12 +202,12 @@ def without_docstrings(source):
 
 
 def test_help_says_what_a_parameter_means():
-    from cpvae.lsa.table import lsa_table
+    from cpvae.lsa.table import arithmetic
     from cpvae.model.vae import VAE
 
     assert "beta : float, default 1.0\n    weight of the KL divergence" in inspect.getdoc(VAE)
     assert "n_permutations : int, default 10000\n    relabellings of each pair" in inspect.getdoc(
-        lsa_table
+        arithmetic
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control
 from sklearn.covariance import LedoitWolf
 from running import cli
@@ -20,13 +21,13 @@ from cpvae.report.words import baseline_findings, blind_findings, findings, no_i
 from cpvae.report.words import reconstruction_findings, reference_findings, shuffled_findings
 from cpvae.report.words import significance_findings
 from cpvae.style import number
-from cpvae.lsa.space import Arithmetic, prepare
+from cpvae.lsa.space import Measured, average_wells
 from cpvae.lsa.states import unit
 from cpvae.lsa.relabel import draw_disjoint, strength_strata
 from cpvae.profiles.worlds import silent_world
 from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.preparation.clean import sort_rows
 from cpvae.preparation.split import split_profiles
 from cpvae.lsa.kinds import active_compounds
@@ -131,7 +132,7 @@ def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch
 def test_the_order_of_rows_changes_no_preparation(settings):
     frame = table(seed=3)
     one, two = (
-        prepare_profiles(profiles_from_table(rows, "t"), RunConfig(**settings))
+        prepare(profiles_from_table(rows, "t"), RunConfig(**settings))
         for rows in (frame, mixed(frame, 4))
     )
     assert np.array_equal(one.layers["scaled"], two.layers["scaled"])
@@ -239,7 +240,9 @@ def of_states(x, moa):
             "strength": np.linalg.norm(x, axis=1),
         }
     )
-    return Arithmetic(about, None, None, x, np.zeros(x.shape[1]), ())
+    none = csr_matrix((len(x), len(x)))
+    profiles = AnnData(x, obs=about.set_index(about["compound"].to_numpy()))
+    return Measured(profiles, about, none, np.zeros(len(x)), x, np.zeros(x.shape[1]), ())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -454,7 +457,7 @@ def test_few_control_wells_do_not_make_compounds_active(n):
     world = silent_world("nothing", n_pairs=12, n_features=20)
     controls = np.flatnonzero(world.obs["is_control"])[n:]
     world = world[np.setdiff1d(np.arange(world.n_obs), controls)].copy()
-    active = active_compounds(prepare(world), world)
+    active = active_compounds(average_wells(world))
     assert active.isna().all() if n < 4 else not active.isna().any()
 
 
@@ -462,7 +465,7 @@ def test_few_control_wells_do_not_make_compounds_active(n):
 def test_one_training_profile_is_refused_with_a_way_on(shape):
     few = table(controls=0, wells=1, **shape).iloc[[0, 3, 6]]
     with pytest.raises(CpvaeError, match="1 profile would be left for training.*; add compounds"):
-        prepare_profiles(profiles_from_table(few, "t", zero_control=True), RunConfig())
+        prepare(profiles_from_table(few, "t", zero_control=True), RunConfig())
     with pytest.raises(CpvaeError, match="--preset chow2022"):
         split_profiles(
             profiles_from_table(few.iloc[:2], "t", zero_control=True), valid=0.4, test=0.4

@@ -41,7 +41,7 @@ from cpvae.latents.traverse import rank_features, traverse
 from cpvae.model.vae import latent_means
 from cpvae.model.codes import latent_units, posterior
 from cpvae.model.presets import make_vae
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 
 VAES = ("vanilla", "beta", "mmd")
 PERMUTATIONS = 199  # of what a latent follows
@@ -132,7 +132,7 @@ if __name__ == "__main__":
         ("u2os", "recommended", seeds),
     ):
         file, how = TABLES[name]
-        profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig(preset=preset))
+        profiles = prepare(read_profiles(folder / file, **how), RunConfig(preset=preset))
         x, part = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
         train, valid = x[part == "train"], x[part == "valid"]
 

@@ -30,7 +30,7 @@ from cpvae.profiles.read import read_profiles
 from cpvae.measure.reconstruction import fvu
 from cpvae.model.fits import fit_one
 from cpvae.model.presets import RIVALS, make_vae
-from cpvae.run.preset import PREPARATION, RunConfig, prepare_profiles
+from cpvae.run.preset import RUN_PRESETS, RunConfig, prepare
 from cpvae.preparation.clean import drop_copies, sort_rows
 from cpvae.preparation.scale import scale_profiles
 from cpvae.preparation.select import select_features
@@ -76,10 +76,10 @@ def prepared(folder: Path, name: str, processing: str, seed: int):
     file, how = TABLES[name]
     table = read_profiles(folder / file, **how)
     if processing == "recommended":
-        return prepare_profiles(table, RunConfig(seed=seed))
-    steps = PREPARATION[processing]
+        return prepare(table, RunConfig(seed=seed))
+    steps = RUN_PRESETS[processing].preparation()
     return processed(
-        split_profiles(drop_copies(table), **{"seed": seed} | PREPARATION["recommended"]["split"]),
+        split_profiles(drop_copies(table), **{"seed": seed} | RUN_PRESETS["recommended"].split),
         steps,
     )
 
@@ -105,7 +105,7 @@ def without_classes(folder: Path, fold: int):
     test = injury.isin([classes[i] for i in held_out]).to_numpy()
     table = split_profiles(table, test=0, seed=fold)
     table.obs["split"] = np.where(test, "test", table.obs["split"].astype(str))
-    return processed(table, PREPARATION["recommended"])
+    return processed(table, RUN_PRESETS["recommended"].preparation())
 
 
 def score(folder: Path, name: str, processing: str, seed: int, model, label: dict) -> dict:

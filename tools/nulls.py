@@ -13,6 +13,7 @@ from scipy.stats import kstest
 from sklearn.preprocessing import FunctionTransformer
 
 from cpvae.lsa.nulls import null_p_values
+from cpvae.lsa.space import average_wells, latent_space
 from cpvae.profiles.worlds import WORLDS, silent_world
 
 # Tables of each world, pairs of a table, and seeds of the tables.
@@ -22,7 +23,9 @@ PAIRS = {world: 75 if world == "reference" else 150 for world in WORLDS}
 
 def one(world: str, seed: int) -> pd.DataFrame:
     "p-values of one table."
-    found = null_p_values(silent_world(world, seed, PAIRS[world]), FunctionTransformer())
+    found = null_p_values(
+        latent_space(FunctionTransformer(), average_wells(silent_world(world, seed, PAIRS[world])))
+    )
     return found.drop(columns="pair").melt(var_name="null", value_name="p").assign(world=world)
 
 

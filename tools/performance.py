@@ -28,14 +28,14 @@ from sklearn.decomposition import PCA
 from cpvae.profiles.pairs import evaluable_pairs
 from cpvae.profiles.read import read_profiles
 from cpvae.model.fits import fit_many
-from cpvae.lsa.space import prepare
+from cpvae.lsa.predictors import Sum
+from cpvae.lsa.space import average_wells, latent_spaces
 from cpvae.model.presets import make_vae
 from cpvae.lsa.nulls import shuffled_scores, zscore_10_shuffles
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.lsa.left_out import leave_pairs_out, scale_without
 from cpvae.preparation.clean import drop_copies
-from cpvae.lsa.scores import score_states
-from cpvae.lsa.table import lsa_table, predict_all
+from cpvae.lsa.table import arithmetic, score_table
 
 VAES = ("vanilla", "beta", "mmd")
 PERMUTATIONS, FEWER, KEPT = 10_000, 1_000, 10  # models saw everything, or no pair; in the file
@@ -45,7 +45,7 @@ def scored(profiles, n_permutations: int):
     "Fit the three VAEs and PCA to the training part and score every pair."
     x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
     asked = {v: make_vae(v, random_state=0) for v in VAES} | {"pca": PCA(10, random_state=0)}
-    return lsa_table(
+    return arithmetic(
         fit_many(asked, x[split == "train"], x[split == "valid"], jobs=-1),
         profiles,
         n_permutations,
@@ -57,24 +57,18 @@ def apart(profiles, sets, strict: bool):
     "Score pairs by VAEs that saw none of the compounds of their set; `sets` of pair names."
     wanted = [name for some in sets for name in some]
     ready = scale_without(profiles, [tuple(name.split("|")) for name in wanted], strict)
-    arithmetic = prepare(ready)
-    of = {p.name: p for p in arithmetic.pairs}
-    arithmetic = replace(arithmetic, pairs=tuple(of[name] for name in wanted))
+    measured = average_wells(ready)
+    of = {p.name: p for p in measured.pairs}
+    measured = replace(measured, pairs=tuple(of[name] for name in wanted))
     groups = [[wanted.index(name) for name in some] for some in sets]
     asked, found = {v: make_vae(v, random_state=0) for v in VAES}, []
-    fitted = leave_pairs_out(asked, ready, arithmetic.pairs, groups, strict, jobs=-1)
+    fitted = leave_pairs_out(asked, ready, measured.pairs, groups, strict, jobs=-1)
     for name, own in fitted.items():
-        states, _, latents = predict_all(own, arithmetic, ready)
-        scores = (
-            score_states(states, arithmetic).rename_axis("pair").reset_index().assign(model=name)
-        )
+        spaces = latent_spaces({name: own}, measured)[name]
+        scores = score_table([(name, name, Sum(), spaces)])
         for k, group in enumerate(groups):
-            l2, _ = shuffled_scores(
-                own[group[0]],
-                replace(arithmetic, pairs=tuple(arithmetic.pairs[i] for i in group)),
-                latents[group[0]],
-                ready,
-            )
+            some = tuple(measured.pairs[i] for i in group)
+            l2, _ = shuffled_scores(replace(spaces[group[0]], pairs=some))
             scores.loc[group, ["set", "z10"]] = [[k, z] for z in zscore_10_shuffles(l2)]
         found.append(scores)
     return pd.concat(found)[
@@ -91,14 +85,14 @@ if __name__ == "__main__":
             "target"
         ]
         about = dict(sources=[folder / file, folder / MAP], seeds=[0], digits=4)
-        full, null = scored(prepare_profiles(table, RunConfig()), PERMUTATIONS)
+        full, null = scored(prepare(table, RunConfig()), PERMUTATIONS)
         most = seen | {"permutations": PERMUTATIONS}
         write_table(f"lsa_{name}", full, settings=most, **about)
         few = null[null["permutation"] <= KEPT]
         write_table(f"lsa_{name}_null", few, settings=most | {"permutations kept": KEPT}, **about)
         print(name, "scored", flush=True)
         pairs = tuple("|".join(p) for p in evaluable_pairs(table))
-        lsa, _ = scored(prepare_profiles(table, RunConfig(leave_out=pairs)), FEWER)
+        lsa, _ = scored(prepare(table, RunConfig(leave_out=pairs)), FEWER)
         fewer = seen | {"permutations": FEWER, "left out": "all pairs"}
         write_table(f"lsa_{name}_left_out", lsa, settings=fewer, **about)
         print(name, "left out", flush=True)

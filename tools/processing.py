@@ -17,9 +17,9 @@ from project import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.profiles.read import read_profiles
-from cpvae.lsa.table import lsa_table
+from cpvae.lsa.table import arithmetic
 from cpvae.model.fits import fit_one
-from cpvae.run.preset import PREPARATION, RunConfig, make_model
+from cpvae.run.preset import RUN_PRESETS, RunConfig, make_model
 from cpvae.preparation.clean import drop_copies, with_set_aside
 from cpvae.preparation.scale import feature_fvu, scale_profiles, scale_values
 from cpvae.preparation.select import select_features
@@ -34,9 +34,9 @@ def processed(path: Path, processing: str, by: str, seed: int):
     """Profiles selected and scaled as one preset does, split 70/10/20 by rows or by compound;
     `centred`: each feature then less its training median.
     """
-    how = PREPARATION[processing.partition(",")[0]]
+    how = RUN_PRESETS[processing.partition(",")[0]].preparation()
     profiles = read_profiles(path)
-    # as `prepare_profiles` does
+    # as `prepare` does
     profiles = profiles if processing == "recommended" else with_set_aside(profiles)
     profiles = split_profiles(drop_copies(profiles), by=by, valid=0.1, test=0.2, seed=seed)
     profiles = scale_profiles(select_features(profiles, **how["select"]), **how["scale"])
@@ -56,7 +56,7 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
     FVU: `feature_fvu` on treated test rows, mean over the features all keep.
     """
     profiles, rows = processed(path, processing, by, seed), []
-    kept = [set(processed(path, preset, by, seed).var_names) for preset in PREPARATION]
+    kept = [set(processed(path, preset, by, seed).var_names) for preset in RUN_PRESETS]
     shared = [name for name in profiles.var_names if all(name in names for names in kept)]
     x, part = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     test = (part == "test") & ~profiles.obs["is_control"].to_numpy(bool)
@@ -67,7 +67,7 @@ def scores(path: Path, processing: str, by: str, seed: int) -> list[dict]:
         fvu = feature_fvu(
             profiles, test, np.asarray(model.inverse_transform(model.transform(x[test])))
         )[shared]
-        lsa, _ = lsa_table({name: model}, profiles, n_permutations=PERMUTATIONS, seed=seed)
+        lsa, _ = arithmetic({name: model}, profiles, n_permutations=PERMUTATIONS, seed=seed)
         lsa = lsa.query("model == @name")
         rows.append(
             dict(

@@ -27,14 +27,14 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from cpvae.profiles.pairs import evaluable_pairs
 from cpvae.profiles.read import read_profiles
 from cpvae.model.fits import fit_one
-from cpvae.lsa.space import prepare
+from cpvae.lsa.space import average_wells, latent_spaces
 from cpvae.model.presets import make_vae
 from cpvae.lsa.nulls import permutation_tests
-from cpvae.lsa.left_out import leave_pairs_out, predict_by, regressed_codes, scale_without
-from cpvae.lsa.left_out import shrunk_codes
+from cpvae.lsa.left_out import leave_pairs_out, scale_without
 from cpvae.preparation.clean import drop_copies
 from cpvae.lsa.kinds import describe_pairs
-from cpvae.lsa.table import predict_all, score_table
+from cpvae.lsa.predictors import MechanismBlind, Regressed, Shrunk
+from cpvae.lsa.table import score_table, usual_predictors
 
 SEEDS = {"pairs": range(5), "nothing": range(2), "strict": range(2)}  # by what is left out
 PERMUTATIONS = 10_000
@@ -56,12 +56,31 @@ def models(table: str, seed: int) -> dict:
     return found | {"pca": PCA(10, random_state=0), "pca100": PCA(100, random_state=0)}
 
 
+class Ensemble(Shrunk):
+    "The mean of shrunk predictions in several spaces."
+
+    def __init__(self, spaces):
+        self.spaces = spaces
+
+    def predict(self, pairs):
+        each = [Shrunk().fit(space, self.without).predict(pairs) for space in self.spaces]
+        return sum(each) / len(each)
+
+
+def both_ways(name: str, predictor, space) -> list:
+    "A predictor, and what it says of any pair, whichever it is."
+    return [
+        (name, name, predictor, space),
+        ("mechanism_blind", name, MechanismBlind(predictor), space),
+    ]
+
+
 def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     "Scores of every predictor and pair, and p-values of arithmetic."
     file, how = TABLES[table.lower()]
     profiles = drop_copies(read_profiles(folder / file, **how))
     ready = scale_without(profiles, evaluable_pairs(profiles), way == "strict", seed=seed)
-    arithmetic = prepare(ready)
+    measured = average_wells(ready)
     asked = models(table, seed)
     if way == "nothing":  # divided as before, and everything left out goes to training
         ready.obs["split"] = ready.obs["split"].replace("test", "train")
@@ -76,34 +95,30 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
             )
         )
     else:
-        P = len(arithmetic.pairs)
+        P = len(measured.pairs)
         fitted = {
             name: own[0]
             for name, own in leave_pairs_out(
-                asked, ready, arithmetic.pairs, [range(P)], way == "strict", jobs=-1
+                asked, ready, measured.pairs, [range(P)], way == "strict", jobs=-1
             ).items()
         }
     fitted["additive_input"] = FunctionTransformer()
-    predicted = {name: predict_all(m, arithmetic, ready) for name, m in fitted.items()}
-    states = {name: every for name, (_, every, _) in predicted.items()}
+    spaces = latent_spaces(fitted, measured)
+    asked = usual_predictors(spaces)
     for name in ("vanilla", "beta", "mmd", "pca100", "additive_input"):
-        states[f"empirical_bayes, {name}"] = predict_by(
-            shrunk_codes, fitted[name], arithmetic, ready
-        )
-    states["ridge, pca100"] = predict_by(regressed_codes, fitted["pca100"], arithmetic, ready)
-    states["ensemble"] = (
-        sum(states[f"empirical_bayes, {name}"] for name in ("vanilla", "beta", "mmd", "pca100")) / 4
-    )
-    scores = score_table(states, arithmetic)
+        asked += both_ways(f"empirical_bayes, {name}", Shrunk(), spaces[name])
+    asked += both_ways("ridge, pca100", Regressed(), spaces["pca100"])
+    several = [spaces[name] for name in ("vanilla", "beta", "mmd", "pca100")]
+    asked += both_ways("ensemble", Ensemble(several), several[0])
+    # models first, then what needs none, then the mechanism-blind
+    asked.sort(key=lambda row: (row[0] == "mechanism_blind", row[1] == "input"))
+    scores = score_table(asked)
     if way == "pairs" and seed == 0:
-        latents = {
-            name: predicted[name][2] for name in ("vanilla", "beta", "mmd", "pca", "additive_input")
-        }
-        own, how = {name: fitted[name] for name in latents}, (PERMUTATIONS, seed, ("matched",))
-        tests, _ = permutation_tests(own, latents, arithmetic, ready, *how, jobs=-1)
+        some = {name: spaces[name] for name in ("vanilla", "beta", "mmd", "pca", "additive_input")}
+        tests, _ = permutation_tests(some, PERMUTATIONS, seed, ("matched",), jobs=-1)
         scores = scores.merge(tests, on=["model", "pair"], how="left")
     print(table, seed, way, flush=True)
-    about = describe_pairs(arithmetic, ready, seed)[["pair", *ABOUT]]
+    about = describe_pairs(measured, seed)[["pair", *ABOUT]]
     return scores.merge(about, on="pair").assign(table=table, seed=seed, left_out=way)
 
 

@@ -19,11 +19,11 @@ from sklearn.decomposition import PCA
 
 from cpvae.profiles.read import read_profiles
 from cpvae.model.fits import fit_one
-from cpvae.lsa.space import latent_groups, prepare
+from cpvae.lsa.space import latent_space, average_wells
 from cpvae.lsa.states import unit
 from cpvae.model.presets import make_vae
 from cpvae.lsa.nulls import common_path
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.screening.screen import hidden_second_mechanism, screen, summarize_hidden
 from cpvae.screening.votes import SCORES, analogues, half_whiten, mechanism_members, nearest
 
@@ -34,12 +34,12 @@ SETTINGS = {
 }
 
 
-def spaces(profiles, arithmetic) -> dict[str, np.ndarray]:
+def spaces(profiles, measured) -> dict[str, np.ndarray]:
     "States of compounds less the control, in the spaces where they are compared."
-    away = arithmetic.means - arithmetic.control
+    away = measured.means - measured.control
     x = np.asarray(profiles.layers["scaled"])
     part = profiles.obs["split"].to_numpy()
-    path = common_path(arithmetic.means, arithmetic.control)
+    path = common_path(measured.means, measured.control)
     apart = away - away.mean(0)
     latent = {}
     for name, model in (
@@ -49,8 +49,8 @@ def spaces(profiles, arithmetic) -> dict[str, np.ndarray]:
             fit_one(make_vae("beta", random_state=0), x[part == "train"], x[part == "valid"]),
         ),
     ):
-        latents = latent_groups(model, arithmetic, profiles)
-        latent[name] = latents.compounds - latents.control
+        space = latent_space(model, measured)
+        latent[name] = space.z_compounds - space.z_control
     return {
         "features": away,
         "common removed": apart - (apart @ path) @ path.T,
@@ -59,7 +59,7 @@ def spaces(profiles, arithmetic) -> dict[str, np.ndarray]:
     } | latent
 
 
-def all_scores(profiles, arithmetic, allowed, members, states) -> dict[tuple[str, str], np.ndarray]:
+def all_scores(profiles, measured, allowed, members, states) -> dict[tuple[str, str], np.ndarray]:
     """Scores by space and method; and what needs no profile: the size of a mechanism, and the
     nearest cell count.
     """
@@ -75,13 +75,13 @@ def all_scores(profiles, arithmetic, allowed, members, states) -> dict[tuple[str
     found["none", "size"] = np.where(count > 0, count, -np.inf)
     if "Metadata_rel_cell_count" in profiles.obs:
         cells = pd.to_numeric(profiles.obs["Metadata_rel_cell_count"])
-        cells = arithmetic.weights @ cells.fillna(cells.median()).to_numpy()
+        cells = measured.weights @ cells.fillna(cells.median()).to_numpy()
         found["none", "cell count"] = nearest(-np.abs(cells[:, None] - cells), members, allowed)
     return found
 
 
 def pairs_found(
-    arithmetic, members: pd.DataFrame, states: dict[str, np.ndarray], least: int = 2
+    measured, members: pd.DataFrame, states: dict[str, np.ndarray], least: int = 2
 ) -> list[tuple[str, str, pd.DataFrame]]:
     """Space, method, and where the right pair stands among all pairs of mechanisms with some
     compounds of their own.
@@ -123,9 +123,9 @@ def pairs_found(
     return found
 
 
-def candidates(arithmetic, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
+def candidates(measured, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
     "The best candidates of a screen, and how many there are."
-    new = screen(arithmetic, barred=near).query("not known")
+    new = screen(measured, barred=near).query("not known")
     return new.head(top).assign(
         n_tests=len(new), n_q05=int((new["q"] < 0.05).sum()), n_p05=int((new["p"] <= 0.05).sum())
     )
@@ -134,17 +134,17 @@ def candidates(arithmetic, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
 def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Every score of one table, on both halves and on all of its compounds; and its candidates."
     file, how = TABLES[name]
-    profiles = prepare_profiles(read_profiles(folder / file, **how), RunConfig())
-    arithmetic = prepare(profiles)
-    members = mechanism_members(arithmetic.compounds["moa"])
-    states = spaces(profiles, arithmetic)
-    near = analogues(arithmetic, profiles)
+    profiles = prepare(read_profiles(folder / file, **how), RunConfig())
+    measured = average_wells(profiles)
+    members = mechanism_members(measured.compounds["moa"])
+    states = spaces(profiles, measured)
+    near = analogues(measured)
     first = np.random.default_rng(0).random(len(near)) < 0.5
     rows = []
     for removed in (False, True):
         scores = all_scores(
             profiles,
-            arithmetic,
+            measured,
             ~np.eye(len(near), dtype=bool) & ~(near & removed),
             members.to_numpy(float),
             states,
@@ -175,7 +175,7 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
                             }
                             | found
                         )
-    for space, method, ranked in pairs_found(arithmetic, members, states):
+    for space, method, ranked in pairs_found(measured, members, states):
         rows.append(
             {
                 "table": name,
@@ -189,7 +189,7 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             | summarize_hidden(ranked)
         )
     every = pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2)
-    return every, candidates(arithmetic, near).assign(table=name)
+    return every, candidates(measured, near).assign(table=name)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from provenance import write_table
 from cpvae.tune import search
 from cpvae.profiles.read import read_profiles
 from cpvae.model.presets import make_vae
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.tune.curves import latent_curve, weight_curve
 from cpvae.tune.search import importances, space_of, trials_table, tune, vae_settings
 
@@ -57,9 +57,7 @@ def parts(folder: Path):
     """
     for table, (name, how) in TABLES.items():
         for preparation in ("chow2022", "recommended"):
-            profiles = prepare_profiles(
-                read_profiles(folder / name, **how), RunConfig(preset=preparation)
-            )
+            profiles = prepare(read_profiles(folder / name, **how), RunConfig(preset=preparation))
             x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
             about = {"table": table.upper(), "preparation": preparation}
             preset = PAPER[table] if preparation == "chow2022" else "recommended"

@@ -17,7 +17,7 @@ from cpvae.io.read import read_table
 from cpvae.profiles.mechanisms import mend_moa
 from cpvae.profiles.pairs import describe_profiles, row_digests
 from cpvae.profiles.read import read_profiles
-from cpvae.run.preset import RunConfig, prepare_profiles
+from cpvae.run.preset import RunConfig, prepare
 from cpvae.preparation.clean import with_set_aside
 from cpvae.preparation.select import SELECTION
 from cpvae.preparation.split import split_profiles
@@ -78,7 +78,7 @@ def of_table(profiles) -> dict[str, int]:
     }
     found |= {"features, positions too": with_set_aside(profiles).n_vars}
     kept = {
-        f"features kept, {preset}": prepare_profiles(profiles, RunConfig(preset=preset)).n_vars
+        f"features kept, {preset}": prepare(profiles, RunConfig(preset=preset)).n_vars
         for preset in SELECTION
     }
     return found | kept

@@ -122,6 +122,37 @@ def info(
             facts = describe_for_info(profiles, how, group_by)
         typer.echo("\n".join(lines(facts)))
 
+# %% ../../nbs/26_commands.ipynb #cli0inf01
+# a table, though it lacks a control; what `cpvae run` will say of that
+def _read_for_info(profiles: list[str], how: dict):
+    from cpvae.errors import CpvaeError
+
+    try:
+        return read(profiles, 0, **how), []
+    except CpvaeError as error:
+        if "zero_control" in how or "--zero-control" not in str(error):
+            raise
+        table = read(profiles, 0, zero_control=True, **how)
+        about = table.uns["cpvae"]
+        about["zero_control"] = False
+        about["notes"] = [  # less what the refusal says already
+            note for note in about["notes"] if not note.startswith("Counted as compounds though")
+        ]
+        return table, [f"`cpvae run` will refuse: {error}"]
+
+
+# columns as they were understood, each with the option that overrides it
+def _with_flags(columns: dict[str, str], how: dict) -> dict[str, str]:
+    flags = {
+        "is_control": " (--control)",
+        "well": "",
+        "moa": " (--moa)" if "moa_table" in how else " (--moa-column)",
+    }
+    return {
+        name: f"{source or '(none)'}{flags.get(name, f' (--{name}-column)')}"
+        for name, source in columns.items()
+    }
+
 # %% ../../nbs/26_commands.ipynb #f7fcfcb5
 def describe_for_info(
     profiles: list[str],  # as for `read`
@@ -133,25 +164,10 @@ def describe_for_info(
 
     Raises CpvaeError for anything else.
     """
-    from cpvae.errors import CpvaeError
-    from cpvae.profiles.pairs import describe_profiles, lacks, why_no_pair
+    from cpvae.profiles.pairs import by_target, by_treatment, describe_profiles, lacks, why_no_pair
 
-    notes = []
-    try:
-        table = read(profiles, 0, **how)
-    except CpvaeError as error:
-        if "zero_control" in how or "--zero-control" not in str(error):
-            raise
-        table = read(profiles, 0, zero_control=True, **how)
-        notes = [f"`cpvae run` will refuse: {error}"]
-        table.uns["cpvae"]["zero_control"] = False
-        said = table.uns["cpvae"]["notes"]  # less what the refusal says already
-        table.uns["cpvae"]["notes"] = [
-            note for note in said if not note.startswith("Counted as compounds though")
-        ]
+    table, notes = _read_for_info(profiles, how)
     if group_by != "moa":
-        from cpvae.profiles.pairs import by_target, by_treatment
-
         table = {"target": by_target, "treatment": by_treatment}[group_by](table)
     facts = describe_profiles(table)
     facts["incomplete pairs"] = {
@@ -159,17 +175,9 @@ def describe_for_info(
     }
     facts["measured pairs"] = f"{facts['measured pairs']} of {len(facts['evaluable pairs'])}"
     told = any(note.startswith("No compound has a mechanism") for note in facts["notes"])
-    notes += [
-        why for why in [why_no_pair(table)] if why and not facts["incomplete pairs"] and not told
-    ]
-    flag = lambda name: {
-        "is_control": " (--control)",
-        "well": "",
-        "moa": " (--moa)" if "moa_table" in how else " (--moa-column)",
-    }.get(name, f" (--{name}-column)")
-    facts["columns"] = {
-        name: f"{source or '(none)'}{flag(name)}" for name, source in facts["columns"].items()
-    }
+    if (why := why_no_pair(table)) and not facts["incomplete pairs"] and not told:
+        notes += [why]
+    facts["columns"] = _with_flags(facts["columns"], how)
     return facts | {"notes": notes + facts["notes"]}
 
 # %% ../../nbs/26_commands.ipynb #8791dc19
@@ -190,6 +198,59 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
         f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}"
     )
 
+# %% ../../nbs/26_commands.ipynb #cli0run01
+_Models = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain autoencoder),"
+            " pca-mlp (PCA with a learned decoder), pca; or a transformer"
+            " of your own as FILE.py:Name."
+        ),
+        callback=_checked_by(_names_models),
+    ),
+]
+_Params = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help=(
+            "JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may be"
+            " repeated."
+        ),
+        show_default=False,
+        callback=_checked_by(_is_there),
+    ),
+]
+_Permutations = Annotated[
+    int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")
+]
+
+# %% ../../nbs/26_commands.ipynb #cli0run02
+_LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A pair 'A|B' whose compounds no model, scaler or selection may see; may be repeated.",
+        show_default=False,
+        callback=_checked_by(_names_a_pair),
+    ),
+]
+_Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="With --leave-out: compounds with A or B alone are not seen either, as in the paper.",
+    ),
+]
+
+
+def _check_strict(strict: bool, leave_out: list[str] | None) -> None:
+    if strict and not leave_out:
+        raise typer.BadParameter(
+            "it says how much --leave-out takes with it, and nothing is left out; name a pair with"
+            " --leave-out 'A|B'",
+            param_hint="--strict",
+        )
+
 # %% ../../nbs/26_commands.ipynb #c94673ce
 @app.command()
 @reads_profiles
@@ -198,53 +259,13 @@ def run(
     how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
-    models: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain"
-                " autoencoder), pca-mlp (PCA with a learned decoder), pca."
-            ),
-            callback=_checked_by(_names_models),
-        ),
-    ] = "vanilla,beta,mmd,pca",
-    params: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help=(
-                "JSON file of models' settings, as `cpvae tune` and `cpvae select-beta` write; may"
-                " be repeated."
-            ),
-            show_default=False,
-            callback=_checked_by(_is_there),
-        ),
-    ] = None,
+    models: _Models = "vanilla,beta,mmd,pca",
+    params: _Params = None,
     normalize: Normalize = None,
     consensus: Consensus = None,
-    permutations: Annotated[
-        int, typer.Option(min=100, help="Relabellings of each pair of mechanisms.")
-    ] = 10_000,
-    leave_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "A pair 'A|B' whose compounds no model, scaler or selection may see; may be"
-                " repeated."
-            ),
-            show_default=False,
-            callback=_checked_by(_names_a_pair),
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help=(
-                "With --leave-out: compounds with A or B alone are not seen either, as in the"
-                " paper."
-            ),
-        ),
-    ] = False,
+    permutations: _Permutations = 10_000,
+    leave_out: _LeaveOut = None,
+    strict: _Strict = False,
     group_by: GroupBy = "moa",
     resume: Resume = False,
     seed: Seed = 0,
@@ -257,12 +278,7 @@ def run(
 
     Three VAEs and PCA, evaluation, arithmetic, report.
     """
-    if strict and not leave_out:
-        raise typer.BadParameter(
-            "it says how much --leave-out takes with it, and nothing is left out; name a pair with"
-            " --leave-out 'A|B'",
-            param_hint="--strict",
-        )
+    _check_strict(strict, leave_out)
     with refusing(debug, RESUMABLE):
         chosen, out = tuple(split_names(models)), own_folder(out or default_place(profiles), "run")
         vae = settings_in(params, preset, chosen) if params else {}
@@ -272,25 +288,11 @@ def run(
                 " left out",
                 err=True,
             )
+        prepared = dict(preset=preset, normalize=normalize, consensus=consensus, group_by=group_by)
+        apart = dict(leave_out=tuple(leave_out or ()), strict=strict)
+        fitted = dict(models=chosen, vae=vae, n_permutations=permutations, seed=seed, device=device)
         table = read(profiles, seed, quiet, **how)
-        _run(
-            table,
-            out,
-            jobs,
-            quiet,
-            resume,
-            preset=preset,
-            models=chosen,
-            normalize=normalize,
-            consensus=consensus,
-            seed=seed,
-            n_permutations=permutations,
-            leave_out=tuple(leave_out or ()),
-            strict=strict,
-            group_by=group_by,
-            device=device,
-            vae=vae,
-        )
+        _run(table, out, jobs, quiet, resume, **prepared, **apart, **fitted)
 
 # %% ../../nbs/26_commands.ipynb #6ef94a11
 @app.command()
@@ -425,10 +427,10 @@ def settings_in(
 # scaled training and validation profiles, and the name of the models' preset
 def _parts(profiles: list[str], how: dict, quiet: bool, **settings):
     from cpvae.errors import CommandError
-    from cpvae.run.preset import RunConfig, prepare_profiles, vae_preset
+    from cpvae.run.preset import RunConfig, prepare, vae_preset
 
     config = RunConfig(**settings)
-    prepared = prepare_profiles(read(profiles, config.seed, quiet, **how), config)
+    prepared = prepare(read(profiles, config.seed, quiet, **how), config)
     x, split = prepared.layers["scaled"], prepared.obs["split"].to_numpy()
     if (split == "valid").sum() < 10:
         raise CommandError(
@@ -531,6 +533,52 @@ def next_run(
         ]
     )
 
+# %% ../../nbs/26_commands.ipynb #cli0sel04
+_CurveTable = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Table of the curve, one row a weight and seed; the figure and the choice stand beside"
+            " it. Default: results/NAME-select-WEIGHT.csv."
+        ),
+        show_default=False,
+        callback=_checked_by(_is_a_table),
+    ),
+]
+_Weight = Annotated[
+    str,
+    typer.Option(
+        help="beta, of the KL divergence, or lambda, of the MMD.",
+        **_one_of("weight", "beta", "lambda"),
+    ),
+]
+_Grid = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights to try, joined by commas. Default: half-decades of beta, decades of lambda.",
+        show_default=False,
+        callback=_checked_by(split_weights),
+    ),
+]
+
+# %% ../../nbs/26_commands.ipynb #cli0sel05
+# refused if nothing is left of it
+def _fitted_curve(x, x_valid, weights: list[float], which: str, **how):
+    from cpvae.errors import CommandError
+    from cpvae.tune.curves import weight_curve
+
+    curve = weight_curve(x, x_valid, weights, which, **how)
+    if curve.groupby("weight").diverged.any().all():
+        raise CommandError("fits of every weight diverged; look for extreme values in the profiles")
+    return curve
+
+
+def _save_curve(curve, which: str, out: Path) -> None:  # and its figure beside it
+    from cpvae.tune.curves import curve_figure
+
+    save_table(curve, out)
+    curve_figure(curve, which).savefig(out.with_suffix(".png"), dpi=100)
+
 # %% ../../nbs/26_commands.ipynb #022e1098
 @app.command("select-beta")
 @reads_profiles
@@ -538,36 +586,10 @@ def select_beta(
     ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Table of the curve, one row a weight and seed; the figure and the choice stand"
-                " beside it. Default: results/NAME-select-WEIGHT.csv."
-            ),
-            show_default=False,
-            callback=_checked_by(_is_a_table),
-        ),
-    ] = None,
+    out: _CurveTable = None,
     preset: Preset = "recommended",
-    weight: Annotated[
-        str,
-        typer.Option(
-            help="beta, of the KL divergence, or lambda, of the MMD.",
-            **_one_of("weight", "beta", "lambda"),
-        ),
-    ] = "beta",
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Weights to try, joined by commas. Default: half-decades of beta, decades of"
-                " lambda."
-            ),
-            show_default=False,
-            callback=_checked_by(split_weights),
-        ),
-    ] = None,
+    weight: _Weight = "beta",
+    grid: _Grid = None,
     seeds: Annotated[int, typer.Option(min=1, help="Fits of each weight.")] = 3,
     normalize: Normalize = None,
     consensus: Consensus = None,
@@ -583,39 +605,55 @@ def select_beta(
     which = {"beta": "beta", "lambda": "mmd_weight"}[weight]
     values = split_weights(grid or GRIDS[weight])
     with refusing(debug):
-        choice = own_places(
-            out := out or default_place(profiles, f"-select-{weight}.csv"),
-            "--out",
-            "select-beta",
-            "weight,seed,diverged",
-        )
-        x, x_valid, models = _parts(
-            profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed
-        )
-        from cpvae.errors import CommandError
-        from cpvae.tune.curves import choices, curve_figure, weight_advice, weight_curve
+        out = out or default_place(profiles, f"-select-{weight}.csv")
+        choice = own_places(out, "--out", "select-beta", "weight,seed,diverged")
+        prepared = dict(preset=preset, normalize=normalize, consensus=consensus, seed=seed)
+        x, x_valid, models = _parts(profiles, how, quiet, **prepared)
+        from cpvae.tune.curves import choices, weight_advice
 
-        curve = weight_curve(
-            x,
-            x_valid,
-            values,
-            which,
-            preset=models,
-            seeds=range(seed, seed + seeds),
-            jobs=jobs,
-            progress=not quiet,
-        )
-        if curve.groupby("weight").diverged.any().all():
-            raise CommandError(
-                "fits of every weight diverged; look for extreme values in the profiles"
-            )
+        fitted = dict(preset=models, seeds=range(seed, seed + seeds), jobs=jobs, progress=not quiet)
+        curve = _fitted_curve(x, x_valid, values, which, **fitted)
         advice = weight_advice(curve, which)
         save_choice(advice, choice, "select-beta", preset)
-        save_table(curve, out)
-        curve_figure(curve, which).savefig(out.with_suffix(".png"), dpi=100)
+        _save_curve(curve, which, out)
         typer.echo(choices(curve).to_string(float_format=lambda v: f"{v:.3g}"))
         typer.echo(f"curve: {out}, {out.with_suffix('.png').name}; choice: {choice.name}\n")
         typer.echo("\n".join([*advice.lines, *next_run(ctx, choice, advice.gains)]))
+
+# %% ../../nbs/26_commands.ipynb #cli0tun01
+_Journal = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Journal of the search; a search found there goes on, and several processes may share"
+            " it. The trials and the choice stand beside it. Default:"
+            " results/NAME-tune-VARIANT.log."
+        ),
+        show_default=False,
+        callback=_checked_by(_is_a_journal),
+    ),
+]
+_Variant = Annotated[
+    str, typer.Option(help="Of the VAE.", **_one_of("variant", "vanilla", "beta", "mmd"))
+]
+
+# %% ../../nbs/26_commands.ipynb #cli0tun02
+def _search(x, x_valid, storage: Path, **how):  # a study and its trials, of which one is complete
+    from cpvae.errors import CommandError
+    from cpvae.tune.search import trials_table
+    from cpvae.tune.search import tune as search
+
+    try:
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        study = search(x, x_valid, storage=storage, **how)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    table = trials_table(study)
+    if "complete" not in set(table.state):
+        raise CommandError(
+            f"all {len(table)} trials diverged; look for extreme values in the profiles"
+        )
+    return study, table
 
 # %% ../../nbs/26_commands.ipynb #cf4f74ed
 @app.command()
@@ -624,22 +662,9 @@ def tune(
     ctx: typer.Context,  # of the command line
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
-    storage: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Journal of the search; a search found there goes on, and several processes may"
-                " share it. The trials and the choice stand beside it. Default:"
-                " results/NAME-tune-VARIANT.log."
-            ),
-            show_default=False,
-            callback=_checked_by(_is_a_journal),
-        ),
-    ] = None,
+    storage: _Journal = None,
     preset: Preset = "recommended",
-    variant: Annotated[
-        str, typer.Option(help="Of the VAE.", **_one_of("variant", "vanilla", "beta", "mmd"))
-    ] = "vanilla",
+    variant: _Variant = "vanilla",
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")] = 50,
     normalize: Normalize = None,
     consensus: Consensus = None,
@@ -653,44 +678,21 @@ def tune(
     Judged on validation profiles; which to take, and how sure that is.
     """
     with refusing(debug, "the same command goes on with the trials so far"):
-        storage = own_file(
-            storage or default_place(profiles, f"-tune-{variant}.log"), "--storage", '{"op_code"'
-        )
-        choice = own_places(storage.with_suffix(".csv"), "--storage", "tune", "number,state,value")
-        x, x_valid, models = _parts(
-            profiles, how, quiet, preset=preset, normalize=normalize, consensus=consensus, seed=seed
-        )
-        from cpvae.errors import CommandError
-        from cpvae.tune.search import fit_again, trials_advice, trials_table
-        from cpvae.tune.search import tune as search
+        storage = storage or default_place(profiles, f"-tune-{variant}.log")
+        own_file(storage, "--storage", '{"op_code"')
+        out = storage.with_suffix(".csv")
+        choice = own_places(out, "--storage", "tune", "number,state,value")
+        prepared = dict(preset=preset, normalize=normalize, consensus=consensus, seed=seed)
+        x, x_valid, models = _parts(profiles, how, quiet, **prepared)
+        from cpvae.tune.search import fit_again, trials_advice
 
-        try:
-            storage.parent.mkdir(parents=True, exist_ok=True)
-            study = search(
-                x,
-                x_valid,
-                variant=variant,
-                preset=models,
-                storage=storage,
-                trials=trials,
-                seed=seed,
-                jobs=jobs,
-                progress=not quiet,
-            )
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-        table = trials_table(study)
-        if "complete" not in set(table.state):
-            raise CommandError(
-                f"all {len(table)} trials diverged; look for extreme values in the profiles"
-            )
-        advice = trials_advice(study, fit_again(study, x, x_valid, jobs=jobs, progress=not quiet))
+        running = dict(jobs=jobs, progress=not quiet)
+        asked = dict(variant=variant, preset=models, trials=trials, seed=seed)
+        study, table = _search(x, x_valid, storage, **asked, **running)
+        advice = trials_advice(study, fit_again(study, x, x_valid, **running))
         save_choice(advice, choice, "tune", preset)
-        save_table(table, storage.with_suffix(".csv"))
-        typer.echo(
-            f"search: {storage}; trials: {storage.with_suffix('.csv').name}; choice:"
-            f" {choice.name}\n"
-        )
+        save_table(table, out)
+        typer.echo(f"search: {storage}; trials: {out.name}; choice: {choice.name}\n")
         typer.echo("\n".join([*advice.lines, *next_run(ctx, choice, advice.gains)]))
 
 # %% ../../nbs/26_commands.ipynb #82acd3d3
@@ -750,30 +752,38 @@ def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
     if len(found.summary):
         typer.echo(f"\nBy compartment and channel\n{_shown(found.summary.head(top))}")
 
+# %% ../../nbs/26_commands.ipynb #cli0prd01
+_RunFolder = Annotated[
+    Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
+]
+_FirstMechanism = Annotated[
+    str,
+    typer.Option(
+        help="First mechanism, as `cpvae info RUN` lists it, such as 'mTOR inhibitor'.",
+        show_default=False,
+    ),
+]
+_SecondMechanism = Annotated[
+    str, typer.Option(help="Second mechanism, likewise.", show_default=False)
+]
+_OneModel = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose"
+            " predictions came nearest."
+        ),
+        show_default=False,
+    ),
+]
+
 # %% ../../nbs/26_commands.ipynb #d62ae63a
 @app.command()
 def predict(
-    run: Annotated[
-        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
-    ],
-    a: Annotated[
-        str,
-        typer.Option(
-            help="First mechanism, as `cpvae info RUN` lists it, such as 'mTOR inhibitor'.",
-            show_default=False,
-        ),
-    ],
-    b: Annotated[str, typer.Option(help="Second mechanism, likewise.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Model of the run, as `cpvae info RUN` or the report names it. Default: the one"
-                " whose predictions came nearest."
-            ),
-            show_default=False,
-        ),
-    ] = None,
+    run: _RunFolder,
+    a: _FirstMechanism,
+    b: _SecondMechanism,
+    model: _OneModel = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[
         Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)
@@ -813,9 +823,7 @@ def predict(
 # %% ../../nbs/26_commands.ipynb #db2af30c
 @app.command(name="screen")
 def screen_command(
-    run: Annotated[
-        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
-    ],
+    run: _RunFolder,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")
     ] = False,
@@ -857,9 +865,7 @@ def screen_command(
 @app.command()
 @reads_profiles
 def transform(
-    run: Annotated[
-        Path, typer.Argument(help="A run folder, such as results/my_profiles.", show_default=False)
-    ],
+    run: _RunFolder,
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
     model: Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -54,7 +54,7 @@ def _one_of(what: str, *known: str) -> dict:  # keywords of an option that takes
 def _names_models(text: str) -> None:
     known = ("vanilla", "beta", "mmd", "ae", "pca-mlp", "pca")
     for name in split_names(text) or [text]:
-        if name not in known:
+        if name not in known and ".py:" not in name:
             from cpvae.errors import choose
 
             choose(name, known, "model")
@@ -86,7 +86,8 @@ def split_names(
     text: str,  # "a, B"
 ) -> list[str]:  # ["a", "b"]
     "Names joined by commas."
-    return [name.strip().lower() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [name if ".py:" in name else name.lower() for name in names]
 
 
 def split_weights(
@@ -195,196 +196,87 @@ GroupBy = Annotated[
 # %% ../../nbs/26a_options.ipynb #c8ee10d6
 RESUMABLE = "the same command with --resume goes on where it stopped"  # said of an interrupted run
 
+# %% ../../nbs/26a_options.ipynb #cli0opt01
+# type of an option: None where it is not given
+def _option(text: str, kind: type = str, check: Callable | None = None) -> Any:
+    callback = check and _checked_by(check)
+    return Annotated[kind | None, typer.Option(help=text, show_default=False, callback=callback)]
+
+
+def _flag(name: str, text: str) -> Any:  # the same, of one that takes no value: False
+    return Annotated[bool, typer.Option(name, help=text)]
+
+# %% ../../nbs/26a_options.ipynb #cli0opt02
+_CONTROLS = {  # mechanisms and what marks controls
+    "moa": _option(
+        "Table of mechanisms (a column moa and one that names compounds), joined by Broad id,"
+        " InChIKey or name; replaces the profiles' own.",
+        Path,
+        _is_there,
+    ),
+    "zero_control": _flag(
+        "--zero-control", "The zero vector is the control, as in z-scores relative to controls."
+    ),
+    "control": _option(
+        "What marks control rows: a value, such as DMSO, or COLUMN=VALUE; * stands for anything;"
+        " may be repeated.",
+        list[str],
+    ),
+}
+
+# %% ../../nbs/26a_options.ipynb #cli0opt03
+_COLUMNS = {  # which column says what
+    "compound_column": _option(
+        "Column that names the compound; several joined by '+' where a well got several."
+    ),
+    "dose_column": _option("Column of the dose."),
+    "dose_unit": _option(
+        "Unit of the dose: M, mM, uM or nM; log10M or log10uM for logarithms. Default: as the"
+        " column says.",
+        check=_names_a_dose_unit,
+    ),
+    "time_column": _option("Column of the time, h."),
+    "cell_column": _option("Column of the cell line."),
+    "plate_column": _option("Column of the plate."),
+    "moa_column": _option("Column of mechanisms of action, joined by '|'."),
+    "moa_separator": _option("Mark that joins mechanisms beside '|', such as ';'."),
+}
+
+# %% ../../nbs/26a_options.ipynb #cli0opt04
+_VALUES = {  # which values are read, and what describes them
+    "drop_na": _flag(
+        "--drop-na",
+        "Leave out features missing in more than 5 % of rows, then rows that still miss something.",
+    ),
+    "profile_info": _option(
+        "Table that describes the profiles by their id, such as GEO's sig_info.", Path, _is_there
+    ),
+    "feature_info": _option(
+        "Table that describes the features by their id, such as GEO's gene_info.", Path, _is_there
+    ),
+    "layer": _option(
+        "Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X."
+    ),
+    "obsm": _option(
+        "Of an AnnData: the part of obsm that holds the values, such as an embedding, instead of X."
+    ),
+    "features": _option(
+        "Features are the number columns that match this shell pattern, such as 'emb_*'; may be"
+        " repeated.",
+        list[str],
+    ),
+    "not_features": _option(
+        "Number columns that match this shell pattern are no features; may be repeated.", list[str]
+    ),
+    "all_genes": _flag("--all-genes", "Read inferred genes too, not only landmark genes."),
+}
+
 # %% ../../nbs/26a_options.ipynb #6fb1f184
 # How profiles are read: option of a command to the argument of `read_profiles` it becomes, and its
 # type.
 READING = {
-    "moa": (
-        "moa_table",
-        Annotated[
-            Path | None,
-            typer.Option(
-                help=(
-                    "Table of mechanisms (a column moa and one that names compounds), joined by"
-                    " Broad id, InChIKey or name; replaces the profiles' own."
-                ),
-                show_default=False,
-                callback=_checked_by(_is_there),
-            ),
-        ],
-    ),
-    "zero_control": (
-        "zero_control",
-        Annotated[
-            bool,
-            typer.Option(
-                "--zero-control",
-                help="The zero vector is the control, as in z-scores relative to controls.",
-            ),
-        ],
-    ),
-    "control": (
-        "control",
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                help=(
-                    "What marks control rows: a value, such as DMSO, or COLUMN=VALUE; * stands for"
-                    " anything; may be repeated."
-                ),
-                show_default=False,
-            ),
-        ],
-    ),
-    "compound_column": (
-        "compound",
-        Annotated[
-            str | None,
-            typer.Option(
-                help=(
-                    "Column that names the compound; several joined by '+' where a well got"
-                    " several."
-                ),
-                show_default=False,
-            ),
-        ],
-    ),
-    "dose_column": (
-        "dose",
-        Annotated[str | None, typer.Option(help="Column of the dose.", show_default=False)],
-    ),
-    "dose_unit": (
-        "dose_unit",
-        Annotated[
-            str | None,
-            typer.Option(
-                help=(
-                    "Unit of the dose: M, mM, uM or nM; log10M or log10uM for logarithms. Default:"
-                    " as the column says."
-                ),
-                show_default=False,
-                callback=_checked_by(_names_a_dose_unit),
-            ),
-        ],
-    ),
-    "time_column": (
-        "time",
-        Annotated[str | None, typer.Option(help="Column of the time, h.", show_default=False)],
-    ),
-    "cell_column": (
-        "cell",
-        Annotated[str | None, typer.Option(help="Column of the cell line.", show_default=False)],
-    ),
-    "plate_column": (
-        "plate",
-        Annotated[str | None, typer.Option(help="Column of the plate.", show_default=False)],
-    ),
-    "moa_column": (
-        "moa",
-        Annotated[
-            str | None,
-            typer.Option(help="Column of mechanisms of action, joined by '|'.", show_default=False),
-        ],
-    ),
-    "moa_separator": (
-        "moa_separator",
-        Annotated[
-            str | None,
-            typer.Option(
-                help="Mark that joins mechanisms beside '|', such as ';'.", show_default=False
-            ),
-        ],
-    ),
-    "drop_na": (
-        "drop_na",
-        Annotated[
-            bool,
-            typer.Option(
-                "--drop-na",
-                help=(
-                    "Leave out features missing in more than 5 % of rows, then rows that still miss"
-                    " something."
-                ),
-            ),
-        ],
-    ),
-    "profile_info": (
-        "profile_info",
-        Annotated[
-            Path | None,
-            typer.Option(
-                help="Table that describes the profiles by their id, such as GEO's sig_info.",
-                show_default=False,
-                callback=_checked_by(_is_there),
-            ),
-        ],
-    ),
-    "feature_info": (
-        "feature_info",
-        Annotated[
-            Path | None,
-            typer.Option(
-                help="Table that describes the features by their id, such as GEO's gene_info.",
-                show_default=False,
-                callback=_checked_by(_is_there),
-            ),
-        ],
-    ),
-    "layer": (
-        "layer",
-        Annotated[
-            str | None,
-            typer.Option(
-                help="Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X.",
-                show_default=False,
-            ),
-        ],
-    ),
-    "obsm": (
-        "obsm",
-        Annotated[
-            str | None,
-            typer.Option(
-                help=(
-                    "Of an AnnData: the part of obsm that holds the values, such as an embedding,"
-                    " instead of X."
-                ),
-                show_default=False,
-            ),
-        ],
-    ),
-    "features": (
-        "features",
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                help=(
-                    "Features are the number columns that match this shell pattern, such as"
-                    " 'emb_*'; may be repeated."
-                ),
-                show_default=False,
-            ),
-        ],
-    ),
-    "not_features": (
-        "not_features",
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                help=(
-                    "Number columns that match this shell pattern are no features; may be repeated."
-                ),
-                show_default=False,
-            ),
-        ],
-    ),
-    "all_genes": (
-        "all_genes",
-        Annotated[
-            bool,
-            typer.Option("--all-genes", help="Read inferred genes too, not only landmark genes."),
-        ],
-    ),
+    option: ({"moa": "moa_table"}.get(option, option.removesuffix("_column")), kind)
+    for option, kind in (_CONTROLS | _COLUMNS | _VALUES).items()
 }
 
 # %% ../../nbs/26a_options.ipynb #5dcb59df

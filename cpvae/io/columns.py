@@ -94,91 +94,30 @@ def prefixed(
 
 # %% ../../nbs/21a_columns.ipynb #col00009
 STANDARD_COLUMNS = {  # standard name -> names in use, without "Metadata_", the most telling first
-    "compound": (
-        "compound",
-        "pert_iname",
-        "cmap_name",
-        "broad_sample",
-        "JCP2022",
-        "pert_id",
-        "drugbank_id",
-        "compound_name",
-        "drug_name",
-        "drug",
-        "cmpd",
-        "InChIKey",
-    ),
-    "dose": (
-        "conc_uM",
-        "dose_uM",
-        "concentration_uM",
-        "conc_nM",
-        "dose_nM",
-        "concentration_nM",
-        "conc_mM",
-        "dose_mM",
-        "mmoles_per_liter",
-        "pert_dose",
-        "pert_idose",
-        "dose",
-        "dose_value",
-        "dosage",
-        "concentration",
-        "compound_concentration",
-        "final_concentration",
-        "conc",
-        "compound_conc_uM",
-        "compound_conc",
-        "cmpd_conc",
-        "final_conc_uM",
-    ),
-    "time": (
-        "time_h",
-        "time_hr",
-        "time_hours",
-        "timepoint_h",
-        "timepoint_hr",
-        "timepoint_hours",
-        "time_point",
-        "pert_time",
-        "pert_itime",
-        "incubation_time",
-        "treatment_time",
-        "exposure_time",
-        "incubation",
-        "hours",
-        "time",
-    ),
-    "cell": (
-        "cell_line",
-        "cell_iname",
-        "cell_id",
-        "cell",
-        "cell_line_name",
-        "cell_name",
-        "cell_type",
-    ),
-    "plate": (
-        "Plate",
-        "Assay_Plate_Barcode",
-        "plate_barcode",
-        "plate_id",
-        "plate_name",
-        "barcode",
-        "det_plate",
-        "rna_plate",
-        "Plate_Map_Name",
-    ),
-    "well": (
-        "Well",
-        "well_position",
-        "det_well",
-        "rna_well",
-        "pert_well",
-        "well_id",
-        "well_name",
-    ),
-    "moa": ("moa", "mechanism_of_action", "mechanism"),
+    standard: tuple(names.split())
+    for standard, names in {
+        "compound": """
+            compound pert_iname cmap_name broad_sample JCP2022 pert_id drugbank_id compound_name
+            drug_name drug cmpd InChIKey
+        """,
+        "dose": """
+            conc_uM dose_uM concentration_uM conc_nM dose_nM concentration_nM conc_mM dose_mM
+            mmoles_per_liter pert_dose pert_idose dose dose_value dosage concentration
+            compound_concentration final_concentration conc compound_conc_uM compound_conc
+            cmpd_conc final_conc_uM
+        """,
+        "time": """
+            time_h time_hr time_hours timepoint_h timepoint_hr timepoint_hours time_point
+            pert_time pert_itime incubation_time treatment_time exposure_time incubation hours time
+        """,
+        "cell": "cell_line cell_iname cell_id cell cell_line_name cell_name cell_type",
+        "plate": """
+            Plate Assay_Plate_Barcode plate_barcode plate_id plate_name barcode det_plate rna_plate
+            Plate_Map_Name
+        """,
+        "well": "Well well_position det_well rna_well pert_well well_id well_name",
+        "moa": "moa mechanism_of_action mechanism",
+    }.items()
 }
 
 # %% ../../nbs/21a_columns.ipynb #b5815278

@@ -275,31 +275,40 @@ def _one_below_other(parts, paths):
         start, part.values = start + len(part.values), None
     return features, values
 
+# %% ../../nbs/21_read.ipynb #ce9f0an1
+def _name_plates(parts, paths):
+    "Call files without a plate column by their names; a note for each."
+    notes = []
+    for part, path in zip(parts, paths):
+        if not any(plain(name) in _PLATES for name in part.metadata):
+            plate = path.name.removesuffix(_suffixes(path)[1]).rsplit(".", 1)[0]
+            part.metadata.insert(0, "Metadata_Plate", plate)
+            notes.append(
+                "A file without a plate column is taken for one plate, called by the file's name."
+            )
+    return notes
+
+
+def _in_common(names, features, n_files):
+    "Notes on the features that all files have, and on those that only some have."
+    notes = [
+        f"{counted(n_files, 'file')} are read as one table: {counted(len(features), 'feature')}"
+        " in all of them."
+    ]
+    every, kept = dict.fromkeys(name for each in names for name in each), set(features)
+    if lost := [name for name in every if name not in kept]:
+        notes.append(
+            f"Left out because not in every file: {counted(len(lost), 'feature')}, {listed(lost)}."
+        )
+    return notes
+
 # %% ../../nbs/21_read.ipynb #ce9f0a5a
 def _together(parts, paths):
     "One `Parts` of those of several files."
     names = [part.features for part in parts]
-    notes = [note for part in parts for note in part.notes]
-    for part, path in zip(parts, paths):
-        if not any(plain(name) in _PLATES for name in part.metadata):
-            part.metadata.insert(
-                0, "Metadata_Plate", path.name.removesuffix(_suffixes(path)[1]).rsplit(".", 1)[0]
-            )
-            notes.append(
-                "A file without a plate column is taken for one plate, called by the file's name."
-            )
+    notes = [note for part in parts for note in part.notes] + _name_plates(parts, paths)
     features, values = _one_below_other(parts, paths)
-    every, kept = dict.fromkeys(name for part in names for name in part), set(features)
-    notes.insert(
-        0,
-        f"{counted(len(paths), 'file')} are read as one table: {counted(len(features), 'feature')}"
-        " in all of them.",
-    )
-    if lost := [name for name in every if name not in kept]:
-        notes.insert(
-            1,
-            f"Left out because not in every file: {counted(len(lost), 'feature')}, {listed(lost)}.",
-        )
+    notes = list(dict.fromkeys(_in_common(names, features, len(paths)) + notes))
     metadata = pd.concat([part.metadata.astype(object) for part in parts], ignore_index=True)
     info = parts[0].feature_info
     if info is not None:
@@ -309,15 +318,7 @@ def _together(parts, paths):
         for part in parts
         for reason in part.aside
     }
-    return Parts(
-        features,
-        values,
-        metadata,
-        list(dict.fromkeys(notes)),
-        info,
-        aside=aside,
-        stems=parts[0].stems,
-    )
+    return Parts(features, values, metadata, notes, info, aside=aside, stems=parts[0].stems)
 
 # %% ../../nbs/21_read.ipynb #afd327b1
 def _read_file(path, table, name, all_genes, wanted, stored):

@@ -173,7 +173,7 @@ def _batches(path, sep, kinds, skip, quote='"'):
             raise FileError(_different_lengths(Path(path).name, str(error), skip)) from error
         raise
 
-
+# %% ../../nbs/21e_text.ipynb #3f97a933
 def _stacked(blocks, n_columns):
     "One array of many blocks of rows; each is let go once it is copied."
     values, start = np.empty((sum(map(len, blocks)), n_columns), np.float32), 0
@@ -310,6 +310,14 @@ def _filled(where, values, texts, n_trailing):
         notes.append(f"{counted(int(empty.sum()), 'row')} empty in every column left out.")
     return values, texts, notes
 
+# %% ../../nbs/21e_text.ipynb #b73934n1
+def _refuse_first(where, names, features, seen, n_rows):
+    "Refuse the first cell of a feature that is no number, perhaps of a second header."
+    place = min(seen.first)
+    in_first_row = all(row == 0 for row, _ in seen.first.values())
+    second_header = (seen.bad == 1).all() and in_first_row and n_rows > 1
+    _refuse_cell(where, names[features[place]], *seen.first[place], second_header)
+
 # %% ../../nbs/21e_text.ipynb #b7393438
 def _read_text(path, select=None, wanted=ANY):
     "Parts of a text file, its metadata still text."
@@ -336,22 +344,9 @@ def _read_text(path, select=None, wanted=ANY):
         for i in wrong:
             numeric[i] = not numeric[i]
     if seen and seen.first:
-        j = min(seen.first)
-        second_header = (
-            (seen.bad == 1).all()
-            and all(row == 0 for row, _ in seen.first.values())
-            and len(values) > 1
-        )
-        _refuse_cell(path.name, names[features[j]], *seen.first[j], second_header)
-    values, texts, more = _filled(path.name, values, texts, n_columns - len(names))
+        _refuse_first(path.name, names, features, seen, len(values))
+    values, texts, notes = _filled(path.name, values, texts, n_columns - len(names))
     metadata = pd.DataFrame(dict(zip(renamed, texts)), index=range(len(values)))
-    aside = choice.aside | _no_numbers(names, others, texts, choice)
-    notes = narrow.notes(choice.features, path.name)
-    return Parts(
-        choice.features,
-        values,
-        metadata,
-        choice.notes + more + notes,
-        aside=aside,
-        stems=choice.stems,
-    )
+    aside = choice.aside | _no_numbers(names, others, texts, choice)  # adds to `choice.notes`
+    notes = choice.notes + notes + narrow.notes(choice.features, path.name)
+    return Parts(choice.features, values, metadata, notes, aside=aside, stems=choice.stems)

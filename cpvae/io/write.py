@@ -19,6 +19,7 @@ import pandas as pd
 from ..errors import FileError
 from .columns import bare
 from .kinds import COMPRESSED, _SEPARATORS, _suffixes
+from ..late import AnnData
 
 # %% ../../nbs/21i_write.ipynb #278f49ac
 def _must_write(name, about, obs):
@@ -58,14 +59,14 @@ WRITTEN_AS = {  # standard column -> the name it is looked for under before any 
 
 
 def to_frame(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
 ) -> pd.DataFrame:  # `[N,M+G]` `Metadata_*` columns, then features
     """One table of metadata and features, in pycytominer's columns.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -169,7 +170,7 @@ _WRITERS = {
 
 # %% ../../nbs/21i_write.ipynb #cb502e42
 def write_profiles(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     path: str | Path,  # `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
 ) -> None:
     """Write profiles so that reading gives them back; the file appears only when it is complete.
@@ -178,8 +179,8 @@ def write_profiles(
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
     path : str | Path
         `.csv` or `.tsv` (each also `.gz`, `.bz2`, `.zst`), `.parquet` or `.h5ad`
     """

@@ -6,7 +6,7 @@
 __all__ = ['match_latents', 'stability_table']
 
 # %% ../../nbs/05b_stability.ipynb #d57589f8
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def _views(models, X, groups, seed):
 
 # %% ../../nbs/05b_stability.ipynb #abf89b80
 def stability_table(
-    models: Mapping[Hashable, Any],  # seed to fitted model, of one kind, with equally many latents
+    models: Mapping[Any, Any],  # seed to fitted model, of one kind, with equally many latents
     X: np.ndarray,  # `[N,G]` scaled profiles
     groups: pd.DataFrame,  # `[G,K]` bool, from `feature_groups`
     seed: int = 0,  # of rotations and random directions
@@ -76,7 +76,7 @@ def stability_table(
 
     Parameters
     ----------
-    models : Mapping[Hashable, Any]
+    models : Mapping[Any, Any]
         seed to fitted model, of one kind, with equally many latents
     X : np.ndarray
         `[N,G]` scaled profiles

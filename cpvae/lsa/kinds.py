@@ -8,18 +8,16 @@ __all__ = ['active_compounds', 'compound_targets', 'target_overlap', 'replicate_
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #76e4b415
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from .space import Arithmetic, Pair
+from .space import Measured, Pair
 from .states import correlate, unit
 from ..profiles.names import text_of
 from ..profiles.schema import OBS_BLANKS, with_blanks
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #a081bf50
 def active_compounds(
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`
     n_draws: int = 200,  # random control means for each compound
     seed: int = 0,  # of the draws
     # `[C]` True, False, or missing where there are fewer than four control wells
@@ -29,10 +27,8 @@ def active_compounds(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`
     n_draws : int, default 200
         random control means for each compound
     seed : int, default 0
@@ -43,12 +39,12 @@ def active_compounds(
     pd.arrays.BooleanArray
         `[C]` True, False, or missing where there are fewer than four control wells
     """
-    obs = with_blanks(profiles.obs, OBS_BLANKS)
-    controls, rng = np.flatnonzero(arithmetic.control_weights), np.random.default_rng(seed)
+    obs = with_blanks(measured.profiles.obs, OBS_BLANKS)
+    controls, rng = np.flatnonzero(measured.control_weights), np.random.default_rng(seed)
     if len(controls) < 4:  # so few say nothing of how far controls stray
-        return pd.array([pd.NA] * len(arithmetic.compounds), dtype="boolean")
+        return pd.array([pd.NA] * len(measured.compounds), dtype="boolean")
     plate = text_of(obs["plate"]).to_numpy()
-    x = (profiles.layers["scaled"][controls] - arithmetic.control).astype(np.float32)
+    x = (measured.profiles.layers["scaled"][controls] - measured.control).astype(np.float32)
     near = {
         k: rows
         for k, rows in pd.Series(range(len(controls))).groupby(plate[controls]).indices.items()
@@ -62,7 +58,7 @@ def active_compounds(
         )
     everywhere = np.arange(len(controls))
     start, active = np.arange(n_draws + 1), []
-    for row, strength in zip(arithmetic.weights, arithmetic.compounds["strength"], strict=True):
+    for row, strength in zip(measured.weights, measured.compounds["strength"], strict=True):
         picks = np.stack(
             [rng.choice(near.get(plate[i], everywhere), n_draws) for i in row.indices], axis=1
         )
@@ -75,30 +71,28 @@ def active_compounds(
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #b8a5e476
 def compound_targets(
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` profiles; targets are read from `obs["target"]`, joined by pipes
+    measured: Measured,  # from `average_wells`
 ) -> list[frozenset[str]]:  # C sets; empty where nothing is known
-    """The annotated targets of each compound.
+    """'The annotated targets of each compound: `obs["target"]`, joined by pipes.'
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` profiles; targets are read from `obs["target"]`, joined by pipes
+    measured : Measured
+        from `average_wells`
 
     Returns
     -------
     list[frozenset[str]]
         C sets; empty where nothing is known
     """
-    if "target" not in profiles.obs:
-        return [frozenset()] * len(arithmetic.compounds)
-    column = text_of(profiles.obs["target"])
-    by_compound = column.groupby(text_of(profiles.obs["compound"])).agg(
+    obs = measured.profiles.obs
+    if "target" not in obs:
+        return [frozenset()] * len(measured.compounds)
+    column = text_of(obs["target"])
+    by_compound = column.groupby(text_of(obs["compound"])).agg(
         lambda s: frozenset("|".join(s.unique()).split("|")) - {""}
     )
-    return [by_compound[name] for name in arithmetic.compounds["compound"]]
+    return [by_compound[name] for name in measured.compounds["compound"]]
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #9e4effb2
 def target_overlap(
@@ -128,7 +122,7 @@ def target_overlap(
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #b70a1ad6
 def replicate_r(
     pair: Pair,  # the pair
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
 ) -> float:  # median pairwise Pearson correlation, -1..1; NaN with fewer than two A|B compounds
     """How well compounds with the same two mechanisms agree, after removing the control.
 
@@ -136,23 +130,22 @@ def replicate_r(
     ----------
     pair : Pair
         the pair
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
 
     Returns
     -------
     float
         median pairwise Pearson correlation, -1..1; NaN with fewer than two A|B compounds
     """
-    x = unit(arithmetic.means[pair.in_ab] - arithmetic.control)
+    x = unit(measured.means[pair.in_ab] - measured.control)
     r = (x @ x.T)[np.triu_indices(len(x), 1)]
     return float(np.median(r)) if len(r) else float("nan")
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #883f7144
 def split_half_r(
     pair: Pair,  # the pair
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`
     n: int = 20,  # random halvings of each compound's wells
     seed: int = 0,  # of the halvings
 ) -> float:  # mean Pearson correlation, -1..1; NaN if no A|B compound has four wells
@@ -162,10 +155,8 @@ def split_half_r(
     ----------
     pair : Pair
         the pair
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`
     n : int, default 20
         random halvings of each compound's wells
     seed : int, default 0
@@ -176,14 +167,14 @@ def split_half_r(
     float
         mean Pearson correlation, -1..1; NaN if no A|B compound has four wells
     """
-    rng, x, found = np.random.default_rng(seed), profiles.layers["scaled"], []
-    for row in arithmetic.weights[np.flatnonzero(pair.in_ab)]:
+    rng, x, found = np.random.default_rng(seed), measured.profiles.layers["scaled"], []
+    for row in measured.weights[np.flatnonzero(pair.in_ab)]:
         if row.nnz >= 4:
             order = np.argsort(rng.random((n, row.nnz)), axis=1)
             halves = (order < row.nnz // 2, order >= row.nnz // 2)
             a, b = (
                 (h * row.data / (h * row.data).sum(axis=1, keepdims=True)) @ x[row.indices]
-                - arithmetic.control
+                - measured.control
                 for h in halves
             )
             found.append(correlate(a, b).mean())
@@ -191,8 +182,7 @@ def split_half_r(
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #91893da4
 def describe_pairs(
-    arithmetic: Arithmetic,  # from `prepare`, averaged in steps
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`, in steps
     seed: int = 0,  # of the control draws behind the activity flags
     # P rows: pair, a, b, n_profiles (wells of A|B compounds), in_sample (whether a well of a
     # compound that carries A and B trains or picks the epoch; missing without a split);
@@ -205,10 +195,8 @@ def describe_pairs(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`, averaged in steps
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`, in steps
     seed : int, default 0
         of the control draws behind the activity flags
 
@@ -220,18 +208,19 @@ def describe_pairs(
         split); n_compounds_*, active_*, strength_*, cell_count_* of a, b and ab;
         target_overlap, replicate_r, split_half_r
     """
-    active = active_compounds(arithmetic, profiles, seed=seed)
-    table = arithmetic.compounds
+    active = active_compounds(measured, seed=seed)
+    table = measured.compounds
     rows = []
-    targets, counts = compound_targets(arithmetic, profiles), table["cell_count"].to_numpy()
-    split = profiles.obs["split"].to_numpy() if "split" in profiles.obs else None
-    for p in arithmetic.pairs:
+    targets, counts = compound_targets(measured), table["cell_count"].to_numpy()
+    obs = measured.profiles.obs
+    split = obs["split"].to_numpy() if "split" in obs else None
+    for p in measured.pairs:
         groups = {"a": p.in_a, "b": p.in_b, "ab": p.in_ab}
         strength = {
-            k: np.linalg.norm(arithmetic.means[m].mean(0) - arithmetic.control)
+            k: np.linalg.norm(measured.means[m].mean(0) - measured.control)
             for k, m in groups.items()
         }
-        wells = np.unique(arithmetic.weights[np.flatnonzero(p.carriers)].indices)
+        wells = np.unique(measured.weights[np.flatnonzero(p.carriers)].indices)
         rows.append(
             {
                 "pair": p.name,
@@ -244,8 +233,8 @@ def describe_pairs(
                 **{f"strength_{k}": s for k, s in strength.items()},
                 **{f"cell_count_{k}": counts[m].mean() for k, m in groups.items()},
                 "target_overlap": target_overlap(p, targets),
-                "replicate_r": replicate_r(p, arithmetic),
-                "split_half_r": split_half_r(p, arithmetic, profiles, seed=seed),
+                "replicate_r": replicate_r(p, measured),
+                "split_half_r": split_half_r(p, measured, seed=seed),
             }
         )
     return pd.DataFrame(rows).astype(

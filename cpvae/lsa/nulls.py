@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['shuffled_groups', 'shuffled_scores', 'zscore_10_shuffles', 'common_path', 'remove_common', 'permutation_scores',
-           'permutation_p', 'reweighted', 'bootstrap_cosine', 'specificity', 'null_strata', 'of_pair',
-           'permutation_tests', 'null_table', 'null_p_values']
+           'permutation_p', 'reweighted', 'bootstrap_cosine', 'specificity', 'null_strata', 'permutation_tests',
+           'null_table', 'null_p_values']
 
 # %% ../../nbs/07_nulls.ipynb #cb8b7fe9
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,10 +20,8 @@ from scipy.sparse import csr_matrix
 from ..errors import choose, counted
 from .predictors import global_mean
 from .relabel import arrangements, compound_blocks, permuted_weights, strength_strata
-from .space import Arithmetic, Latents, Pair, latent_groups, predict_pair, predict_states
-from .space import prepare
+from .space import Measured, Pair, Space, of_pair, predict_pair, predict_states
 from .states import correlate, unit
-from ..model.transformers import must_decode
 from ..profiles.names import text_of
 from ..profiles.schema import annotated
 from ..progress import Stage
@@ -77,10 +76,7 @@ def shuffled_groups(
 
 # %% ../../nbs/07_nulls.ipynb #180d67de
 def shuffled_scores(
-    transformer,  # fitted, with `inverse_transform`
-    arithmetic: Arithmetic,  # from `prepare`
-    latents: Latents,  # from `latent_groups`, same transformer
-    profiles: AnnData,  # `[N,G]` the profiles
+    space: Space,  # from `latent_space`
     n_shuffles: int = 10,  # number of permutations
     seed: int = 0,  # of the permutations; the same seed shuffles alike for every model
     # `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units, and
@@ -88,18 +84,10 @@ def shuffled_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The paper's null: labels permuted over wells, groups pooled over wells and doses.
 
-    Raises CpvaeError for a transformer without an inverse.
-
     Parameters
     ----------
-    transformer
-        fitted, with `inverse_transform`
-    arithmetic : Arithmetic
-        from `prepare`
-    latents : Latents
-        from `latent_groups`, same transformer
-    profiles : AnnData
-        `[N,G]` the profiles
+    space : Space
+        from `latent_space`
     n_shuffles : int, default 10
         number of permutations
     seed : int, default 0
@@ -111,17 +99,16 @@ def shuffled_scores(
         `[n_shuffles+1,P]` L2 distance of each pair's prediction to its truth, scaled units,
         and Pearson correlation with it; row 0: real labels
     """
-    must_decode(transformer)
-    pairs = arithmetic.pairs
+    pairs, profiles = space.pairs, space.profiles
     groups = sorted({m for p in pairs for m in (p.a, p.b, p.moa)} | {""})
     at = pd.Index(groups).get_indexer
     a, b, ab = at([p.a for p in pairs]), at([p.b for p in pairs]), at([p.moa for p in pairs])
     matrices, l2, r = shuffled_groups(profiles, groups, n_shuffles, seed), [], []
     truth = (matrices[0] @ profiles.layers["scaled"].astype(float))[ab]
     for matrix in matrices:
-        z = matrix @ latents.wells
-        d = z[at([""])] if arithmetic.control_weights.any() else latents.control
-        x = transformer.inverse_transform(predict_pair(z[a], d, z[b]).astype(latents.wells.dtype))
+        z = matrix @ space.z_wells
+        d = z[at([""])] if space.control_weights.any() else space.z_control
+        x = space.decode(predict_pair(z[a], d, z[b]))
         l2.append(np.linalg.norm(x - truth, axis=1))
         r.append(correlate(x, truth))
     return np.stack(l2), np.stack(r)
@@ -201,8 +188,7 @@ def remove_common(
 
 # %% ../../nbs/07_nulls.ipynb #101c706b
 def permutation_scores(
-    transformer,  # fitted, with `inverse_transform`
-    latents: Latents,  # from `latent_groups`, same transformer
+    space: Space,  # from `latent_space`
     weights: csr_matrix,  # `[n+1,C]` from `permuted_weights`
     truth: np.ndarray,  # `[G]` true state of the pair
     common: np.ndarray,  # `[G]` common response, `global_mean` without the pair
@@ -215,10 +201,8 @@ def permutation_scores(
 
     Parameters
     ----------
-    transformer
-        fitted, with `inverse_transform`
-    latents : Latents
-        from `latent_groups`, same transformer
+    space : Space
+        from `latent_space`
     weights : csr_matrix
         `[n+1,C]` from `permuted_weights`
     truth : np.ndarray
@@ -236,13 +220,13 @@ def permutation_scores(
         `[n+1]` L2 distance to the truth, scaled units; `[n+1]` cosine with the truth after
         `remove_common` of both
     """
-    kind, n, step = latents.wells.dtype, weights.shape[0], min(block, max(1, 2**24 // len(truth)))
+    kind, n, step = space.z_wells.dtype, weights.shape[0], min(block, max(1, 2**24 // len(truth)))
     target, apart = unit(remove_common(truth, common, path), centre=False), truth - common
     against, centre = np.column_stack([target, apart, path]).astype(kind), common.astype(kind)
     l2, cosine = np.empty(n), np.empty(n)
     for rows in (slice(start, start + step) for start in range(0, n, step)):
-        z = (weights[rows] @ latents.compounds - latents.control).astype(kind)
-        x = np.asarray(transformer.inverse_transform(z)) - centre
+        z = weights[rows] @ space.z_compounds - space.z_control
+        x = space.decode(z) - centre
         square, along = np.einsum("ng,ng->n", x, x), x @ against
         l2[rows] = np.sqrt(np.maximum(square - 2 * along[:, 1] + apart @ apart, 0))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -317,10 +301,7 @@ def reweighted(
 
 # %% ../../nbs/07_nulls.ipynb #1e218fac
 def bootstrap_cosine(
-    transformer,  # fitted, with `inverse_transform`
-    arithmetic: Arithmetic,  # from `prepare`
-    latents: Latents,  # from `latent_groups`, same transformer
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    space: Space,  # from `latent_space`
     pair: Pair,  # the pair
     path: np.ndarray,  # `[G,K]` from `common_path`
     n: int = 1000,  # draws
@@ -330,14 +311,8 @@ def bootstrap_cosine(
 
     Parameters
     ----------
-    transformer
-        fitted, with `inverse_transform`
-    arithmetic : Arithmetic
-        from `prepare`
-    latents : Latents
-        from `latent_groups`, same transformer
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    space : Space
+        from `latent_space`
     pair : Pair
         the pair
     path : np.ndarray
@@ -355,26 +330,21 @@ def bootstrap_cosine(
     groups, rng = (pair.in_a, pair.in_b, pair.in_ab), np.random.default_rng(seed)
     if min(g.sum() for g in groups) < 2:
         return np.nan, np.nan
-    a, b, ab = (reweighted(g, arithmetic.weights, n, rng) for g in groups)
-    z = predict_pair(a @ latents.wells, latents.control, b @ latents.wells).astype(
-        latents.wells.dtype
-    )
-    states, common = transformer.inverse_transform(z), global_mean(arithmetic, pair)
-    z_a, z_b = (latents.compounds[g].mean(axis=0) for g in (pair.in_a, pair.in_b))
-    real = transformer.inverse_transform(
-        predict_pair(z_a, latents.control, z_b)[None].astype(z.dtype)
-    )
-    score = lambda x, truth: correlate(
-        remove_common(x, common, path), remove_common(truth, common, path), centre=False
-    )
-    centre = score(real, arithmetic.group_mean([pair.in_ab]))[0]
-    drawn = score(states, ab @ profiles.layers["scaled"])
+    a, b, ab = (reweighted(g, space.weights, n, rng) for g in groups)
+    states = space.decode(predict_pair(a @ space.z_wells, space.z_control, b @ space.z_wells))
+    z_a, z_b = (space.z_compounds[g].mean(axis=0) for g in (pair.in_a, pair.in_b))
+    real = space.decode(predict_pair(z_a, space.z_control, z_b)[None])
+    common = global_mean(space, pair)
+    specific = lambda x: remove_common(x, common, path)
+    score = lambda x, truth: correlate(specific(x), specific(truth), centre=False)
+    centre = score(real, space.group_mean([pair.in_ab]))[0]
+    drawn = score(states, ab @ space.profiles.layers["scaled"])
     return tuple(np.minimum(2 * centre - np.quantile(drawn, [0.975, 0.025]), 1.0))
 
 # %% ../../nbs/07_nulls.ipynb #31766288
 def specificity(
     predictions: np.ndarray,  # `[P,G]` predicted states
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
     n: int = 10_000,  # random assignments
     seed: int = 0,  # of the assignments
     # `[P]` p of each pair; mean cosine of own predictions less that of others; p of the whole table
@@ -387,8 +357,8 @@ def specificity(
     ----------
     predictions : np.ndarray
         `[P,G]` predicted states
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
     n : int, default 10000
         random assignments
     seed : int, default 0
@@ -400,11 +370,11 @@ def specificity(
         `[P]` p of each pair; mean cosine of own predictions less that of others; p of the
         whole table
     """
-    pairs = arithmetic.pairs
+    pairs = measured.pairs
     rest = ~np.any([p.carriers for p in pairs], axis=0)
-    common = global_mean(arithmetic, *pairs)
-    path = common_path(arithmetic.means[rest], arithmetic.control)
-    truths = arithmetic.group_mean([p.in_ab for p in pairs])
+    common = global_mean(measured, *pairs)
+    path = common_path(measured.means[rest], measured.control)
+    truths = measured.group_mean([p.in_ab for p in pairs])
     t, x = (unit(remove_common(v, common, path), centre=False) for v in (truths, predictions))
     cosine, P = x @ t.T, len(pairs)  # prediction i with truth j
     if P < 2 or np.isnan(cosine).all():
@@ -458,44 +428,22 @@ def null_strata(
         "null",
     )()
 
-# %% ../../nbs/07_nulls.ipynb #e8c36c1b
-def of_pair(
-    one_or_many,  # anything; or a tuple of P, one a pair
-    i: int,  # number of the pair
-):  # the pair's own
-    """What belongs to a pair: leave-out models differ from pair to pair.
-
-    Parameters
-    ----------
-    one_or_many
-        anything; or a tuple of P, one a pair
-    i : int
-        number of the pair
-
-    Returns
-    -------
-    the pair's own
-    """
-    return one_or_many[i] if isinstance(one_or_many, tuple) else one_or_many
-
 # %% ../../nbs/07_nulls.ipynb #fc892e1f
 # rows of tests, and of the null, of one pair
-def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):
-    pool = (arithmetic.compounds["moa"] != "").to_numpy() & ~pair.carriers
+def _test_pair(pair, i, spaces, blocks, nulls, n, seed):
+    measured = next(iter(spaces.values()))
+    pool = (measured.compounds["moa"] != "").to_numpy() & ~pair.carriers
     rng = np.random.default_rng([seed, i])
-    truth, common = arithmetic.group_mean([pair.in_ab])[0], global_mean(arithmetic, pair)
-    path = common_path(arithmetic.means[pool], arithmetic.control)
-    strength = arithmetic.compounds["strength"].to_numpy()
-    rows = {}
-    kept = {}
+    truth, common = measured.group_mean([pair.in_ab])[0], global_mean(measured, pair)
+    path = common_path(measured.means[pool], measured.control)
+    strength = measured.compounds["strength"].to_numpy()
+    rows, kept = {}, {}
     for null in nulls:
         strata = null_strata(null, strength, pool, blocks)
         weights, distinct = permuted_weights(pair, strata, n, rng), arrangements(pair, strata)
-        for name in models:
+        for name, space in spaces.items():
             with one_thread():
-                l2, cosine = permutation_scores(
-                    models[name], latents[name], weights, truth, common, path
-                )
+                l2, cosine = permutation_scores(space, weights, truth, common, path)
             row = rows.setdefault(name, {"model": name, "pair": pair.name, "cosine": cosine[0]})
             row["p" if null == "anyone" else f"p_{null}"] = permutation_p(cosine, distinct)
             if null == nulls[-1]:
@@ -509,10 +457,7 @@ def _test_pair(pair, i, models, latents, arithmetic, blocks, nulls, n, seed):
 
 # %% ../../nbs/07_nulls.ipynb #7bfaa639
 def permutation_tests(
-    models: dict,  # name to fitted transformer, or to a tuple of P, one a pair
-    latents: dict,  # name to latents of the same transformer, or to a tuple of P
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    spaces: Mapping[str, Space | tuple[Space, ...]],  # from `latent_spaces`
     n_permutations: int = 10_000,  # relabellings of each pair
     seed: int = 0,  # of the relabellings
     # of "anyone", "strength", "matched"; the last gives effect, floor and the null table
@@ -525,18 +470,12 @@ def permutation_tests(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test every pair under every model against relabelled compounds.
 
-    Raises CpvaeError for an unknown null, or a transformer without an inverse.
+    Raises CpvaeError for an unknown null.
 
     Parameters
     ----------
-    models : dict
-        name to fitted transformer, or to a tuple of P, one a pair
-    latents : dict
-        name to latents of the same transformer, or to a tuple of P
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    spaces : Mapping[str, Space | tuple[Space, ...]]
+        from `latent_spaces`
     n_permutations : int, default 10000
         relabellings of each pair
     seed : int, default 0
@@ -556,25 +495,19 @@ def permutation_tests(
     """
     for null in nulls:
         choose(null, ("anyone", "strength", "matched"), "null")
-    for model in (
-        of_pair(each, i) for each in models.values() for i in range(len(arithmetic.pairs))
-    ):
-        must_decode(model)
-    blocks = compound_blocks(arithmetic, profiles)
-    own = lambda each, i: {name: of_pair(value, i) for name, value in each.items()}
+    measured = of_pair(next(iter(spaces.values())), 0)
+    pairs, blocks = measured.pairs, compound_blocks(measured)
+    each = {
+        id(s): s for many in spaces.values() for s in (many if isinstance(many, tuple) else [many])
+    }
+    light = {key: space.without_wells() for key, space in each.items()}
+    own = lambda i: {name: light[id(of_pair(many, i))] for name, many in spaces.items()}
     tasks = (
-        delayed(_test_pair)(
-            p, i, own(models, i), own(latents, i), arithmetic, blocks, nulls, n_permutations, seed
-        )
-        for i, p in enumerate(arithmetic.pairs)
+        delayed(_test_pair)(p, i, own(i), blocks, nulls, n_permutations, seed)
+        for i, p in enumerate(pairs)
     )
-    with Stage(
-        f"testing {counted(len(arithmetic.pairs), 'pair')} against {n_permutations:,} relabellings"
-        " each",
-        len(arithmetic.pairs),
-        progress,
-        unit="pair",
-    ) as stage:
+    what = f"testing {counted(len(pairs), 'pair')} against {n_permutations:,} relabellings each"
+    with Stage(what, len(pairs), progress, unit="pair") as stage:
         done = list(stage.each(Parallel(n_jobs=jobs, return_as="generator")(tasks)))
     return pd.DataFrame([row for rows, _ in done for row in rows]), null_table(
         [one for _, kept in done for one in kept]
@@ -616,8 +549,7 @@ def null_table(
 
 # %% ../../nbs/07_nulls.ipynb #0d150bd9
 def null_p_values(
-    profiles: AnnData,  # `[N,G]` scaled profiles with evaluable pairs
-    transformer,  # fitted, with `transform` and `inverse_transform`
+    space: Space,  # from `latent_space`
     n_permutations: int = 399,  # of each null
     seed: int = 0,  # of the permutations
     # P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone),
@@ -627,10 +559,8 @@ def null_p_values(
 
     Parameters
     ----------
-    profiles : AnnData
-        `[N,G]` scaled profiles with evaluable pairs
-    transformer
-        fitted, with `transform` and `inverse_transform`
+    space : Space
+        from `latent_space`
     n_permutations : int, default 399
         of each null
     seed : int, default 0
@@ -642,21 +572,9 @@ def null_p_values(
         P rows: pair; p of `wells` (by L2), `anyone`, `strength` (strata of strength alone),
         `matched`, `specific`
     """
-    arithmetic = prepare(profiles)
-    latents = latent_groups(transformer, arithmetic, profiles)
-    tests, _ = permutation_tests(
-        {"m": transformer},
-        {"m": latents},
-        arithmetic,
-        profiles,
-        n_permutations,
-        seed,
-        ("anyone", "strength", "matched"),
-    )
-    distance, _ = shuffled_scores(transformer, arithmetic, latents, profiles, n_permutations, seed)
+    nulls = ("anyone", "strength", "matched")
+    tests, _ = permutation_tests({"m": space}, n_permutations, seed, nulls)
+    distance, _ = shuffled_scores(space, n_permutations, seed)
     found = {"pair": tests["pair"], "wells": (distance <= distance[0]).mean(axis=0)}
     found |= {"anyone": tests["p"], "strength": tests["p_strength"], "matched": tests["p_matched"]}
-    return pd.DataFrame(
-        found
-        | {"specific": specificity(predict_states(transformer, arithmetic, latents), arithmetic)[0]}
-    )
+    return pd.DataFrame(found | {"specific": specificity(predict_states(space), space)[0]})

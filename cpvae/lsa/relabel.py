@@ -10,13 +10,12 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
-from .space import Arithmetic, Pair
+from .space import Measured, Pair
 from ..profiles.names import text_of
 from ..profiles.schema import annotated
 
@@ -68,8 +67,7 @@ def draw_disjoint(
 
 # %% ../../nbs/07a_relabel.ipynb #22382f3d
 def compound_blocks(
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`
     smallest: int = 10,  # compounds; smaller blocks are joined to one
     # `[C]` number of the block; 0 for compounds whose record few share, and for those without
     # annotation
@@ -78,10 +76,8 @@ def compound_blocks(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`
     smallest : int, default 10
         compounds; smaller blocks are joined to one
 
@@ -91,8 +87,8 @@ def compound_blocks(
         `[C]` number of the block; 0 for compounds whose record few share, and for those
         without annotation
     """
-    known = np.flatnonzero(arithmetic.compounds["moa"] != "")
-    wells, obs = arithmetic.weights[known], annotated(profiles).obs
+    known = np.flatnonzero(measured.compounds["moa"] != "")
+    wells, obs = measured.weights[known], annotated(measured.profiles).obs
     recorded = [text_of(obs[c]).to_numpy() for c in ("time", "scaffold") if c in obs]
     exact = [
         np.array(["|".join(np.unique(values[row.indices])) for row in wells]) for values in recorded
@@ -120,7 +116,7 @@ def compound_blocks(
     share = stands @ usage.T / stands.sum(axis=1, keepdims=True)
     share[code[:, None] != np.array([code[block == k][0] for k in large] or [-1])] = 0
     nearest = np.where(share.max(axis=1) >= 0.5, np.append(large, 0)[share.argmax(axis=1)], 0)
-    found = np.zeros(len(arithmetic.compounds), int)
+    found = np.zeros(len(measured.compounds), int)
     found[known] = np.where(np.isin(block, large), block, nearest)
     return found
 

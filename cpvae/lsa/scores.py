@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 
 from .predictors import global_mean, trivial_baselines
-from .space import Arithmetic
+from .space import Measured
 from .states import correlate, unit
 
 # %% ../../nbs/08_scores.ipynb #73a76730
@@ -114,7 +114,7 @@ def rank(
 # %% ../../nbs/08_scores.ipynb #9d6fd22a
 def average_precision(
     predictions: np.ndarray,  # `[P,G]` predicted states
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
 ) -> np.ndarray:  # `[P]` 0 to 1; NaN for a prediction without direction
     """Average precision of finding the A|B compounds of each pair by cosine.
 
@@ -124,17 +124,17 @@ def average_precision(
     ----------
     predictions : np.ndarray
         `[P,G]` predicted states
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
 
     Returns
     -------
     np.ndarray
         `[P]` 0 to 1; NaN for a prediction without direction
     """
-    x, found = unit(arithmetic.means - arithmetic.control, centre=False), []
+    x, found = unit(measured.means - measured.control, centre=False), []
     for pair, cosine in zip(
-        arithmetic.pairs, unit(predictions - arithmetic.control, centre=False) @ x.T, strict=True
+        measured.pairs, unit(predictions - measured.control, centre=False) @ x.T, strict=True
     ):
         listed = ~(pair.carriers & ~pair.in_ab) & ~np.isnan(cosine)
         found.append(
@@ -176,7 +176,7 @@ def best_scale(
 # %% ../../nbs/08_scores.ipynb #4e1ab240
 def score_states(
     predictions: np.ndarray,  # `[P,G]` predicted states
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
     # predictions for comparisons with other pairs (see `own_and_other`); None: the predictions
     comparisons: Iterable[np.ndarray] | None = None,
     # P rows: l2, pearson, delta_pearson (against the control), delta_pearson_mean (against the
@@ -188,8 +188,8 @@ def score_states(
     ----------
     predictions : np.ndarray
         `[P,G]` predicted states
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
     comparisons : Iterable[np.ndarray] | None, default None
         predictions for comparisons with other pairs (see `own_and_other`); None: the
         predictions
@@ -201,9 +201,9 @@ def score_states(
         (against the global mean), mismatch_r, rank, ap, scale, l2_scaled,
         beats_both_parents
     """
-    pairs, control, base = arithmetic.pairs, arithmetic.control, trivial_baselines(arithmetic)
-    truths = arithmetic.group_mean([p.in_ab for p in pairs])
-    common = global_mean(arithmetic, *pairs)
+    pairs, control, base = measured.pairs, measured.control, trivial_baselines(measured)
+    truths = measured.group_mean([p.in_ab for p in pairs])
+    common = global_mean(measured, *pairs)
     rows = list(predictions if comparisons is None else comparisons)
     l2 = lambda x: np.linalg.norm(x - truths, axis=1)
     (scale, left) = best_scale(predictions, truths, control)
@@ -217,7 +217,7 @@ def score_states(
             ),
             "mismatch_r": mismatch_r(rows, truths, common),
             "rank": rank(rows, truths, common),
-            "ap": average_precision(predictions, arithmetic),
+            "ap": average_precision(predictions, measured),
             "scale": scale,
             "l2_scaled": left,
             "beats_both_parents": l2(predictions) < np.minimum(l2(base["a"]), l2(base["b"])) - 1e-9,

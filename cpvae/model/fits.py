@@ -16,7 +16,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from joblib import Memory, Parallel, delayed, effective_n_jobs
@@ -239,7 +239,7 @@ def stacks_of(
         stacks += [tuple(keys[i * len(keys) // n : (i + 1) * len(keys) // n]) for i in range(n)]
     return stacks
 
-
+# %% ../../nbs/03g_fits.ipynb #ae2f30f8
 # how many are trained together at most, and what they share; None: it is fitted alone
 def _shape(model: Any, n_features: int) -> tuple | None:
     try:
@@ -270,34 +270,38 @@ def _shape(model: Any, n_features: int) -> tuple | None:
     )
 
 # %% ../../nbs/03g_fits.ipynb #5b636650
+_Key = TypeVar("_Key", bound=Hashable)
+_Model = TypeVar("_Model")
+
+
 def fit_many(
     # name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
-    models: Mapping[Hashable, Any],
+    models: Mapping[_Key, _Model],
     X: np.ndarray,  # `[N,G]` scaled training profiles
     X_valid: np.ndarray | None = None,  # `[M,G]` validation profiles
     *,
     # names whose models are fitted on column-shuffled profiles
-    shuffled: Collection[Hashable] = (),
+    shuffled: Collection[_Key] = (),
     seed: int = 0,  # of the shuffling
     # folder of checkpoints to go on from and to write, one a VAE or a stack; None: none
     checkpoints: Path | None = None,
     # fits at the same time; -1: one a core; None: as `joblib.parallel_config` says, else one
     jobs: int | None = None,
     progress: bool = False,  # tell how far it is, see `Stage`; with one fit at a time, epochs too
-) -> dict[Hashable, Any]:  # name to fitted model, in the order given
+) -> dict[_Key, _Model]:  # name to fitted model, in the order given
     """Fit many models. The result does not depend on `jobs`.
 
     Raises CpvaeError or DivergedError, naming the model; warns of collapsed ones.
 
     Parameters
     ----------
-    models : Mapping[Hashable, Any]
+    models : Mapping[_Key, _Model]
         name, or tuple of names, to unfitted transformer: a VAE, PCA, a pipeline, one's own
     X : np.ndarray
         `[N,G]` scaled training profiles
     X_valid : np.ndarray | None, default None
         `[M,G]` validation profiles
-    shuffled : Collection[Hashable], default ()
+    shuffled : Collection[_Key], default ()
         names whose models are fitted on column-shuffled profiles
     seed : int, default 0
         of the shuffling
@@ -311,7 +315,7 @@ def fit_many(
 
     Returns
     -------
-    dict[Hashable, Any]
+    dict[_Key, _Model]
         name to fitted model, in the order given
     """
     epochs = progress and on_terminal() and effective_n_jobs(jobs) == 1

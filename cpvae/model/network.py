@@ -282,7 +282,7 @@ class Objective:
             if network.codes == "gaussian"
             else torch.zeros_like(sse)
         )
-        gap = self._gaps(z, generator, network.training)
+        gap = _gaps(self, z, generator, network.training)
         beta = self.beta * (min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0)
         return {
             "loss": total_loss(rebuilt, kl, gap, beta, self.mmd_weight),
@@ -291,20 +291,6 @@ class Objective:
             "kl": kl,
             "mmd": gap,
         }
-
-    # not computed where nothing asks for it
-    def _gaps(self, z: Tensor, generator: torch.Generator | Generators, training: bool) -> Tensor:
-        if z.dim() == 3:
-            each = zip(z, generator.each, self.mmd_weight.tolist(), strict=True)
-            return torch.stack([self._gap(own, g, weight, training) for own, g, weight in each])
-        return self._gap(z, generator, self.mmd_weight, training)
-
-    def _gap(self, z: Tensor, generator: torch.Generator, weight: float, training: bool) -> Tensor:
-        return (
-            z.new_zeros(())
-            if len(z) < 2 or (weight == 0 and training)
-            else self.discrepancy(z, generator)
-        )
 
     def discrepancy(
         self,
@@ -327,6 +313,24 @@ class Objective:
         """
         prior = torch.randn(z.shape, generator=generator, device=z.device)
         return mmd(z, prior, bandwidth(z.shape[1], self.kernel), unbiased=self.kernel == "gaussian")
+
+# %% ../../nbs/02a_network.ipynb #b3000008
+# discrepancy of each model's codes, or of one's; not computed where nothing asks for it
+def _gaps(
+    objective: Objective, z: Tensor, generator: torch.Generator | Generators, training: bool
+) -> Tensor:
+    if z.dim() == 3:
+        each = zip(z, generator.each, objective.mmd_weight.tolist(), strict=True)
+        return torch.stack([_gap(objective, own, g, weight, training) for own, g, weight in each])
+    return _gap(objective, z, generator, objective.mmd_weight, training)
+
+
+def _gap(
+    objective: Objective, z: Tensor, generator: torch.Generator, weight: float, training: bool
+) -> Tensor:
+    if len(z) < 2 or (weight == 0 and training):
+        return z.new_zeros(())
+    return objective.discrepancy(z, generator)
 
 # %% ../../nbs/02a_network.ipynb #32e248de
 class _Trainable(nn.Module):

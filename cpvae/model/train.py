@@ -84,14 +84,9 @@ class Standing:
             before the first epoch
         """
         device = next(module.parameters()).device
-        generator = generator_of(plan.seed, device)
-        return cls(
-            module,
-            *optimizer_for(
-                module, plan.learning_rate, plan.schedule, plan.epochs * plan.batches(n)
-            ),
-            generator,
-        )
+        generator, steps = generator_of(plan.seed, device), plan.epochs * plan.batches(n)
+        optimizer, scheduler = optimizer_for(module, plan.learning_rate, plan.schedule, steps)
+        return cls(module, optimizer, scheduler, generator)
 
     def keep_if_best(
         self,
@@ -109,18 +104,19 @@ class Standing:
         if not self.best:
             self.best = {k: v.clone() for k, v in weights.items()}
             self.best_epoch = [1] * len(now) if isinstance(now, list) else 1
-        elif not isinstance(now, list):
-            if now < self.history[self.best_epoch - 1][name]:
-                self.best, self.best_epoch = (
-                    {k: v.clone() for k, v in weights.items()},
-                    len(self.history),
-                )
-        else:
-            for i, value in enumerate(now):
-                if value < self.history[self.best_epoch[i] - 1][name][i]:
-                    self.best_epoch[i] = len(self.history)
-                    for k, v in weights.items():
-                        self.best[k][i] = v[i]
+        elif isinstance(now, list):
+            _keep_if_best_of_each(self, name, weights)
+        elif now < self.history[self.best_epoch - 1][name]:
+            self.best = {k: v.clone() for k, v in weights.items()}
+            self.best_epoch = len(self.history)
+
+# %% ../../nbs/03_training.ipynb #stk00007
+def _keep_if_best_of_each(standing: Standing, name: str, weights: dict[str, Tensor]) -> None:
+    for i, value in enumerate(standing.history[-1][name]):
+        if value < standing.history[standing.best_epoch[i] - 1][name][i]:
+            standing.best_epoch[i] = len(standing.history)
+            for k, v in weights.items():
+                standing.best[k][i] = v[i]
 
 # %% ../../nbs/03_training.ipynb #de7ab185
 class DivergedError(RuntimeError):

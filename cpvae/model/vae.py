@@ -369,6 +369,24 @@ def plan_of(
 # What may differ between models that are trained together.
 APART = ("beta", "mmd_weight", "random_state", "progress")
 
+# %% ../../nbs/03b_vae.ipynb #stk10008
+def _objective_of_all(vaes: Sequence[VAE]) -> Objective:  # what models side by side pay
+    one, device = vaes[0], torch_device(vaes[0].device)
+    weights = (
+        torch.tensor([float(getattr(vae, name)) for vae in vaes], device=device)
+        for name in ("beta", "mmd_weight")
+    )
+    return Objective(*weights, one.likelihood, one.kernel, one.kl_warmup)
+
+
+# gives each the part of what was learned together that is its own
+def _unstack(vaes: Sequence[VAE], network: Network, history: pd.DataFrame) -> None:
+    for i, vae in enumerate(vaes):
+        own = lambda value, i=i: value[i] if isinstance(value, list) else value
+        weights = {name: weight[i] for name, weight in network.state_dict().items()}
+        vae.network_.load_state_dict(weights)
+        vae.history_ = history.map(own).infer_objects()
+
 # %% ../../nbs/03b_vae.ipynb #ced36bea
 def fit_together(
     # K models that differ in no more than `APART`, without patience; each gets what `fit` gives it
@@ -411,28 +429,16 @@ def fit_together(
         for vae, X, X_valid in zip(vaes, Xs, X_valids or [None] * len(vaes), strict=True)
     ]
     network = _side_by_side([vae.network_ for vae in vaes])
-    device = torch_device(vaes[0].device)
-    weights = (
-        torch.tensor([float(getattr(vae, name)) for vae in vaes], device=device)
-        for name in ("beta", "mmd_weight")
-    )
-    objective = Objective(*weights, vaes[0].likelihood, vaes[0].kernel, vaes[0].kl_warmup)
+    learner = _Trainable(network, _objective_of_all(vaes))
     x, valid = (
         Tables([_tensor(table) for table in tables]) if tables[0] is not None else None
         for tables in zip(*begun)
     )
     plan = replace(plan_of(vaes[0], len(x)), seed=tuple(vae.seed_ for vae in vaes))
     about = checkpoint and {"models": [_about(vae, *tables) for vae, tables in zip(vaes, begun)]}
-    history = train(
-        _Trainable(network, objective), x, valid, plan, checkpoint=checkpoint, about=about
-    )
-    for i, (vae, (X, _)) in enumerate(zip(vaes, begun)):
-        vae.network_.load_state_dict(
-            {name: weight[i] for name, weight in network.state_dict().items()}
-        )
-        vae.history_ = history.map(
-            lambda value, i=i: value[i] if isinstance(value, list) else value
-        ).infer_objects()
+    history = train(learner, x, valid, plan, checkpoint=checkpoint, about=about)
+    _unstack(vaes, network, history)
+    for vae, (X, _) in zip(vaes, begun):
         vae.latent_units_ = latent_units(vae, X[:10_000])
     return list(vaes)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import counted
+from ..late import AnnData
 from ..profiles.features import parse_feature
 from ..profiles.names import text_of
 from ..profiles.pairs import copy_groups, row_digests
@@ -17,18 +18,19 @@ from ..profiles.schema import OBS_BLANKS, with_blanks
 
 # %% ../../nbs/23a_clean.ipynb #ord00002
 def sort_rows(
-    profiles,  # AnnData `[N,G]`
-):  # the same rows in the same order, whatever the file's: itself, or a view of it
+    profiles: AnnData,  # `[N,G]`
+) -> AnnData:  # the same rows in the same order, whatever the file's: itself, or a view of it
     """Rows by plate, well and compound, then by all else that is known of them, then by features.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
-    the same rows in the same order, whatever the file's: itself, or a view of it
+    AnnData
+        the same rows in the same order, whatever the file's: itself, or a view of it
     """
     first = [name for name in ("plate", "well", "compound") if name in profiles.obs]
     names = first + sorted(profiles.obs.columns.difference(first))
@@ -67,19 +69,20 @@ def _copied_moa(obs, keys):
 
 # %% ../../nbs/23a_clean.ipynb #ab830da0
 def drop_copies(
-    profiles,  # AnnData `[N,G]`
-):  # AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
+    profiles: AnnData,  # `[N,G]`
+) -> AnnData:  # `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
     """Keep the first of all rows that are copies of each other (see `copy_groups`), with the
     mechanism that they agree on.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
-    AnnData `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
+    AnnData
+        `[N-copies,G]`, a new object; `uns["cpvae"]` counts the copies
     """
     keys = pd.Series(copy_groups(profiles))
     copies = keys.duplicated().to_numpy()
@@ -101,18 +104,19 @@ def drop_copies(
 
 # %% ../../nbs/23a_clean.ipynb #pre0aside2
 def with_set_aside(
-    profiles,  # AnnData `[N,G]` from `read_profiles`
-):  # AnnData `[N,G+A]`; the same object if nothing of the three compartments was set aside
+    profiles: AnnData,  # `[N,G]` from `read_profiles`
+) -> AnnData:  # `[N,G+A]`; the same object if nothing of the three compartments was set aside
     """Columns of cells, cytoplasm and nuclei that reading set aside, as features again.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]` from `read_profiles`
+    profiles : AnnData
+        `[N,G]` from `read_profiles`
 
     Returns
     -------
-    AnnData `[N,G+A]`; the same object if nothing of the three compartments was set aside
+    AnnData
+        `[N,G+A]`; the same object if nothing of the three compartments was set aside
     """
     names = [
         name for aside in profiles.uns["cpvae"].get("set_aside", {}).values() for name in aside
@@ -137,18 +141,19 @@ def with_set_aside(
 
 # %% ../../nbs/23a_clean.ipynb #b8306f5d
 def with_constants(
-    profiles,  # AnnData `[N,G]` from `read_profiles`
-):  # AnnData `[N,G+K]`; the same object if no feature was constant
+    profiles: AnnData,  # `[N,G]` from `read_profiles`
+) -> AnnData:  # `[N,G+K]`; the same object if no feature was constant
     """Features that reading left out because they are the same in every row, as features again.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]` from `read_profiles`
+    profiles : AnnData
+        `[N,G]` from `read_profiles`
 
     Returns
     -------
-    AnnData `[N,G+K]`; the same object if no feature was constant
+    AnnData
+        `[N,G+K]`; the same object if no feature was constant
     """
     constants = profiles.uns["cpvae"].get("constants", {})
     names = [name for name in constants.get("names", ()) if name not in profiles.var_names]

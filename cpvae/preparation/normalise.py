@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import PreparationError, choose, counted, listed
+from ..late import AnnData
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
 from ..profiles.schema import annotated
@@ -104,9 +105,28 @@ def _with_values(profiles, values, defined, note):
         X=values[:, defined], obs=profiles.obs.copy(), var=var, uns={**profiles.uns, "cpvae": about}
     )
 
+# %% ../../nbs/23_normalise.ipynb #e0b984n1
+def _in_spreads(profiles, blocks, reference, defined, method):
+    "Values `[N,G]` in spreads of the reference rows of their block; NaN where none is defined."
+    values, features = np.full(profiles.shape, np.nan, np.float32), [*profiles.var_names[defined]]
+    for rows in blocks.values():
+        frame = pd.DataFrame(profiles.X[rows][:, defined].astype(np.float64), columns=features)
+        frame["Metadata_reference"] = reference[rows]
+        normal = _pycytominer(
+            "normalize",
+            frame,
+            features=features,
+            samples="Metadata_reference",
+            method=method,
+            mad_robustize_epsilon=0,
+        )
+        with np.errstate(over="ignore"):
+            values[np.ix_(rows, defined)] = normal[features]
+    return values
+
 # %% ../../nbs/23_normalise.ipynb #e0b98491
 def normalize_profiles(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     # "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x - median)
     # / interquartile range; "spherize": uncorrelated features
     method: Literal["mad_robustize", "standardize", "robustize", "spherize"] = "mad_robustize",
@@ -114,7 +134,7 @@ def normalize_profiles(
     by: Literal["plate", "table"] = "plate",
     # rows that set centre and spread: "controls", or "all"
     on: Literal["controls", "all"] = "controls",
-):  # AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
+) -> AnnData:  # `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     """Normalise with pycytominer.
 
     Raises `CpvaeError` if a plate has too few reference rows, for `spherize` no more than features,
@@ -122,8 +142,8 @@ def normalize_profiles(
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
     method : Literal['mad_robustize', 'standardize', 'robustize', 'spherize'], default 'mad_robustize'
         "mad_robustize": (x - median) / MAD; "standardize": (x - mean) / sd; "robustize": (x
         - median) / interquartile range; "spherize": uncorrelated features
@@ -135,7 +155,8 @@ def normalize_profiles(
 
     Returns
     -------
-    AnnData `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
+    AnnData
+        `[N,G-undefined]`, a new object; `X` float32 in spreads of the reference rows
     """
     for value, known, what in (
         (method, tuple(_SPREADS), "method"),
@@ -154,30 +175,11 @@ def normalize_profiles(
     _check_references(groups, reference, on)
     blocks = groups.reset_index(drop=True).groupby(groups.to_numpy()).indices
     defined = _spreading(profiles.X, blocks, reference, method, by, on)
-    values = np.full(profiles.shape, np.nan, np.float32)
-    for rows in blocks.values():
-        frame = pd.DataFrame(
-            profiles.X[rows][:, defined].astype(np.float64), columns=profiles.var_names[defined]
-        )
-        frame["Metadata_reference"] = reference[rows]
-        features = list(profiles.var_names[defined])
-        normal = _pycytominer(
-            "normalize",
-            frame,
-            features=features,
-            samples="Metadata_reference",
-            method=method,
-            mad_robustize_epsilon=0,
-        )
-        with np.errstate(over="ignore"):
-            values[np.ix_(rows, defined)] = normal[features]
+    values = _in_spreads(profiles, blocks, reference, defined, method)
     defined &= np.isfinite(values).all(axis=0)
-    return _with_values(
-        profiles,
-        values,
-        defined,
-        f"Normalised by {method} over each {by}'s {'control' if on == 'controls' else 'own'} rows",
-    )
+    whose = "control" if on == "controls" else "own"
+    note = f"Normalised by {method} over each {by}'s {whose} rows"
+    return _with_values(profiles, values, defined, note)
 
 # %% ../../nbs/23_normalise.ipynb #14dc7035
 def _treatments(obs):
@@ -211,22 +213,28 @@ def _treatment_obs(obs, group):
 
 # %% ../../nbs/23_normalise.ipynb #3fa2ed48
 def consensus_profiles(
-    profiles,  # AnnData `[N,G]`, normalised wells (level 4)
+    profiles: AnnData,  # `[N,G]`, normalised wells (level 4)
     # "modz": mean weighted by agreement between replicates (the paper's level 5); "median"; "mean"
     operation: Literal["modz", "median", "mean"] = "modz",
     # AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the wells;
     # metadata that differ within a treatment are left out
-):
+) -> AnnData:
     """Average replicates: one profile a compound, dose level, time and cell, and one a plate for
     controls.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`, normalised wells (level 4)
+    profiles : AnnData
+        `[N,G]`, normalised wells (level 4)
     operation : Literal['modz', 'median', 'mean'], default 'modz'
         "modz": mean weighted by agreement between replicates (the paper's level 5);
         "median"; "mean"
+
+    Returns
+    -------
+    AnnData
+        AnnData `[treatments,G]`, a new object (level 5); `obs["n_profiles"]` counts the
+        wells; metadata that differ within a treatment are left out
     """
     choose(operation, ("modz", "median", "mean"), "operation")
     from anndata import AnnData

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import choose
+from ..late import AnnData
 from .split import _fit_rows
 from ..profiles.schema import enlarged
 
@@ -27,7 +28,7 @@ def _blocks(n, width):
 # %% ../../nbs/23d_scale.ipynb #42ac471f
 def scale_values(
     values: np.ndarray,  # `[N,G]` or `[G]` raw features, in the order of `var`
-    profiles,  # AnnData whose scaling is to be used, from `scale_profiles`
+    profiles: AnnData,  # whose scaling is to be used, from `scale_profiles`
 ) -> np.ndarray:  # of the same shape, float32, scaled and clipped
     """Scale raw values just as a table's own profiles were scaled.
 
@@ -35,8 +36,8 @@ def scale_values(
     ----------
     values : np.ndarray
         `[N,G]` or `[G]` raw features, in the order of `var`
-    profiles
-        AnnData whose scaling is to be used, from `scale_profiles`
+    profiles : AnnData
+        whose scaling is to be used, from `scale_profiles`
 
     Returns
     -------
@@ -54,7 +55,7 @@ def scale_values(
 
 # %% ../../nbs/23d_scale.ipynb #5a13a409
 def scale_profiles(
-    profiles,  # AnnData `[N,G]` with `obs["split"]`
+    profiles: AnnData,  # `[N,G]` with `obs["split"]`
     # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's
     # for Cell Painting); "none": as it is (the paper's for L1000)
     method: Literal["median_sd", "minmax", "none"] = "median_sd",
@@ -64,15 +65,15 @@ def scale_profiles(
     fit_on: Literal["train", "all"] = "train",
     # AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and `uns["cpvae"]["clip"]`;
     # `X` is shared
-):
+) -> AnnData:
     """Scale every feature by what the training rows show.
 
     Raises `CpvaeError` if there is no split to fit on.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]` with `obs["split"]`
+    profiles : AnnData
+        `[N,G]` with `obs["split"]`
     method : Literal['median_sd', 'minmax', 'none'], default 'median_sd'
         "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the
         paper's for Cell Painting); "none": as it is (the paper's for L1000)
@@ -80,6 +81,12 @@ def scale_profiles(
         largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     fit_on : Literal['train', 'all'], default 'train'
         rows that set centre and scale: "train", or "all" (the paper's; it leaks)
+
+    Returns
+    -------
+    AnnData
+        AnnData with `layers["scaled"]`, `var["center"]`, `var["scale"]` and
+        `uns["cpvae"]["clip"]`; `X` is shared
     """
     middle, spread = choose(
         method,
@@ -99,7 +106,7 @@ def scale_profiles(
 
 # %% ../../nbs/23d_scale.ipynb #2abea566
 def feature_fvu(
-    profiles,  # AnnData `[N,G]`, scaled by `scale_profiles`
+    profiles: AnnData,  # `[N,G]`, scaled by `scale_profiles`
     rows: np.ndarray,  # `[N]` bool, the rows to measure on
     x_hat: np.ndarray,  # `[n,G]` reconstruction of these rows, scaled
     # `[G]` fraction of variance unexplained; not finite for a feature that does not vary on these
@@ -109,8 +116,8 @@ def feature_fvu(
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`, scaled by `scale_profiles`
+    profiles : AnnData
+        `[N,G]`, scaled by `scale_profiles`
     rows : np.ndarray
         `[N]` bool, the rows to measure on
     x_hat : np.ndarray

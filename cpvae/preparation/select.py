@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from ..errors import PreparationError, choose, listed
+from ..late import AnnData
 from .normalise import _pycytominer
 from .split import _fit_rows
 
@@ -36,7 +37,7 @@ SELECTION = {
 
 # %% ../../nbs/23c_select.ipynb #348c9b3d
 def select_features(
-    profiles,  # AnnData `[N,G]`, normalised
+    profiles: AnnData,  # `[N,G]`, normalised
     # pycytominer's operations, in order
     operations: tuple[str, ...] = SELECTION["recommended"]["operations"],
     # rows that decide: "train", or "all" (the paper's; it leaks)
@@ -44,15 +45,15 @@ def select_features(
     # further keywords of `pycytominer.feature_select`, such as `outlier_cutoff`; its own defaults
     # otherwise
     **arguments,
-):  # AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
+) -> AnnData:  # `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
     """Drop features with pycytominer.
 
     Raises `CpvaeError` if there is no split to fit on, or no feature is left.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`, normalised
+    profiles : AnnData
+        `[N,G]`, normalised
     operations : tuple[str, ...], default SELECTION['recommended']['operations']
         pycytominer's operations, in order
     fit_on : Literal['train', 'all'], default 'train'
@@ -63,7 +64,8 @@ def select_features(
 
     Returns
     -------
-    AnnData `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
+    AnnData
+        `[N,kept]`, a new object; `uns["cpvae"]["dropped_features"]` has the names
     """
     choose(fit_on, ("train", "all"), "fit_on")
     about = {**profiles.uns["cpvae"]}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import PreparationError, choose, counted, listed
+from ..late import AnnData
 from ..profiles.names import text_of
 from ..profiles.pairs import similar_mechanisms
 from ..profiles.schema import annotated, enlarged
@@ -199,7 +200,7 @@ def _by_pair(obs, pair, strict, valid, test, rng):
 
 # %% ../../nbs/23b_split.ipynb #ef9b4c8a
 def split_profiles(
-    profiles,  # AnnData `[N,G]`, copies already dropped
+    profiles: AnnData,  # `[N,G]`, copies already dropped
     # what no two parts share: "compound"; "rows" (the paper's, within plates or cell lines);
     # "plate"; "pair" (test is all that has both mechanisms)
     by: Literal["compound", "rows", "plate", "pair"] = "compound",
@@ -211,15 +212,15 @@ def split_profiles(
     strict: bool = False,  # by="pair": test is all that has either mechanism
     # AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in words;
     # matrices are shared
-):
+) -> AnnData:
     """Divide profiles into training, validation and test.
 
     Raises `CpvaeError` if there are too few to divide, or the pair is unknown.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`, copies already dropped
+    profiles : AnnData
+        `[N,G]`, copies already dropped
     by : Literal['compound', 'rows', 'plate', 'pair'], default 'compound'
         what no two parts share: "compound"; "rows" (the paper's, within plates or cell
         lines); "plate"; "pair" (test is all that has both mechanisms)
@@ -233,6 +234,12 @@ def split_profiles(
         the two mechanisms of by="pair", in either order; or several such pairs
     strict : bool, default False
         by="pair": test is all that has either mechanism
+
+    Returns
+    -------
+    AnnData
+        AnnData with `obs["split"]`: train, valid or test, and `uns["cpvae"]["split"]` in
+        words; matrices are shared
     """
     deal = choose(
         by,

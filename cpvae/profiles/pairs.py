@@ -8,6 +8,7 @@ __all__ = ['mechanism_groups', 'evaluable_pairs', 'measured_pairs', 'incomplete_
            'by_treatment']
 
 # %% ../../nbs/01h_pairs.ipynb #12ec49ff
+from typing import Any
 import hashlib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ProfileError, counted, listed
+from ..late import AnnData
 from .dose import dose_levels
 from .mechanisms import mend_moa
 from .names import measured_combinations, text_of
@@ -23,14 +25,14 @@ from .schema import OBS_BLANKS, annotated, with_blanks
 
 # %% ../../nbs/01h_pairs.ipynb #52cd84ad
 def mechanism_groups(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
 ) -> dict[str, list[str]]:  # annotation (terms sorted, joined by "|") -> its compounds, both sorted
     """Compounds with exactly each annotation; controls and unnamed rows take no part.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -44,15 +46,15 @@ def mechanism_groups(
 
 
 def evaluable_pairs(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     # pairs (A, B) in the order the table writes them, sorted regardless of case
 ) -> list[tuple[str, str]]:
     """Pairs of mechanisms for which compounds with A alone, B alone, and exactly A and B exist.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -73,14 +75,14 @@ def evaluable_pairs(
 
 
 def measured_pairs(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
 ) -> list[tuple[str, str]]:  # those of `evaluable_pairs`
     """Pairs of which every A|B is a combination of the table's treatments: applied, not annotated.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -97,7 +99,7 @@ def measured_pairs(
 
 # %% ../../nbs/01h_pairs.ipynb #ann00005
 def incomplete_pairs(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     # "A|B", sorted -> `compounds` that carry exactly both; `missing`, those of A and B that no
     # compound carries alone
 ) -> dict[str, dict[str, list[str]]]:
@@ -105,8 +107,8 @@ def incomplete_pairs(
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -159,7 +161,7 @@ def _other_groups(obs):
 
 # %% ../../nbs/01h_pairs.ipynb #n00005n1
 def why_no_pair(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     among: str = "",  # which profiles these are, if not all: " among wells at 24 h"
 ) -> str:  # a sentence or a few; "" if there is an evaluable pair
     """Why no pair of mechanisms can be evaluated: what no compound has, or which partner each pair
@@ -167,8 +169,8 @@ def why_no_pair(
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
     among : str, default ''
         which profiles these are, if not all: " among wells at 24 h"
 
@@ -290,14 +292,14 @@ def _told_apart(values, groups):  # `[N,G]`, `[N]` numbers of equal rows
 
 
 def copy_groups(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
 ) -> np.ndarray:  # `[N]` int: rows with one number are copies of each other
     """Which rows are one profile written more than once.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
 
     Returns
     -------
@@ -316,81 +318,100 @@ def copy_groups(
         pd.MultiIndex.from_arrays([equal, *(obs[name].to_numpy() for name in places), own])
     )[0]
 
-# %% ../../nbs/01h_pairs.ipynb #5990d325
-def describe_profiles(
-    profiles,  # AnnData from `read_profiles`
-    # what is in the table, in the order to print it: counts, lists, guessed columns and the rule
-    # for controls, notes
-) -> dict:
-    """Count what can be analysed in a table of profiles.
-
-    Parameters
-    ----------
-    profiles
-        AnnData from `read_profiles`
-
-    Returns
-    -------
-    dict
-        what is in the table, in the order to print it: counts, lists, guessed columns and
-        the rule for controls, notes
-    """
-    profiles = annotated(profiles)
-    obs, about = profiles.obs, profiles.uns["cpvae"]
-    treated = obs[~obs["is_control"].astype(bool)]
-    groups, pairs = mechanism_groups(profiles), evaluable_pairs(profiles)
+# %% ../../nbs/01h_pairs.ipynb #5990d3n1
+def _matrix_summary(profiles):
+    "Counts of profiles and features, and of what is no feature."
+    about = profiles.uns["cpvae"]
     copies = int(pd.Series(copy_groups(profiles)).duplicated().sum())
+    aside = about.get("set_aside", {})
+    compartments = profiles.var["compartment"].value_counts().sort_index()
     return {
-        "source": about["source"],
-        "kind": about["kind"],
         "profiles": profiles.n_obs,
         "exact copies": int(about["n_copies"]) + copies,
         "distinct profiles": profiles.n_obs - copies,
         "features": profiles.n_vars,
         "first features": list(profiles.var_names[:3]),
         "features called like": list(about.get("stems", [])),
-        "columns set aside": {
-            k: f"{len(v):,} ({listed(list(v), 3)})" for k, v in about.get("set_aside", {}).items()
-        },
-        "features by compartment": {
-            k: int(n)
-            for k, n in profiles.var["compartment"].value_counts().sort_index().items()
-            if k
-        },
+        "columns set aside": {k: f"{len(v):,} ({listed(list(v), 3)})" for k, v in aside.items()},
+        "features by compartment": {k: int(n) for k, n in compartments.items() if k},
+    }
+
+
+def _treatment_summary(profiles):
+    "What was given to which cells, where, and how many rows are controls."
+    obs = profiles.obs
+    treated = obs[~obs["is_control"].astype(bool)]
+    return {
         "compounds": int(treated["compound"][treated["compound"] != ""].nunique()),
         "dose levels (µM)": [float(d) for d in np.unique(dose_levels(treated["dose"].dropna()))],
         "times (h)": [float(t) for t in np.unique(obs["time"].dropna())],
         "cell lines": sorted(set(text_of(obs["cell"])) - {""}) if "cell" in obs else [],
         "plates": int(obs["plate"][obs["plate"] != ""].nunique()),
         "control rows": int(obs["is_control"].sum()),
-        "zero vector is control": bool(about["zero_control"]),
+        "zero vector is control": bool(profiles.uns["cpvae"]["zero_control"]),
+    }
+
+# %% ../../nbs/01h_pairs.ipynb #5990d3n2
+def _mechanism_summary(profiles):
+    "How many compounds have mechanisms, and which pairs these make."
+    groups = mechanism_groups(profiles)
+    two = [len(compounds) for moa, compounds in groups.items() if moa.count("|") == 1]
+    return {
         "annotated compounds": sum(map(len, groups.values())),
-        "compounds with exactly two mechanisms": sum(
-            len(c) for moa, c in groups.items() if moa.count("|") == 1
-        ),
+        "compounds with exactly two mechanisms": sum(two),
         "measured pairs": len(measured_pairs(profiles)),
-        "evaluable pairs": ["|".join(pair) for pair in pairs],
+        "evaluable pairs": ["|".join(pair) for pair in evaluable_pairs(profiles)],
         "incomplete pairs": incomplete_pairs(profiles),
+    }
+
+# %% ../../nbs/01h_pairs.ipynb #5990d325
+def describe_profiles(
+    profiles: AnnData,  # from `read_profiles`
+    # what is in the table, in the order to print it: counts, lists, guessed columns and the rule
+    # for controls, notes
+) -> dict[str, Any]:
+    """Count what can be analysed in a table of profiles.
+
+    Parameters
+    ----------
+    profiles : AnnData
+        from `read_profiles`
+
+    Returns
+    -------
+    dict[str, Any]
+        what is in the table, in the order to print it: counts, lists, guessed columns and
+        the rule for controls, notes
+    """
+    profiles = annotated(profiles)
+    about = profiles.uns["cpvae"]
+    return {
+        "source": about["source"],
+        "kind": about["kind"],
+        **_matrix_summary(profiles),
+        **_treatment_summary(profiles),
+        **_mechanism_summary(profiles),
         "columns": dict(about["columns"]),
         "notes": list(about["notes"]),
     }
 
 # %% ../../nbs/01h_pairs.ipynb #5a3c7cc4
 def by_target(
-    profiles,  # AnnData `[N,G]` profiles with `target` in `obs`
-):  # AnnData a copy whose `moa` is its `target`
+    profiles: AnnData,  # `[N,G]` profiles with `target` in `obs`
+) -> AnnData:  # a copy whose `moa` is its `target`
     """Group compounds by annotated targets instead of mechanisms.
 
     Raises CpvaeError if no target is known.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]` profiles with `target` in `obs`
+    profiles : AnnData
+        `[N,G]` profiles with `target` in `obs`
 
     Returns
     -------
-    AnnData a copy whose `moa` is its `target`
+    AnnData
+        a copy whose `moa` is its `target`
     """
     if "target" not in profiles.obs or not text_of(profiles.obs["target"]).str.strip().any():
         raise ProfileError(
@@ -406,18 +427,19 @@ def by_target(
 
 # %% ../../nbs/01h_pairs.ipynb #scb0trt2
 def by_treatment(
-    profiles,  # AnnData `[N,G]` profiles in which some compounds are combinations of others
-):  # AnnData a copy whose `moa` is its `compound`, "A|B" for a combination
+    profiles: AnnData,  # `[N,G]` profiles in which some compounds are combinations of others
+) -> AnnData:  # a copy whose `moa` is its `compound`, "A|B" for a combination
     """Group rows by treatment instead of mechanism. Raises CpvaeError without a combination.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]` profiles in which some compounds are combinations of others
+    profiles : AnnData
+        `[N,G]` profiles in which some compounds are combinations of others
 
     Returns
     -------
-    AnnData a copy whose `moa` is its `compound`, "A|B" for a combination
+    AnnData
+        a copy whose `moa` is its `compound`, "A|B" for a combination
     """
     compound = text_of(profiles.obs["compound"]).mask(
         profiles.obs["is_control"].astype(bool).to_numpy(), ""

@@ -6,8 +6,10 @@
 __all__ = ['profiles_from_parts', 'profiles_from_table', 'read_profiles']
 
 # %% ../../nbs/01_profiles.ipynb #5879ebe1
+from typing import Any
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from ..io.h5ad import parts_from_anndata
 from ..io.parts import Parts, with_plain_text
 from ..io.read import profile_files, read_parts, read_table
 from ..io.tables import parts_from_table, without_features
+from ..late import AnnData
 from .controls import _check_controls, _control_rows, _doubtful_controls, _in_words
 from .dose import _NAMED_UNIT
 from .features import _describe_features, finite_part
@@ -282,11 +285,48 @@ def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own
 
 # %% ../../nbs/01_profiles.ipynb #dat0back1
 # the same, with columns that a user names as something else among the metadata
-def _given_back(parts, names):
+def _given_back(parts, given):
     "Move features that are named as a compound, a dose, … to the metadata."
+    names = [name for choice in given.values() if choice for name in (choice, *choice.split("+"))]
     named = set(map(plain, names)) - set(map(plain, parts.metadata))
     out = [i for i, name in enumerate(parts.features) if plain(name) in named]
     return without_features(parts, out) if out else parts
+
+# %% ../../nbs/01_profiles.ipynb #76ae70n1
+def _provenance(parts, source, kind, told, rows, full, varies):
+    "Where profiles come from: their file, what was guessed, set aside and left out, with notes."
+    notes, dropped = _left_out(parts.features, rows, full, varies)
+    about = dict(
+        source=source,
+        sha256="",
+        kind=kind,
+        columns=told["columns"],
+        given=told["given"],
+        zero_control=told["zero_control"],
+        n_copies=0,
+        set_aside=parts.aside,
+        stems=parts.stems,
+        dropped_features=dropped,
+        notes=parts.notes + notes + told["notes"],
+        pair_names=told["pair_names"],
+    )
+    if (same := full & ~varies).any():  # what new profiles of a finished run may need
+        about["constants"] = dict(
+            names=list(compress(parts.features, same)),
+            values=parts.values[rows.argmax(), same].tolist(),
+        )
+    return about
+
+
+def _assembled(parts, rows, varies, obs, var, about):
+    "An AnnData of the rows and features to keep; what makes a run misleading joins its notes."
+    from anndata import AnnData
+
+    values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
+    about = about | dict(notes=about["notes"] + _warnings(values, obs, about["kind"]))
+    return AnnData(
+        X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about}
+    )
 
 # %% ../../nbs/01_profiles.ipynb #76ae7026
 def profiles_from_parts(
@@ -312,7 +352,7 @@ def profiles_from_parts(
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
     # with `drop_na`: a feature missing in more than this fraction of the rows goes
     na_cutoff: float = 0.05,
-):  # AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
+) -> AnnData:  # `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
     """Check and annotate a table of profiles. Raises `CpvaeError` if it cannot be used as it is.
 
     Parameters
@@ -353,67 +393,32 @@ def profiles_from_parts(
 
     Returns
     -------
-    AnnData `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
+    AnnData
+        `[N,G]`: raw `X`, standard `obs`, described `var`, provenance in `uns["cpvae"]`
     """
     given = dict(
         compound=compound, dose=dose, time=time, cell=cell, plate=plate, well=well, moa=moa
     )
     if parts.about is not None:
-        settled = given | dict(
-            dose_unit=dose_unit,
-            control=control,
-            zero_control=zero_control and not parts.about["zero_control"],
-        )
+        zero = zero_control and not parts.about["zero_control"]
+        settled = given | dict(dose_unit=dose_unit, control=control, zero_control=zero)
         settled |= dict(moa_separator=moa_table is None and moa_separator)
         return _as_written(parts, source, settled, moa_table, moa_separator)
-    parts = _given_back(
-        parts,
-        [name for choice in given.values() if choice for name in (choice, *choice.split("+"))],
-    )
+    parts = _given_back(parts, given)
     own_moa = moa_table is None or _moa_table(moa_table)[2] is None
     rows, full = finite_part(parts.values, parts.features, source, drop_na, na_cutoff)
     varies = full & _varying(parts.values, rows, source)
     how = (control, zero_control, dose_unit, own_moa, moa_separator or "")
     obs, told = _standard_rows(parts.metadata[rows], source, given, *how)
-    notes, dropped = _left_out(parts.features, rows, full, varies)
-    kind, var = _describe_features(
-        [name for name, good in zip(parts.features, varies) if good],
-        parts.feature_info[varies] if parts.feature_info is not None else None,
-    )
-    told_how = given | dict(control=control)
-    chosen = (
-        [name for name, choice in told_how.items() if choice]
-        + ["dose"] * bool(dose_unit)
-        + ["moa"] * bool(moa_separator)
-    )
-    about = dict(
-        source=source,
-        sha256="",
-        kind=kind,
-        columns=told["columns"],
-        given=chosen,
-        zero_control=zero_control,
-        n_copies=0,
-        set_aside=parts.aside,
-        stems=parts.stems,
-        dropped_features=dropped,
-        notes=parts.notes + notes + told["notes"],
-        pair_names=told["pair_names"],
-    )
-    if (same := full & ~varies).any():  # what new profiles of a finished run may need
-        about["constants"] = dict(
-            names=[n for n, k in zip(parts.features, same) if k],
-            values=parts.values[rows.argmax(), same].tolist(),
-        )
+    chosen = [name for name, choice in (given | dict(control=control)).items() if choice]
+    chosen += ["dose"] * bool(dose_unit) + ["moa"] * bool(moa_separator)
+    told |= dict(given=chosen, zero_control=zero_control)
+    features, info = list(compress(parts.features, varies)), parts.feature_info
+    kind, var = _describe_features(features, info[varies] if info is not None else None)
+    about = _provenance(parts, source, kind, told, rows, full, varies)
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, told["columns"]["compound"], moa_separator or "")
-    from anndata import AnnData
-
-    values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
-    about["notes"] += _warnings(values, obs, kind)
-    return AnnData(
-        X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about}
-    )
+    return _assembled(parts, rows, varies, obs, var, about)
 
 # %% ../../nbs/01_profiles.ipynb #7b44e190
 def profiles_from_table(
@@ -422,8 +427,8 @@ def profiles_from_table(
     features: Sequence[str] = (),  # shell patterns of the features' names, where these do not tell
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     # any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`, …
-    **options,
-):  # AnnData `[N,G]`, as from `profiles_from_parts`
+    **options: Any,
+) -> AnnData:  # `[N,G]`, as from `profiles_from_parts`
     """Check and annotate a table of profiles in memory.
 
     Raises `CpvaeError` if it cannot be used as it is.
@@ -438,13 +443,14 @@ def profiles_from_table(
         shell patterns of the features' names, where these do not tell
     not_features : Sequence[str], default ()
         shell patterns of number columns that are no features
-    **options
+    **options : Any
         any keyword of `profiles_from_parts`: columns, `control`, `zero_control`, `drop_na`,
         …
 
     Returns
     -------
-    AnnData `[N,G]`, as from `profiles_from_parts`
+    AnnData
+        `[N,G]`, as from `profiles_from_parts`
     """
     wanted = Wanted(tuple(features), tuple(not_features))
     return profiles_from_parts(parts_from_table(table, source, wanted), source, **options)
@@ -468,7 +474,7 @@ def _sha256(files):
 def read_profiles(
     # a file of any format that `read_parts` knows, several, or a folder of them; a DataFrame, or an
     # AnnData
-    path,
+    path: str | Path | Sequence[str | Path] | pd.DataFrame | AnnData,
     *,
     # table that describes the profiles by their id, such as GEO's sig_info
     profile_info: str | Path | None = None,
@@ -481,13 +487,13 @@ def read_profiles(
     not_features: Sequence[str] = (),  # shell patterns of number columns that are no features
     # any keyword of `profiles_from_parts`: columns, `moa_table`, `control`, `zero_control`,
     # `drop_na`, …
-    **options,
-):  # AnnData `[N,G]`, as from `profiles_from_parts`
+    **options: Any,
+) -> AnnData:  # `[N,G]`, as from `profiles_from_parts`
     """Read, check and annotate profiles. Raises `CpvaeError` if they cannot be used as they are.
 
     Parameters
     ----------
-    path
+    path : str | Path | Sequence[str | Path] | pd.DataFrame | AnnData
         a file of any format that `read_parts` knows, several, or a folder of them; a
         DataFrame, or an AnnData
     profile_info : str | Path | None, default None
@@ -504,22 +510,21 @@ def read_profiles(
         shell patterns of the features' names, where these do not tell
     not_features : Sequence[str], default ()
         shell patterns of number columns that are no features
-    **options
+    **options : Any
         any keyword of `profiles_from_parts`: columns, `moa_table`, `control`,
         `zero_control`, `drop_na`, …
 
     Returns
     -------
-    AnnData `[N,G]`, as from `profiles_from_parts`
+    AnnData
+        `[N,G]`, as from `profiles_from_parts`
     """
     wanted = dict(features=features, not_features=not_features)
     if isinstance(path, pd.DataFrame):
         return profiles_from_table(path, "table", **wanted, **options)
     stored = dict(layer=layer, obsm=obsm)
     if hasattr(path, "obs_names"):
-        return profiles_from_parts(
-            parts_from_anndata(path, **stored, **wanted), "AnnData", **options
-        )
+        return profiles_from_parts(parts_from_anndata(path, **stored, **wanted), AnnData, **options)
     single = isinstance(path, (str, Path))
     info = dict(profile_info=profile_info, feature_info=feature_info, all_genes=all_genes)
     parts, files = read_parts(path, **info, **stored, **wanted), profile_files(path)

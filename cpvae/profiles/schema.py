@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..errors import ProfileError, listed
 from ..io.columns import KNOWN_METADATA, STANDARD_COLUMNS, Named, bare, plain
+from ..late import AnnData
 from .dose import _words
 from .names import _spaced, _text
 
@@ -60,6 +61,27 @@ def _standard_of(name):
         None,
     )
 
+# %% ../../nbs/01b_schema.ipynb #4eefb3n1
+_LIKE_COMPOUND = (
+    r"\b(treatments?|drugs?|perturbations?|conditions?|molecules?|substances?|products?)\b"
+)
+
+
+def _refuse_no_compound(metadata, where):
+    "Refuse a table of which no column tells the compound, and say what may help."
+    present, held = set(Named(metadata)), list(metadata.columns)
+    if present - {"plate"} and present <= {"plate", "id", "cid", "sigid", "instid"}:
+        raise ProfileError(
+            f"{where}: tells only {listed(held)} of its profiles; name the table that describes"
+            " them, such as GEO's sig_info, with --profile-info TABLE"
+        )
+    alike = [name for name in metadata if re.search(_LIKE_COMPOUND, _spaced(name))]
+    likely = f", which may be {listed(alike, 2)}" if alike else ""
+    raise ProfileError(
+        f"{where}: no column tells the compound{likely}; name one with --compound-column"
+        f" (Metadata columns: {listed(held, 8) or 'none'})"
+    )
+
 # %% ../../nbs/01b_schema.ipynb #4eefb31b
 def guess_columns(
     metadata: pd.DataFrame,  # `[N,M]` the `Metadata_*` columns
@@ -86,6 +108,7 @@ def guess_columns(
         standard name -> source column, "" where there is none
     """
     present, columns = Named(metadata), {}
+    held = lambda name: metadata[present[name]]
     for standard, sources in STANDARD_COLUMNS.items():
         wanted = given.get(standard)
         if wanted and wanted not in present:
@@ -94,38 +117,14 @@ def guess_columns(
                 f"{where}: has no column {wanted}{option}; it has"
                 f" {listed(list(metadata.columns), 8) or 'no Metadata_ column'}"
             )
-        known = [
-            name for name in sources if name in present and not _is_empty(metadata[present[name]])
-        ]
+        known = [name for name in sources if name in present and not _is_empty(held(name))]
         if standard in ("dose", "time"):  # a bare "dose" of high and low, or the time of day
-            known = [
-                name
-                for name in known
-                if name != standard or not _words(metadata[present[name]], standard)
-            ]
+            known = [name for name in known if name != standard or not _words(held(name), standard)]
         columns[standard] = (
             (_exact(metadata, wanted) or present[wanted]) if wanted else present.first(known)
         )
     if not columns["compound"]:
-        if set(present) - {"plate"} and set(present) <= {"plate", "id", "cid", "sigid", "instid"}:
-            raise ProfileError(
-                f"{where}: tells only {listed(list(metadata.columns))} of its profiles; name the"
-                " table that describes them, such as GEO's sig_info, with --profile-info TABLE"
-            )
-        held = listed(list(metadata.columns), 8) or "none"
-        alike = [
-            name
-            for name in metadata
-            if re.search(
-                r"\b(treatments?|drugs?|perturbations?|conditions?|molecules?|substances?|products?)\b",
-                _spaced(name),
-            )
-        ]
-        likely = f", which may be {listed(alike, 2)}" if alike else ""
-        raise ProfileError(
-            f"{where}: no column tells the compound{likely}; name one with --compound-column"
-            f" (Metadata columns: {held})"
-        )
+        _refuse_no_compound(metadata, where)
     return columns
 
 # %% ../../nbs/01b_schema.ipynb #1d00997c
@@ -163,16 +162,22 @@ def with_blanks(
 
 
 def annotated(
-    profiles,  # AnnData `[N,G]`
+    profiles: AnnData,  # `[N,G]`
     # AnnData whose `obs` and `var` have every column that may be absent; the same object if they
     # all are there
-):
+) -> AnnData:
     """Profiles with a blank where an annotation is absent. Matrices are shared, not copied.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`
+    profiles : AnnData
+        `[N,G]`
+
+    Returns
+    -------
+    AnnData
+        AnnData whose `obs` and `var` have every column that may be absent; the same object
+        if they all are there
     """
     obs, var = with_blanks(profiles.obs, OBS_BLANKS), with_blanks(profiles.var, VAR_BLANKS)
     if obs is profiles.obs and var is profiles.var:
@@ -188,18 +193,18 @@ def annotated(
 
 
 def enlarged(
-    profiles,  # AnnData `[N,G]`; stays as it is
+    profiles: AnnData,  # `[N,G]`; stays as it is
     obs: Mapping[str, Any] | None = None,  # more columns of rows
     var: Mapping[str, Any] | None = None,  # more columns of features
     layers: Mapping[str, np.ndarray] | None = None,  # more matrices `[N,G]`
     about: Mapping[str, Any] | None = None,  # more facts for `uns["cpvae"]`
-):  # AnnData with tables of its own; matrices are shared, not copied
+) -> AnnData:  # with tables of its own; matrices are shared, not copied
     """Profiles with more columns, layers and facts.
 
     Parameters
     ----------
-    profiles
-        AnnData `[N,G]`; stays as it is
+    profiles : AnnData
+        `[N,G]`; stays as it is
     obs : Mapping[str, Any] | None, default None
         more columns of rows
     var : Mapping[str, Any] | None, default None
@@ -211,7 +216,8 @@ def enlarged(
 
     Returns
     -------
-    AnnData with tables of its own; matrices are shared, not copied
+    AnnData
+        with tables of its own; matrices are shared, not copied
     """
     known = {**profiles.uns, "cpvae": {**profiles.uns["cpvae"], **(about or {})}}
     tables = dict(obs=profiles.obs.assign(**obs or {}), var=profiles.var.assign(**var or {}))

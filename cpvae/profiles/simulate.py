@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..io.columns import COMPARTMENTS
+from ..late import AnnData
 from .features import CHANNELS
 from .read import profiles_from_table
 
@@ -41,6 +42,24 @@ def hill(
     """
     return 1 / (1 + (ec50 / dose) ** slope)
 
+# %% ../../nbs/01i_simulate.ipynb #da5229n1
+def _measurements():
+    "What CellProfiler measures of a compartment: five families of features, named without it."
+    shape = """
+        Area Compactness Eccentricity FormFactor Perimeter Solidity Extent Orientation
+    """.split()
+    pairs = product(("Correlation", "RWC"), combinations(CHANNELS, 2))
+    intensity = ("MeanIntensity", "StdIntensity", "IntegratedIntensity", "MassDisplacement")
+    radial = product(("FracAtD", "MeanFrac", "RadialCV"), CHANNELS, range(1, 5))
+    texture = product(("Contrast", "Entropy", "Variance", "Gabor"), (3, 5, 10, 20), CHANNELS)
+    return [
+        *(f"AreaShape_{m}" for m in shape),
+        *(f"Correlation_{m}_{a}_{b}" for m, (a, b) in pairs),
+        *(f"Intensity_{m}_{c}" for m, c in product(intensity, CHANNELS)),
+        *(f"RadialDistribution_{m}_{c}_{k}of4" for m, c, k in radial),
+        *(f"Texture_{m}_{c}_{k}_0" for m, k, c in texture),
+    ]
+
 # %% ../../nbs/01i_simulate.ipynb #da522918
 def cellprofiler_features(
     n: int,  # how many, at most 564
@@ -59,45 +78,7 @@ def cellprofiler_features(
     list[str]
         names as CellProfiler writes them, spread evenly over compartments and families
     """
-    shape = [
-        f"AreaShape_{m}"
-        for m in (
-            "Area",
-            "Compactness",
-            "Eccentricity",
-            "FormFactor",
-            "Perimeter",
-            "Solidity",
-            "Extent",
-            "Orientation",
-        )
-    ]
-    pairs = [
-        f"Correlation_{m}_{a}_{b}"
-        for m in ("Correlation", "RWC")
-        for a, b in combinations(CHANNELS, 2)
-    ]
-    intensity = [
-        f"Intensity_{m}_{c}"
-        for m in ("MeanIntensity", "StdIntensity", "IntegratedIntensity", "MassDisplacement")
-        for c in CHANNELS
-    ]
-    radial = [
-        f"RadialDistribution_{m}_{c}_{k}of4"
-        for m, c, k in product(("FracAtD", "MeanFrac", "RadialCV"), CHANNELS, range(1, 5))
-    ]
-    texture = [
-        f"Texture_{m}_{c}_{k}_0"
-        for m, k, c in product(
-            ("Contrast", "Entropy", "Variance", "Gabor"), (3, 5, 10, 20), CHANNELS
-        )
-    ]
-    names = [
-        f"{p}_{f}"
-        for f in shape + pairs + intensity + radial + texture
-        for p in COMPARTMENTS
-        if p != "Image"
-    ]
+    names = [f"{p}_{m}" for m in _measurements() for p in COMPARTMENTS if p != "Image"]
     if n > len(names):
         raise ValueError(f"{n} features asked for; there are names for {len(names)}")
     return [names[i] for i in np.linspace(0, len(names) - 1, n).round().astype(int)]
@@ -334,7 +315,7 @@ def simulate_profiles(
     n_controls: int = 25,  # DMSO wells a plate
     # AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and `uns["truth"]`:
     # settings, `compounds`, `directions`
-):
+) -> AnnData:
     """Simulate LINCS-like Cell Painting profiles with known truth.
 
     Parameters
@@ -361,6 +342,12 @@ def simulate_profiles(
         plates a map
     n_controls : int, default 25
         DMSO wells a plate
+
+    Returns
+    -------
+    AnnData
+        AnnData `[N,G]`, as from `read_profiles`; `obsm["state"]` `[N,K]` and
+        `uns["truth"]`: settings, `compounds`, `directions`
     """
     rng = np.random.default_rng(seed)
     compounds = simulated_compounds(n_mechanisms, n_pairs, per_mechanism, per_pair, rng)

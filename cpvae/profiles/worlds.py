@@ -57,6 +57,50 @@ def _silent_compounds(shared: str, n_pairs: int, rng: np.random.Generator) -> pd
     )
 
 # %% ../../nbs/07b_worlds.ipynb #a1790cc1
+# wells with what they stand for, and `[H,G]` the state of each home
+def _treated_wells(shared: str, compounds: pd.DataFrame, n_features: int, rng: np.random.Generator):
+    (ill, bend) = rng.normal(size=(2, n_features))
+    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * (
+        "plates" in shared or shared == "scaffold"
+    )
+    potency = compounds["potency"].to_numpy()[:, None]
+    compounds["state"] = list(
+        potency * ill
+        + (shared == "bent potency") * potency**2 / 2 * bend
+        + homes[compounds["home"]]
+        + rng.normal(size=(len(compounds), n_features))
+    )
+    wells = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(
+        is_control=False, noise=float(shared in ("reference", "torn plates"))
+    )
+    # replicates on four plates of the home; one well in seven is missing
+    if shared == "torn plates":
+        wells = wells.assign(copy=wells.groupby("compound").cumcount().astype(str))[
+            (rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()
+        ]
+    return wells, homes
+
+# %% ../../nbs/07b_worlds.ipynb #b5f7e74b
+def _scaled_profiles(x: np.ndarray, both: pd.DataFrame, shared: str) -> AnnData:
+    name = "home " + both["home"].astype(str)
+    plate = name + ", " + both["copy"] if shared == "torn plates" else name
+    obs = both[["compound", "moa", "is_control"]].assign(
+        dose=np.nan,
+        time=np.nan,
+        plate=plate if "plates" in shared else "",
+        scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "",
+        well="",
+    )
+    var = pd.DataFrame(
+        {"center": np.zeros(x.shape[1]), "scale": 1.0}, [f"f{j}" for j in range(x.shape[1])]
+    )
+    profiles = AnnData(
+        x.astype(np.float32), obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=var
+    )
+    profiles.layers["scaled"] = profiles.X.copy()
+    return profiles
+
+# %% ../../nbs/07b_worlds.ipynb #d36400c8
 def silent_world(
     # one of `WORLDS`: "nothing", "reference", "plates", "torn plates", "scaffold", "potency", "bent
     # potency" or "sizes"
@@ -101,26 +145,8 @@ def silent_world(
     choose(shared, WORLDS, "world")
     rng = np.random.default_rng(seed)
     compounds = _silent_compounds(shared, n_pairs, rng)
-    (ill, bend) = rng.normal(size=(2, n_features))
-    homes = rng.normal(size=(compounds["home"].max() + 1, n_features)) * (
-        "plates" in shared or shared == "scaffold"
-    )
-    potency = compounds["potency"].to_numpy()[:, None]
-    compounds["state"] = list(
-        potency * ill
-        + (shared == "bent potency") * potency**2 / 2 * bend
-        + homes[compounds["home"]]
-        + rng.normal(size=(len(compounds), n_features))
-    )
-    wells = compounds.loc[compounds.index.repeat(compounds["n_wells"])].assign(
-        is_control=False, noise=float(shared in ("reference", "torn plates"))
-    )
+    wells, homes = _treated_wells(shared, compounds, n_features, rng)
     home = np.arange(300) % len(homes)
-    # replicates on four plates of the home; one well in seven is missing
-    if shared == "torn plates":
-        wells = wells.assign(copy=wells.groupby("compound").cumcount().astype(str))[
-            (rng.random(len(wells)) > 1 / 7) | ~wells["compound"].duplicated()
-        ]
     controls = pd.DataFrame(
         {
             "compound": "DMSO",
@@ -132,26 +158,8 @@ def silent_world(
             "noise": 0.5,
         }
     )
-    both = pd.concat([wells, controls], ignore_index=True).set_axis(
-        [str(i) for i in range(len(wells) + 300)]
-    )
-    x = np.stack(both["state"]) + both[["noise"]].to_numpy() * rng.normal(
-        size=(len(both), n_features)
-    )
-    name = "home " + both["home"].astype(str)
-    plate = name + ", " + both["copy"] if shared == "torn plates" else name
-    obs = both[["compound", "moa", "is_control"]].assign(
-        dose=np.nan,
-        time=np.nan,
-        plate=plate if "plates" in shared else "",
-        scaffold=name.mask(both["is_control"], "") if shared == "scaffold" else "",
-        well="",
-    )
-    var = pd.DataFrame(
-        {"center": np.zeros(n_features), "scale": 1.0}, [f"f{j}" for j in range(n_features)]
-    )
-    profiles = AnnData(
-        x.astype(np.float32), obs=obs, uns={"cpvae": {"zero_control": False, "clip": 0.0}}, var=var
-    )
-    profiles.layers["scaled"] = profiles.X.copy()
-    return profiles
+    both = pd.concat([wells, controls], ignore_index=True)
+    both.index = both.index.astype(str)
+    x = np.stack(both["state"])
+    x = x + both[["noise"]].to_numpy() * rng.normal(size=x.shape)
+    return _scaled_profiles(x, both, shared)

@@ -99,29 +99,9 @@ def plot_reconstruction(
     fig = Figure(figsize=(1.1 * len(models) + 1.8, 2.6), layout="constrained")
     ax = fig.subplots()
     for x, model in enumerate(models):
-        for shuffled, dx in ((False, -0.2), (True, 0.2)):
-            height = fvu.get((model, shuffled, "test"), np.nan)
-            seen = fvu.get((model, shuffled, "train"), np.nan)
-            colour = COLOURS.get(model, "black")
-            ax.bar(
-                x + dx,
-                height,
-                0.36,
-                facecolor="white" if shuffled else colour,
-                edgecolor=colour,
-                hatch="////" if shuffled else None,
-            )
-            if np.isfinite(height):
-                ax.annotate(
-                    f"{height:.2f}",
-                    (x + dx, height),
-                    (0, 3),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7,
-                    bbox=dict(facecolor="white", lw=0, pad=0.3),
-                )
-            ax.hlines(seen, x + dx - 0.18, x + dx + 0.18, color="black", lw=1.2)
+        for shuffled in (False, True):
+            test, train = (fvu.get((model, shuffled, s), np.nan) for s in ("test", "train"))
+            _draw_fvu(ax, x, test, train, COLOURS.get(model, "black"), shuffled)
     ax.axhline(1, color="black", lw=0.8, ls="--")
     ax.set(
         xticks=range(len(models)),
@@ -133,6 +113,24 @@ def plot_reconstruction(
         ),
     )
     return small_type(fig)
+
+# %% ../../nbs/24c_figures.ipynb #3dace753
+def _draw_fvu(ax: Axes, x: float, test: float, train: float, colour: str, shuffled: bool) -> None:
+    "A bar for the test profiles, its number above it, and a tick for the training profiles."
+    face, hatch = ("white", "////") if shuffled else (colour, None)
+    x += 0.2 if shuffled else -0.2
+    ax.bar(x, test, 0.36, facecolor=face, edgecolor=colour, hatch=hatch)
+    if np.isfinite(test):
+        ax.annotate(
+            f"{test:.2f}",
+            (x, test),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            bbox=dict(facecolor="white", lw=0, pad=0.3),
+        )
+    ax.hlines(train, x - 0.18, x + 0.18, color="black", lw=1.2)
 
 # %% ../../nbs/24c_figures.ipynb #02e33ccb
 def plot_umap(
@@ -205,42 +203,37 @@ def plot_lsa(
     """
     methods = list(score_matrix(lsa).columns)
     fig = Figure(figsize=(3.1 * len(metrics) + 1.8, 0.22 * len(methods) + 1), layout="constrained")
-    for ax, metric in zip(fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics):
-        matrix = score_matrix(lsa, metric)
-        for y, method in enumerate(methods):
-            kind, _, space = method.partition("/")
-            colour = COLOURS.get(space or kind, "#555555")
-            ax.scatter(
-                matrix[method],
-                [y] * len(matrix),
-                s=13,
-                facecolor="none" if kind in TRIVIAL else colour,
-                edgecolor=colour,
-                lw=0.7,
-                alpha=0.7,
-            )
-            if matrix[method].notna().any():
-                ax.scatter(matrix[method].mean(), y, s=34, marker="D", color="black", zorder=3)
-            else:
-                ax.annotate(
-                    "undefined",
-                    (0.01, y),
-                    xycoords=("axes fraction", "data"),
-                    va="center",
-                    fontsize=7,
-                    color="#555555",
-                )
+    axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics):
+        _draw_scores(ax, score_matrix(lsa, metric))
         better = "less is better" if metric == "l2" else "more is better"
-        ax.set(
-            xlabel=f"{AXES[metric]}",
-            title=f"{METRICS[metric]}: {better}",
-            yticks=range(len(methods)),
-            yticklabels=map(display_name, methods),
-        )
+        ax.set(xlabel=AXES[metric], title=f"{METRICS[metric]}: {better}")
         ax.grid(axis="x", lw=0.4, color="#DDDDDD")
-    fig.axes[0].invert_yaxis()
-    fig.suptitle(f"{len(matrix)} pairs; diamond: mean", fontsize=8.5)
+    axes[0].set(yticks=range(len(methods)), yticklabels=map(display_name, methods))
+    axes[0].invert_yaxis()
+    fig.suptitle(f"{lsa.pair.nunique()} pairs; diamond: mean", fontsize=8.5)
     return small_type(fig)
+
+# %% ../../nbs/24c_figures.ipynb #75efe246
+def _draw_scores(ax: Axes, matrix: pd.DataFrame) -> None:
+    "One score of every predictor: a row of points, one a pair, and a diamond at their mean."
+    for y, (method, scores) in enumerate(matrix.items()):
+        kind, _, space = method.partition("/")
+        colour = COLOURS.get(space or kind, "#555555")
+        face = "none" if kind in TRIVIAL else colour
+        at = [y] * len(scores)
+        ax.scatter(scores, at, s=13, facecolor=face, edgecolor=colour, lw=0.7, alpha=0.7)
+        if scores.notna().any():
+            ax.scatter(scores.mean(), y, s=34, marker="D", color="black", zorder=3)
+        else:
+            ax.annotate(
+                "undefined",
+                (0.01, y),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=7,
+                color="#555555",
+            )
 
 # %% ../../nbs/24c_figures.ipynb #f887c1a2
 def plot_advantages(
@@ -263,38 +256,18 @@ def plot_advantages(
     Figure
         baselines down; right of zero arithmetic is better
     """
-    fig = Figure(figsize=(3.1 * len(metrics) + 1.6, 3.4), layout="constrained")
-    models, tables = arithmetic_models(lsa), [advantages(lsa, metric) for metric in metrics]
+    tables = [advantages(lsa, metric) for metric in metrics]
     known = {b.partition("/")[0] for table in tables for b in table.baseline}
-    baselines = [
-        b for b in ("mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca") if b in known
-    ]
-    for ax, metric, table in zip(
-        fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, tables
-    ):
-        for k, model in enumerate(models):
-            rows = table[table.method == model]
-            y = [
-                baselines.index(b.partition("/")[0]) + (k - (len(models) - 1) / 2) * 0.15
-                for b in rows.baseline
-            ]
-            ax.hlines(y, rows.low, rows.high, color=COLOURS.get(model, "black"), lw=1.2)
-            ax.scatter(
-                rows.advantage,
-                y,
-                s=14,
-                color=COLOURS.get(model, "black"),
-                label=display_name(model),
-                zorder=3,
-            )
-        ax.axvline(0, color="black", lw=0.8)
-        ax.set(
-            xlabel=f"advantage in {METRICS[metric]}",
-            yticks=range(len(baselines)),
-            yticklabels=map(display_name, baselines),
-        )
-    fig.axes[0].invert_yaxis()
-    fig.axes[-1].legend(
+    usual = ("mechanism_blind", *TRIVIAL[:-1], "additive_input", "pca")
+    baselines = [b for b in usual if b in known]
+    fig = Figure(figsize=(3.1 * len(metrics) + 1.6, 3.4), layout="constrained")
+    axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric, table in zip(axes, metrics, tables):
+        _draw_advantages(ax, table, arithmetic_models(lsa), baselines)
+        ax.set_xlabel(f"advantage in {METRICS[metric]}")
+    axes[0].set(yticks=range(len(baselines)), yticklabels=map(display_name, baselines))
+    axes[0].invert_yaxis()
+    axes[-1].legend(
         frameon=False,
         fontsize=7,
         title="arithmetic in",
@@ -302,10 +275,23 @@ def plot_advantages(
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )
-    n = lsa.pair.nunique()
     interval = min(map(no_interval, tables), key=len) or "line: 95 % interval"
-    fig.suptitle(f"{n} pairs; right of zero: arithmetic is better; {interval}", fontsize=8.5)
+    title = f"{lsa.pair.nunique()} pairs; right of zero: arithmetic is better; {interval}"
+    fig.suptitle(title, fontsize=8.5)
     return small_type(fig)
+
+# %% ../../nbs/24c_figures.ipynb #3d54873f
+def _draw_advantages(
+    ax: Axes, table: pd.DataFrame, models: list[str], baselines: list[str]
+) -> None:
+    "Advantages and intervals by one score: baselines down, the models around each."
+    for k, model in enumerate(models):
+        rows, colour = table[table.method == model], COLOURS.get(model, "black")
+        beside = (k - (len(models) - 1) / 2) * 0.15
+        y = [baselines.index(b.partition("/")[0]) + beside for b in rows.baseline]
+        ax.hlines(y, rows.low, rows.high, color=colour, lw=1.2)
+        ax.scatter(rows.advantage, y, s=14, color=colour, label=display_name(model), zorder=3)
+    ax.axvline(0, color="black", lw=0.8)
 
 # %% ../../nbs/24c_figures.ipynb #1acd0a71
 def plot_null(
@@ -336,50 +322,36 @@ def plot_null(
     """
     table = null_quantiles(null, model)
     total = len(table)
-    table = table.iloc[
-        np.unique(np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int))
-    ]
+    kept = np.linspace(0, total - 1, min(total, max_pairs)).round().astype(int)
+    table = table.iloc[np.unique(kept)]
     found = (lsa[lsa.model == model].set_index("pair").q.reindex(table.index) < 0.05).to_numpy()
     fig = Figure(figsize=(8.6, 0.19 * len(table) + 1.2), layout="constrained")
-    y, colour = np.arange(len(table)), COLOURS.get(model, "black")
-    for ax, score, label in zip(
-        fig.subplots(1, 2, sharey=True),
-        ("cosine", "l2"),
-        ("cosine with the true state (more is better)", AXES["l2"]),
-    ):
-        t = table[score]
-        ax.hlines(y, t[0.05], t[0.95], color="#BBBBBB", lw=1.5, label="permuted: middle 90 %")
-        ax.hlines(y, t[0.25], t[0.75], color="#BBBBBB", lw=5, label="permuted: middle 50 %")
-        ax.scatter(t["real"][found], y[found], s=22, color=colour, zorder=3, label="real, q < 0.05")
-        ax.scatter(
-            t["real"][~found],
-            y[~found],
-            s=22,
-            facecolor="white",
-            edgecolor=colour,
-            zorder=3,
-            label="real, q ≥ 0.05",
-        )
-        ax.set(
-            xlabel=label,
-            yticks=y,
-            yticklabels=map(_short_pair, table.index),
-            ylim=(len(table) - 0.4, -0.6),
-        )
-    _log_if_wide(ax)
-    fig.legend(
-        *fig.axes[0].get_legend_handles_labels(),
-        loc="outside upper right",
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-    )
-    shown = (
-        f"{total} pairs" if len(table) == total else f"{len(table)} of {total} pairs, evenly spaced"
-    )
+    axes = fig.subplots(1, 2, sharey=True)
+    labels = {"cosine": "cosine with the true state (more is better)", "l2": AXES["l2"]}
+    for ax, (score, label) in zip(axes, labels.items()):
+        _draw_null(ax, table[score], found, COLOURS.get(model, "black"))
+        ax.set_xlabel(label)
+    axes[0].set(yticks=range(len(table)), yticklabels=map(_short_pair, table.index))
+    axes[0].set_ylim(len(table) - 0.4, -0.6)
+    _log_if_wide(axes[1])
+    handles = axes[0].get_legend_handles_labels()
+    fig.legend(*handles, loc="outside upper right", ncols=4, frameon=False, fontsize=7)
+    of = "" if len(table) == total else f"{len(table)} of "
+    shown = f"{of}{total} pairs{', evenly spaced' if of else ''}"
     fig.suptitle(f"{display_name(model)}: {shown}", fontsize=9, x=0.01, ha="left")
     small_type(fig).axes[0].tick_params(axis="y", labelsize=7)
     return fig
+
+# %% ../../nbs/24c_figures.ipynb #e618cbc4
+def _draw_null(ax: Axes, scores: pd.DataFrame, found: np.ndarray, colour: str) -> None:
+    "One score of each pair: bars over its permutations, a dot for its own labels, filled if found."
+    y = np.arange(len(scores))
+    for percent, low, high, width in ((90, 0.05, 0.95, 1.5), (50, 0.25, 0.75, 5)):
+        label = f"permuted: middle {percent} %"
+        ax.hlines(y, scores[low], scores[high], color="#BBBBBB", lw=width, label=label)
+    for rows, face, label in ((found, colour, "q < 0.05"), (~found, "white", "q ≥ 0.05")):
+        dots = dict(s=22, facecolor=face, edgecolor=colour, zorder=3, label=f"real, {label}")
+        ax.scatter(scores["real"][rows], y[rows], **dots)
 
 # %% ../../nbs/24c_figures.ipynb #8c7dd082
 def null_quantiles(

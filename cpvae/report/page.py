@@ -11,7 +11,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,30 +123,21 @@ def run_sections(
         "seconds": "seconds a stage",
         "versions": "versions",
     }
+    details = [_folded(title, [_facts(run[k])]) for k, title in folded.items() if run.get(k)]
+    data = [_facts(run.get("data", {}))]
+    if run.get("columns"):
+        data.append(_folded("columns that were read", [_facts(run["columns"])]))
     return [
-        dict(
-            title="What was run",
-            text=[],
-            items=[
-                _facts(facts),
-                *(_folded(title, [_facts(run[k])]) for k, title in folded.items() if run.get(k)),
-            ],
-        ),
-        dict(
-            title="The data",
-            text=run.get("notes", []),
-            items=[
-                _facts(run.get("data", {})),
-                *(
-                    _folded("columns that were read", [_facts(c)])
-                    for c in [run.get("columns")]
-                    if c
-                ),
-            ],
-        ),
+        _section("What was run", [_facts(facts), *details]),
+        _section("The data", data, run.get("notes", [])),
     ]
 
 # %% ../../nbs/24_page.ipynb #5753f701
+def _section(title: str, items: list[dict[str, Any]], text: Sequence[str] = ()) -> dict[str, Any]:
+    "A part of the page: sentences under a title, then items."
+    return dict(title=title, text=[*text], items=items)
+
+
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     "A two-column table of names and values."
     text = lambda v: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else number(v)
@@ -306,43 +297,42 @@ def model_sections(
     """
     sections = []
     if "training" in tables:
-        units = (
-            [page_table(units_summary(tables["latent_units"]), _UNITS_COLUMNS, _UNITS_CAPTION)]
-            if "latent_units" in tables
-            else []
-        )
-        sections.append(
-            dict(title="Training", text=[], items=[_figure("training", _TRAINING_CAPTION), *units])
-        )
+        items = [_figure("training", _TRAINING_CAPTION)]
+        if "latent_units" in tables:
+            units = units_summary(tables["latent_units"])
+            items.append(page_table(units, _UNITS_COLUMNS, _UNITS_CAPTION))
+        sections.append(_section("Training", items))
     if "reconstruction" in tables:
-        table = tables["reconstruction"].sort_values("shuffled", kind="stable")
-        test = page_table(
-            table[table.split == "test"], _RECONSTRUCTION_COLUMNS, _RECONSTRUCTION_CAPTION
-        )
-        every = page_table(table, _RECONSTRUCTION_COLUMNS, "All splits.")
-        items = [
-            _figure("reconstruction", "Fraction of variance unexplained. Shorter is better."),
-            test,
-            _folded("training and validation profiles too", [every]),
-        ]
-        sections.append(dict(title="Reconstruction", text=[], items=items))
+        sections.append(_reconstruction_section(tables["reconstruction"]))
     if "umap" in tables:
-        sections.append(
-            dict(title="Map of the profiles", text=[], items=[_figure("umap", _UMAP_CAPTION)])
-        )
+        sections.append(_section("Map of the profiles", [_figure("umap", _UMAP_CAPTION)]))
     if "traversal" in tables:
-        moved = {
-            m: page_table(latent_summary(tables["traversal"], m), _LATENT_COLUMNS, _LATENT_CAPTION)
-            for m in usual_order(tables["traversal"].model.unique())
-        }
-        sections.append(
-            dict(
-                title="What latent units move",
-                text=[],
-                items=[_folded(display_name(m), [table]) for m, table in moved.items()],
-            )
-        )
+        sections.append(_latent_section(tables["traversal"]))
     return sections
+
+# %% ../../nbs/24_page.ipynb #97e5700d
+def _reconstruction_section(reconstruction: pd.DataFrame) -> dict[str, Any]:
+    "Scores of held-out profiles; those of the other parts behind a line."
+    table = reconstruction.sort_values("shuffled", kind="stable")
+    test, columns = table[table.split == "test"], _RECONSTRUCTION_COLUMNS
+    items = [
+        _figure("reconstruction", "Fraction of variance unexplained. Shorter is better."),
+        page_table(test, columns, _RECONSTRUCTION_CAPTION),
+        _folded(
+            "training and validation profiles too", [page_table(table, columns, "All splits.")]
+        ),
+    ]
+    return _section("Reconstruction", items)
+
+
+def _latent_section(traversal: pd.DataFrame) -> dict[str, Any]:
+    "What the latent units of each model move, a folded table a model."
+    moved = {
+        m: page_table(latent_summary(traversal, m), _LATENT_COLUMNS, _LATENT_CAPTION)
+        for m in usual_order(traversal.model.unique())
+    }
+    items = [_folded(display_name(m), [table]) for m, table in moved.items()]
+    return _section("What latent units move", items)
 
 # %% ../../nbs/24_page.ipynb #1b156b53
 _SUMMARY_COLUMNS = {
@@ -430,33 +420,8 @@ def arithmetic_sections(
         return []
     models = arithmetic_models(lsa)
     best = score_matrix(lsa)[models].mean().idxmin()
-    compared = [
-        page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}")
-        for m in METRICS
-    ]
-    by_pair = [
-        _folded(
-            f"pair by pair: {display_name(m)}",
-            [page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)],
-            m == best,
-        )
-        for m in models
-    ]
-    sections = [
-        dict(
-            title="Arithmetic: A − D + B against the true A|B",
-            text=[],
-            items=[
-                page_table(lsa_summary(lsa), _SUMMARY_COLUMNS, _SUMMARY_CAPTION),
-                _figure(
-                    "lsa", "Each point is a pair; filled: arithmetic, hollow: trivial baselines."
-                ),
-                _figure("advantages", "Arithmetic less baseline within pairs."),
-                _folded("every comparison with a baseline, in numbers", compared),
-                *by_pair,
-            ],
-        )
-    ]
+    title = "Arithmetic: A − D + B against the true A|B"
+    sections = [_section(title, _score_items(lsa, best))]
     if "lsa_null" in tables:
         tested = set(tables["lsa_null"].model)
         shown = [
@@ -464,8 +429,27 @@ def arithmetic_sections(
             for m in models
             if m in tested
         ]
-        sections.append(dict(title="Real against permuted labels", text=[], items=shown))
+        sections.append(_section("Real against permuted labels", shown))
     return sections
+
+# %% ../../nbs/24_page.ipynb #a087c014
+def _score_items(lsa: pd.DataFrame, best: str) -> list[dict[str, Any]]:
+    "Scores as means, figures, comparisons with baselines, and pair by pair, the best model's open."
+    compared = [
+        page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}")
+        for m in METRICS
+    ]
+    by_pair = {
+        m: page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)
+        for m in arithmetic_models(lsa)
+    }
+    return [
+        page_table(lsa_summary(lsa), _SUMMARY_COLUMNS, _SUMMARY_CAPTION),
+        _figure("lsa", "Each point is a pair; filled: arithmetic, hollow: trivial baselines."),
+        _figure("advantages", "Arithmetic less baseline within pairs."),
+        _folded("every comparison with a baseline, in numbers", compared),
+        *(_folded(f"pair by pair: {display_name(m)}", [t], m == best) for m, t in by_pair.items()),
+    ]
 
 # %% ../../nbs/24_page.ipynb #24af57cb
 TABLES = {  # file in `tables/` -> what a row is
@@ -510,24 +494,15 @@ def table_sections(
         [(name, row, len(tables[name])) for name, row in TABLES.items() if name in tables],
         columns=["table", "row", "rows"],
     )
+    if rows.empty:
+        return []
     text = (
         "Files in tables/, CSV or, above 100,000 rows, parquet. Scores are described where they are"
         " shown, columns in the documentation of cpvae.lsa.table, cpvae.measure.reconstruction and"
         " cpvae.latents.traverse."
     )
-    return (
-        [
-            dict(
-                title="The tables",
-                text=[],
-                items=[
-                    page_table(rows, {"table": "table", "row": "a row is", "rows": "rows"}, text)
-                ],
-            )
-        ]
-        if len(rows)
-        else []
-    )
+    columns = {"table": "table", "row": "a row is", "rows": "rows"}
+    return [_section("The tables", [page_table(rows, columns, text)])]
 
 # %% ../../nbs/24_page.ipynb #ca056485
 _CITATION = (

@@ -151,43 +151,46 @@ def shuffled_findings(
     fvu = test.pivot(index="model", columns="shuffled", values="fvu")
     if True not in fvu or False not in fvu:
         return []
-    explained = (1 - fvu.reindex(usual_order(fvu.index))).clip(lower=0).dropna()
-    if explained.empty:
+    fvu = fvu.reindex(usual_order(fvu.index)).dropna()
+    if fvu.empty:
         return []
-    whole = explained.index[fvu[True].reindex(explained.index) < _ROUNDING]
-    suspect = explained[explained[True] > 0.25 * explained[False]].drop(whole)
     text = (
         " Fitted to and scored on profiles whose features were shuffled apart, the models leave"
-        f" unexplained: {_listing(fvu[True].reindex(explained.index), _ROUNDING)}."
+        f" unexplained: {_listing(fvu[True], _ROUNDING)}."
     )
+    whole = fvu.index[fvu[True] < _ROUNDING]
     if len(whole):
         text += (
             f" Of {_names(whole)} the control says nothing: with a unit for every feature anything"
             " is rebuilt."
         )
-        explained = explained.drop(whole)
-        if suspect.empty and explained.empty:
-            return ["The shuffled controls could not be judged." + text]
-    if suspect.empty:
-        clean = (
-            "learn next to nothing, as it should be"
-            if explained[True].max() < 0.1
-            else (
-                f"explain up to {explained[True].max():.0%}, less than a quarter of what the real"
-                " models do"
-            )
+    verdict, meaning = _about_controls((1 - fvu.drop(whole)).clip(lower=0))
+    return [verdict + text + meaning]
+
+# %% ../../nbs/24b_words.ipynb #eb0f37ab
+def _about_controls(explained: pd.DataFrame) -> tuple[str, str]:
+    """The verdict on shuffled controls, and what it means, by the fraction of variance that each
+    model explains of real (False) and of shuffled (True) profiles.
+    """
+    if explained.empty:
+        return "The shuffled controls could not be judged.", ""
+    suspect = explained.index[explained[True] > 0.25 * explained[False]]
+    if len(suspect):
+        return (
+            f"The shuffled control is not clean for {_names(suspect)}.",
+            " It explains more than a quarter of what the real model does, and for that no tie"
+            " between features is needed.",
         )
-        return [
-            f"The shuffled controls {clean}."
-            + text
-            + " What a real model explains beyond that comes from ties between features."
-        ]
-    return [
-        f"The shuffled control is not clean for {_names(suspect.index)}."
-        + text
-        + " It explains more than a quarter of what the real model does, and for that no tie"
-        " between features is needed."
-    ]
+    most = explained[True].max()
+    clean = (
+        "learn next to nothing, as it should be"
+        if most < 0.1
+        else f"explain up to {most:.0%}, less than a quarter of what the real models do"
+    )
+    return (
+        f"The shuffled controls {clean}.",
+        " What a real model explains beyond that comes from ties between features.",
+    )
 
 # %% ../../nbs/24b_words.ipynb #a09f0b75
 def baseline_findings(
@@ -209,58 +212,45 @@ def baseline_findings(
     list[str]
         one paragraph
     """
-    what = choose(metric, METRICS, "metric")
+    score = choose(metric, METRICS, "metric")
     mean = score_matrix(lsa, metric)[arithmetic_models(lsa)].mean()
     if mean.isna().all():
-        alone = metric == "mismatch_r" and lsa.pair.nunique() == 1
-        why = (
-            "it compares a pair with other pairs, and there are none"
-            if alone
-            else (
-                "it is undefined for every pair, as any correlation is over a single feature or of"
-                " states that do not change"
-            )
-        )
-        return [f"By {what} nothing can be said: {why}."]
+        return [f"By {score} nothing can be said: {_why_undefined(lsa, metric)}."]
     best = mean.idxmin() if metric == "l2" else mean.idxmax()
-    table = advantages(lsa, metric).query("method == @best")
-    sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])
-    n, total = lsa.pair.nunique(), sum(map(len, sides.values()))
-    won = len(sides["ahead of"])
-    beaten = (
-        f"all {total}"
-        if won == total
-        else f"only {won} of {total}"
-        if won
-        else f"none of the {total}"
-    )
-    score = (
-        METRICS[metric]
-        if n >= MIN_PAIRS
-        else f"mean {METRICS[metric]} over only {n} {'pair' if n == 1 else 'pairs'}"
-    )
-    basis = (
-        f"by means alone: {why}"
-        if (why := no_interval(table))
-        else "95 % interval of the paired difference"
-    )
-    basis += ", by means where there is none" if not why and table.low.isna().any() else ""
-    text = (
-        f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} trivial baselines"
-        f" ({basis})."
-    )
-    text += (
-        " It is "
-        + "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names)
-        + "."
-        if 0 < won < total
-        else ""
-    )
+    n = lsa.pair.nunique()
+    if n < MIN_PAIRS:
+        score = f"mean {score} over only {counted(n, 'pair')}"
+    beaten = _beaten(advantages(lsa, metric).query("method == @best"))
     baselines = _listing(_baseline_means(lsa, metric, best))
     return [
-        f"{text} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best"
-        " after the fact flatters it."
+        f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} Means, arithmetic:"
+        f" {_listing(mean)}. Baselines: {baselines}. Choosing the best after the fact flatters it."
     ]
+
+# %% ../../nbs/24b_words.ipynb #81e448dc
+def _why_undefined(lsa: pd.DataFrame, metric: str) -> str:
+    "Why a score is undefined for every pair."
+    if metric == "mismatch_r" and lsa.pair.nunique() == 1:
+        return "it compares a pair with other pairs, and there are none"
+    return (
+        "it is undefined for every pair, as any correlation is over a single feature or of states"
+        " that do not change"
+    )
+
+
+def _beaten(table: pd.DataFrame) -> str:
+    "How many trivial baselines one arithmetic beats, on what basis, and which: its `advantages`."
+    sides = _sides(table[table.baseline.str.partition("/")[0].isin(TRIVIAL)])
+    won, total = len(sides["ahead of"]), sum(map(len, sides.values()))
+    some = f"only {won} of {total}" if won else f"none of the {total}"
+    beaten = f"all {total}" if won == total else some
+    basis = "95 % interval of the paired difference"
+    if why := no_interval(table):
+        basis = f"by means alone: {why}"
+    elif table.low.isna().any():
+        basis += ", by means where there is none"
+    each = "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names)
+    return f"{beaten} trivial baselines ({basis})." + (f" It is {each}." if 0 < won < total else "")
 
 # %% ../../nbs/24b_words.ipynb #edb2cdff
 def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -322,46 +312,40 @@ def blind_findings(
     list[str]
         one paragraph; none without mechanism-blind rows
     """
-    own = {}
-    for metric in ("l2", "delta_pearson"):
-        table = advantages(lsa, metric)
-        own[metric] = table[table.baseline.str.startswith("mechanism_blind/")].set_index("method")
-    l2, n = own["l2"], lsa.pair.nunique()
+    tables = [advantages(lsa, metric) for metric in ("l2", "delta_pearson")]
+    own = [t[t.baseline.str.startswith("mechanism_blind/")].set_index("method") for t in tables]
+    l2 = own[0]
     if l2.empty:
         return []
-    clear = [m for m in l2.index if all(m in t.index and t.loc[m, "low"] > 0 for t in own.values())]
-    verdict = (
-        "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
+    gains = "; ".join(
+        f"{display_name(m)} {_brief(r.advantage)}{_interval(r)}, closer in {r.better} of {r.n}"
+        for m, r in l2.iterrows()
     )
+    return [
+        f"{_whether_knowing_helps(own, lsa.pair.nunique())} The mechanism-blind prediction for a"
+        " pair is the mean of what the same model predicts for the other pairs. Mean gain over it"
+        f" in L2: {gains}."
+    ]
+
+# %% ../../nbs/24b_words.ipynb #13b8b9ad
+def _whether_knowing_helps(own: list[pd.DataFrame], n_pairs: int) -> str:
+    "The verdict: by L2 and by delta-Pearson, each model's advantage over its own blind prediction."
+    if n_pairs < MIN_PAIRS:
+        return (
+            f"With so few pairs ({n_pairs}) it cannot be said whether knowing the two mechanisms"
+            " helps."
+        )
+    clear = [m for m in own[0].index if all(m in t.index and t.loc[m, "low"] > 0 for t in own)]
     if clear:
-        verdict = (
+        return (
             f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and"
             " delta-Pearson."
         )
-    if n < MIN_PAIRS:
-        verdict = (
-            f"With so few pairs ({n}) it cannot be said whether knowing the two mechanisms helps."
-        )
-    elif not clear and (
-        why := next(
-            (
-                no_interval(t) if len(t) else "one of the two scores is undefined"
-                for t in own.values()
-                if t.low.isna().all()
-            ),
-            "",
-        )
-    ):
-        verdict = f"It cannot be said whether knowing the two mechanisms helps: {why}."
-    gains = [
-        f"{display_name(m)} {_brief(r.advantage)}{_interval(r)}, closer in {r.better} of {r.n}"
-        for m, r in l2.iterrows()
-    ]
-    return [
-        verdict
-        + " The mechanism-blind prediction for a pair is the mean of what the same model predicts"
-        " for the other pairs. Mean gain over it in L2: " + "; ".join(gains) + "."
-    ]
+    for table in own:
+        if table.low.isna().all():
+            why = no_interval(table) if len(table) else "one of the two scores is undefined"
+            return f"It cannot be said whether knowing the two mechanisms helps: {why}."
+    return "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
 
 # %% ../../nbs/24b_words.ipynb #fc206c47
 def _interval(row: pd.Series) -> str:
@@ -528,62 +512,57 @@ def limit_findings(
         one paragraph, and a warning before it below ten pairs
     """
     pairs = lsa.drop_duplicates("pair")
-    n = len(pairs)
-    seen = int(pairs.in_sample.fillna(True).astype(bool).sum())
-    in_sample = (
-        f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the"
-        " arithmetic is in-sample, as in the paper, which flatters it."
-        if seen
-        else "No A|B compound of the scored pairs was among the training profiles."
-    )
-    words = [f"Limits. {in_sample}"]
-    single = int(
-        (pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum()
-    )
-    words += [f"{single} of {n} pairs rest on a single compound for A, B or A|B."] if single else []
-    shared, known = int((pairs.target_overlap > 0).sum()), int(pairs.target_overlap.notna().sum())
-    words += (
-        [
-            f"In {shared} of {known} pairs with annotated targets A and B share a target, so they"
-            " may be two names for one mechanism."
-        ]
-        if shared
-        else []
-    )
-    weak = int(
-        (pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum()
-    )
-    words += (
-        [f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls."]
-        if weak
-        else []
-    )
-    words += [
-        "Intervals take account of mechanisms that pairs share, q-values do not; one seed was run."
-    ]
-    words += [
+    words = [
+        "Limits.",
+        *_limits_of_pairs(pairs),
+        "Intervals take account of mechanisms that pairs share, q-values do not; one seed was run.",
         "The permutation test keeps its level on simulated pairs without effect whose compounds"
         " share plates, a scaffold or their potency, or hold a reference compound; plates, times"
-        " and scaffolds that the table does not record it cannot match."
+        " and scaffolds that the table does not record it cannot match.",
+        *_limits_of_controls(run.get("data", {})),
     ]
-    controls, data = run.get("data", {}).get("control rows", MIN_CONTROLS), run.get("data", {})
-    if 0 < controls < MIN_CONTROLS and not data.get("zero vector is control"):
-        words += [
-            f"Every change is measured from {counted(controls, 'control well')}: what"
-            f" {'it' if controls == 1 else 'they'} showed by chance is in each of them, so that"
-            " changes agree (delta-Pearson) and compounds seem active without any effect."
-        ]
     if run.get("preset") == "chow2022":
         words += [
             "Under the paper's protocol every well is a vote of its own; labels could only be dealt"
             " over wells, of which those of one compound belong together, so no p-value is given."
         ]
+    n = len(pairs)
     few = (
-        f"Only {n} {'pair' if n == 1 else 'pairs'} could be scored: read"
-        f" {'it' if n == 1 else 'them one by one'}, because no mean, interval or count of so few"
-        " can be relied on."
+        f"Only {counted(n, 'pair')} could be scored: read {'it' if n == 1 else 'them one by one'},"
+        " because no mean, interval or count of so few can be relied on."
     )
     return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
+
+# %% ../../nbs/24b_words.ipynb #36632af2
+def _limits_of_pairs(pairs: pd.DataFrame) -> list[str]:
+    "What weakens some of the pairs, each with their number."
+    n, overlap = len(pairs), pairs.target_overlap
+    seen = pairs.in_sample.fillna(True).astype(bool).sum()
+    single = (pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum()
+    shared, known = (overlap > 0).sum(), overlap.notna().sum()
+    weak = (pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum()
+    limits = {
+        f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the"
+        " arithmetic is in-sample, as in the paper, which flatters it.": seen,
+        f"{single} of {n} pairs rest on a single compound for A, B or A|B.": single,
+        f"In {shared} of {known} pairs with annotated targets A and B share a target, so they may"
+        " be two names for one mechanism.": shared,
+        f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls.": weak,
+    }
+    none = [] if seen else ["No A|B compound of the scored pairs was among the training profiles."]
+    return none + [limit for limit, count in limits.items() if count]
+
+# %% ../../nbs/24b_words.ipynb #e933fee0
+def _limits_of_controls(data: Mapping[str, Any]) -> list[str]:
+    "A sentence on few control wells, by the facts about the data that `run.json` holds."
+    controls = data.get("control rows", MIN_CONTROLS)
+    if not 0 < controls < MIN_CONTROLS or data.get("zero vector is control"):
+        return []
+    return [
+        f"Every change is measured from {counted(controls, 'control well')}: what"
+        f" {'it' if controls == 1 else 'they'} showed by chance is in each of them, so that changes"
+        " agree (delta-Pearson) and compounds seem active without any effect."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #2a451c1d
 def findings(

@@ -18,7 +18,9 @@ from sklearn.decomposition import PCA
 
 from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
-from ..lsa.space import latent_groups, prepare
+from ..lsa.space import average_wells, latent_space
+from ..model.fits import fit_one
+from ..model.named import file_digest, is_named, own_model
 from ..model.store import load_model
 from ..model.vae import VAE
 from ..preparation.clean import with_constants, with_set_aside
@@ -201,7 +203,7 @@ def encoded(
 def codes_table(
     profiles: AnnData,  # `[M,G]` from `encoded`
     # M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the tables of a
-    # run,, `error_NAME`, `far_NAME` of each model
+    # run, `error_NAME`, `far_NAME` of each model
 ) -> pd.DataFrame:
     """Codes and errors of new profiles beside what they are.
 
@@ -214,12 +216,14 @@ def codes_table(
     -------
     pd.DataFrame
         M rows: what is known of each, then `NAME_0`, `NAME_1`, ..., numbered as in the
-        tables of a run,, `error_NAME`, `far_NAME` of each model
+        tables of a run, `error_NAME`, `far_NAME` of each model
     """
     known = ["compound", "dose", "time", "cell", "plate", "well", "moa", "is_control"]
     parts = [profiles.obs[[name for name in known if name in profiles.obs]]]
     for key, z in profiles.obsm.items():
         name = key.removeprefix("X_")
+        if f"error_{name}" not in profiles.obs:
+            continue  # what the new table brought along
         columns = [f"{name}_{unit}" for unit in range(z.shape[1])]
         parts += [
             pd.DataFrame(z, profiles.obs_names, columns),
@@ -230,8 +234,16 @@ def codes_table(
 # %% ../../nbs/25d_ask.ipynb #ask20006
 def _opened(run: "Run", model: str | None) -> tuple[str, Any, AnnData]:  # name, model, profiles
     name, latents = choose_model(run.folder, model)[0], run.folder / "latents.h5ad"
-    kept = [f"models/{name}/config.json", f"models/{name}/weights.safetensors", latents.name]
-    check_files(run.folder, run.record, kept)
+    own = run.record["config"].get("own", {}).get(name)
+    stored = [f"models/{name}/{file}" for file in ("config.json", "weights.safetensors")]
+    check_files(run.folder, run.record, [*(stored if own is None else []), latents.name])
+    if own is not None:
+        profiles = read_anndata(latents)
+        return (
+            name,
+            _fitted_anew(name, model, own, profiles, run.record["config"]["seed"]),
+            profiles,
+        )
     try:
         transformer = load_model(run.folder / "models" / name)
     except ValueError as error:
@@ -241,19 +253,42 @@ def _opened(run: "Run", model: str | None) -> tuple[str, Any, AnnData]:  # name,
     return name, transformer, profiles
 
 
+# a model of one's own: a run folder runs no code by itself, so its file has to be named
+def _fitted_anew(
+    name: str, asked: str | None, own: dict[str, str], profiles: AnnData, seed: int
+) -> Any:
+    if not is_named(asked or ""):
+        raise RunError(
+            f"{name} is a model of your own, which a run does not store; name its file to have it"
+            f" fitted anew: {own['named']}"
+        )
+    if file_digest(asked) != own["sha256"]:
+        raise RunError(f"{asked}: the file is not what the run was made with; run again")
+    part = (profiles.obs["split"] == "train").to_numpy()
+    x = np.asarray(profiles.layers["scaled"])
+    model = fit_one(own_model(asked, seed), x[part])
+    if not np.allclose(model.transform(x), profiles.obsm[f"X_{name}"], atol=1e-4, rtol=1e-3):
+        raise RunError(f"{asked}: fitted anew, it gives other codes; let it have a random_state")
+    return model
+
+
+def _table_of(run: "Run", name: str) -> pd.DataFrame:
+    found = read_run(run.folder, (name,))[1]
+    known = dict.fromkeys(path.stem for path in (run.folder / "tables").glob("*.*"))
+    return choose(name, found or known, "table")
+
+# %% ../../nbs/25d_ask.ipynb #ask20009
 def _predicted(
     run: "Run", a: str, b: str, model: str | None, n: int | None, seed: int
 ) -> Prediction:
     name, why = choose_model(run.folder, model)
-    _, transformer, profiles = run.open(name)
+    _, transformer, profiles = run.open(model or name)
     with one_thread():
-        arithmetic = prepare(profiles)
-        latents = latent_groups(transformer, arithmetic, profiles)
-        at = (transformer, arithmetic, latents, a, b)
-        state = pd.Series(predicted_state(*at), profiles.var_names, name=name)
-        draws = predicted_draws(*at, seed=seed)
-        near = nearest_compounds(arithmetic, state.to_numpy(), n, draws)
-        moved = moved_features(profiles, arithmetic, state.to_numpy(), draws, None)
+        space = latent_space(transformer, average_wells(profiles))
+        state = pd.Series(predicted_state(space, a, b), profiles.var_names, name=name)
+        draws = predicted_draws(space, a, b, seed=seed)
+        near = nearest_compounds(space, state.to_numpy(), n, draws)
+        moved = moved_features(space, state.to_numpy(), draws, None)
     raw = state * profiles.var["scale"] + profiles.var["center"]
     return Prediction(state, raw, near, moved, summarize_moves(moved), why)
 
@@ -267,8 +302,9 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
 
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
     new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
-    names = run.models if model is None else (run.open(model)[0],)
-    opened = {name: run.open(name)[1:] for name in names}
+    stored = [name for name in run.models if name not in run.record["config"].get("own", {})]
+    asked = map(run.open, stored if model is None else [model])
+    opened = {name: (transformer, own) for name, transformer, own in asked}
     own = next(iter(opened.values()))[1]
     ready = aligned(new, own, run.record["config"])
     with one_thread():
@@ -309,12 +345,7 @@ class Run:
         pd.DataFrame
             as the run wrote it
         """
-        found = read_run(self.folder, (name,))[1]
-        return choose(
-            name,
-            found or dict.fromkeys(p.stem for p in (self.folder / "tables").glob("*.*")),
-            "table",
-        )
+        return _table_of(self, name)
 
     def open(
         self,

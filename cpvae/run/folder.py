@@ -70,7 +70,7 @@ def check_destination(
 
 # %% ../../nbs/25c_folder.ipynb #08eb22b2
 def run_plan(
-    profiles: AnnData,  # from `prepare_profiles`
+    profiles: AnnData,  # from `prepare`
     config: RunConfig,  # settings
 ) -> dict[str, Any]:  # JSON-able; equal for two runs that must end with the same bytes
     """What decides the result of a run: settings, data, versions.
@@ -78,7 +78,7 @@ def run_plan(
     Parameters
     ----------
     profiles : AnnData
-        from `prepare_profiles`
+        from `prepare`
     config : RunConfig
         settings
 
@@ -92,6 +92,7 @@ def run_plan(
     return json.loads(
         json.dumps(
             asdict(config)
+            | ({"own": config.own} if config.own else {})
             | {"data": data.hexdigest()[:16]}
             | {p: version(p) for p in ("cpvae", "torch", "numpy")}
         )

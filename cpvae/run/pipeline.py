@@ -27,15 +27,15 @@ from ..model.vae import VAE
 from ..progress import Stage, tell
 from .folder import _left, check_destination, into_place, run_plan, write_tables
 from .record import check_files, read_record, write_record
-from .preset import RunConfig, fit_models, prepare_profiles
+from .preset import RunConfig, fit_models, prepare
 from .report import write_report
 from .tables import _timed, compute_tables, run_record
 from ..threads import one_thread
 
 # %% ../../nbs/25_pipeline.ipynb #f46651aa
 def with_latents(
-    profiles: AnnData,  # from `prepare_profiles`
-    models: dict[str, VAE | PCA],  # name to fitted model
+    profiles: AnnData,  # from `prepare`
+    models: dict[str, Any],  # name to fitted model
     # X: features as they were; `layers["scaled"]`: what models saw; `obsm["X_NAME"]`: latents of
     # each model
 ) -> AnnData:
@@ -44,8 +44,8 @@ def with_latents(
     Parameters
     ----------
     profiles : AnnData
-        from `prepare_profiles`
-    models : dict[str, VAE | PCA]
+        from `prepare`
+    models : dict[str, Any]
         name to fitted model
 
     Returns
@@ -71,8 +71,8 @@ def with_latents(
 # %% ../../nbs/25_pipeline.ipynb #cad93000
 def write_run(
     folder: Path,  # empty, or with what is left alone
-    profiles: AnnData,  # from `prepare_profiles`
-    models: dict[str, VAE | PCA],  # name to fitted model
+    profiles: AnnData,  # from `prepare`
+    models: dict[str, Any],  # name to fitted model
     tables: dict[str, pd.DataFrame],  # from `compute_tables`
     record: dict[str, Any],  # from `run_record`
 ) -> None:
@@ -83,16 +83,18 @@ def write_run(
     folder : Path
         empty, or with what is left alone
     profiles : AnnData
-        from `prepare_profiles`
-    models : dict[str, VAE | PCA]
+        from `prepare`
+    models : dict[str, Any]
         name to fitted model
     tables : dict[str, pd.DataFrame]
         from `compute_tables`
     record : dict[str, Any]
         from `run_record`
     """
+    own = record["config"].get("own", {})  # not stored: fitted anew when they are asked
     for name, model in models.items():
-        save_model(model, folder / "models" / name, profiles.var_names)
+        if name not in own:
+            save_model(model, folder / "models" / name, profiles.var_names)
     write_tables(tables, folder / "tables")
     write_profiles(with_latents(profiles, models), folder / "latents.h5ad")
     write_record(folder, record)
@@ -107,6 +109,21 @@ def _is_finished(out: Path, plan: dict[str, Any]) -> bool:
     except CpvaeError:
         return False
     return record.get("plan") == plan
+
+# %% ../../nbs/25_pipeline.ipynb #25pfitt1
+# fitted models and seconds; goes on from the checkpoints in the folder
+def _fit(folder: Path, prepared: AnnData, config: RunConfig, jobs: int, progress: bool):
+    for name in drop_damaged(folder / "checkpoints"):
+        tell(f"{name}: its checkpoint is damaged; this fit starts anew", progress)
+    fit = partial(fit_models, checkpoints=folder / "checkpoints", progress=progress)
+    return _timed(fit, prepared, config, jobs)
+
+# %% ../../nbs/25_pipeline.ipynb #25pnote1
+# what a reader must know of a run: which models collapsed, and why there is no arithmetic
+def _notes(models: dict[str, VAE | PCA], missing: str) -> list[str]:
+    vaes = {name: model for name, model in models.items() if isinstance(model, VAE)}
+    collapsed = {name: note for name, vae in vaes.items() if (note := collapse_note(vae))}
+    return [*(f"{name}: {note}" for name, note in collapsed.items()), *filter(None, [missing])]
 
 # %% ../../nbs/25_pipeline.ipynb #fae04ef3
 def run_pipeline(
@@ -155,7 +172,7 @@ def run_pipeline(
     config = replace(config, device=torch_device(config.device).type)
     say = partial(tell, show=progress)
     with one_thread():
-        prepared, seconds["prepare"] = _timed(prepare_profiles, profiles, config)
+        prepared, seconds["prepare"] = _timed(prepare, profiles, config)
         plan = run_plan(prepared, config)
         if resume and _is_finished(out, plan):
             say(f"{out.name} is finished; there is nothing to resume")
@@ -163,34 +180,15 @@ def run_pipeline(
         if resume and _left(out) is None:
             say(f"{out.name}: nothing is left of an earlier run to resume; starting anew")
         with into_place(out, plan, resume) as folder:
-            for name in drop_damaged(folder / "checkpoints"):
-                say(f"{name}: its checkpoint is damaged; this fit starts anew")
-            fitted, seconds["fit"] = _timed(
-                partial(fit_models, checkpoints=folder / "checkpoints", progress=progress),
-                prepared,
-                config,
-                jobs,
-            )
+            fitted, seconds["fit"] = _fit(folder, prepared, config, jobs, progress)
             (tables, parts, missing), seconds["measure"] = _timed(
                 compute_tables, fitted, prepared, config, jobs, progress
             )
             models = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
-            notes = [
-                f"{name}: {note}"
-                for name, m in models.items()
-                if isinstance(m, VAE) and (note := collapse_note(m))
-            ] + [missing] * bool(missing)
-            record = run_record(
-                prepared, config, command, {k: round(v, 2) for k, v in seconds.items()}, notes
-            )
+            took = {stage: round(s, 2) for stage, s in seconds.items()}
+            record = run_record(prepared, config, command, took, _notes(models, missing))
+            record |= {"plan": plan, "stages": {f"{table}, s": s for table, s in parts.items()}}
+            record |= {"no_pair": missing} if missing else {}
             with Stage("drawing figures and writing the report", show=progress):
-                write_run(
-                    folder,
-                    prepared,
-                    models,
-                    tables,
-                    record
-                    | {"plan": plan, "stages": {f"{k}, s": v for k, v in parts.items()}}
-                    | ({"no_pair": missing} if missing else {}),
-                )
+                write_run(folder, prepared, models, tables, record)
     return out

@@ -18,6 +18,7 @@ from anndata import AnnData
 from ..errors import RunError, counted
 from ..io.read import read_anndata
 from ..lsa.states import averaging_matrix, main_time
+from ..model.named import short_name
 from ..profiles.schema import annotated
 from ..report.page import TABLES, draw_figures, render_report
 from ..report.words import best_model, model_called
@@ -118,11 +119,16 @@ def choose_model(
     tuple[str, str]
         the model's name; why it is this one, in words
     """
-    names = read_record(run_dir, ["config"])["config"]["models"]
+    config = read_record(run_dir, ["config"])["config"]
     if model is not None:
-        return model_called(model, names), "as asked"
+        return model_called(short_name(model), config["models"]), "as asked"
     _, tables = read_run(run_dir, ("lsa", "reconstruction"))
-    return best_model(names, tables.get("lsa"), tables.get("reconstruction"))
+    stored = [name for name in config["models"] if name not in config.get("own", {})]
+    if not stored:
+        raise RunError("this run stores no model, as all are your own; name one: FILE.py:Name")
+    if len(stored) == 1 < len(config["models"]):
+        return stored[0], "the only model that this run stores"
+    return best_model(stored, tables.get("lsa"), tables.get("reconstruction"))
 
 # %% ../../nbs/25e_report.ipynb #ask10003
 def mechanisms_of(
@@ -187,7 +193,7 @@ def describe_run(
         "report": str(page) if page.is_file() else "none",
         "models": {
             display_name(m): (
-                f"--model {m}"
+                f"--model {run['config'].get('own', {}).get(m, {}).get('named', m)}"
                 + (f"; asked unless another is named, as {why}" if m == chosen else "")
             )
             for m in run["config"]["models"]

@@ -21,15 +21,21 @@ from sklearn.decomposition import PCA
 
 from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
-from ..lsa.states import PROTOCOLS
-from ..lsa.table import lsa_table
+from ..lsa.table import arithmetic
 from ..measure.maps import umap_table
 from ..measure.reconstruction import reconstruction_table
 from ..model.plan import device_name
 from ..model.vae import VAE
 from ..profiles.pairs import describe_profiles
 from ..progress import Stage, on_terminal
-from .preset import PREPARATION, RunConfig, make_model, training_table, units_table
+from cpvae.run.preset import (
+    RUN_PRESETS,
+    VARIANTS,
+    RunConfig,
+    make_model,
+    training_table,
+    units_table,
+)
 from ..threads import one_thread, quiet_workers
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #22595489
@@ -42,14 +48,28 @@ def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, 
 # lsa and null tables, or why there are none
 def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:
     try:
-        return lsa_table(*arguments)
+        return arithmetic(*arguments)
     except CpvaeError as error:
         return str(error)
+
+# %% ../../nbs/25b_tables_of_a_run.ipynb #25btable
+# what is measured: table to function and arguments
+def _measurements(
+    fitted: dict[tuple[str, bool], VAE | PCA], profiles: AnnData, config: RunConfig, told: bool
+) -> dict[str, tuple]:
+    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
+    protocol = RUN_PRESETS[config.preset].protocol
+    return {
+        "umap": (umap_table, fitted, profiles, config.seed, 500, told),
+        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, protocol, 1, told),
+        "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
+        "traversal": (traversal_table, real, profiles),
+    }
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d2d12b65
 def compute_tables(
     fitted: dict[tuple[str, bool], VAE | PCA],  # from `fit_models`
-    profiles: AnnData,  # from `prepare_profiles`
+    profiles: AnnData,  # from `prepare`
     config: RunConfig,  # settings
     jobs: int = 1,  # tables at the same time
     # tell how far it is, see `Stage`; a worker only where there is a terminal
@@ -63,7 +83,7 @@ def compute_tables(
     fitted : dict[tuple[str, bool], VAE | PCA]
         from `fit_models`
     profiles : AnnData
-        from `prepare_profiles`
+        from `prepare`
     config : RunConfig
         settings
     jobs : int, default 1
@@ -76,43 +96,22 @@ def compute_tables(
     tuple[dict[str, pd.DataFrame], dict[str, float], str]
         tables by name; seconds by name; why there is no arithmetic, "" if there is
     """
-    real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
-    told = progress and on_terminal()
-    work = {
-        "umap": (umap_table, fitted, profiles, config.seed, 500, told),
-        "lsa": (
-            _arithmetic,
-            real,
-            profiles,
-            config.n_permutations,
-            config.seed,
-            PROTOCOLS[config.preset],
-            1,
-            told,
-        ),
-        "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
-        "traversal": (traversal_table, real, profiles),
-    }
+    work = _measurements(fitted, profiles, config, progress and on_terminal())
     with (
         quiet_workers(),
         Stage("measuring reconstruction and arithmetic, drawing the map", show=progress),
     ):
-        done = dict(
-            zip(
-                work,
-                Parallel(n_jobs=min(jobs, len(work)))(delayed(_timed)(*w) for w in work.values()),
-                strict=True,
-            )
-        )
-    arithmetic = done["lsa"][0]
+        measure = Parallel(n_jobs=min(jobs, len(work)))
+        done = dict(zip(work, measure(delayed(_timed)(*w) for w in work.values()), strict=True))
+    scored = done["lsa"][0]
     tables = {
         "training": training_table(fitted),
         "latent_units": units_table(fitted),
         **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")},
     }
-    missing = arithmetic if isinstance(arithmetic, str) else ""
+    missing = scored if isinstance(scored, str) else ""
     if not missing:
-        tables |= dict(zip(("lsa", "lsa_null"), arithmetic))
+        tables |= dict(zip(("lsa", "lsa_null"), scored))
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d4df01f9
@@ -127,9 +126,28 @@ def _in_a_line(value: Any) -> Any:  # lists and dicts as text
         else value
     )
 
+# %% ../../nbs/25b_tables_of_a_run.ipynb #25bdata1
+# profiles that were run on, in numbers and words
+def _data(profiles: AnnData, facts: dict[str, Any]) -> dict[str, Any]:
+    about, parts = profiles.uns["cpvae"], profiles.obs["split"].value_counts().sort_index()
+    apart = ("source", "notes", "columns", "incomplete pairs")
+    data = {
+        "source": about["source"],
+        "sha256": about["sha256"],
+        **{name: _in_a_line(fact) for name, fact in facts.items() if name not in apart},
+        **{name: len(facts[name]) for name in ("evaluable pairs", "incomplete pairs")},
+        **{f"{part} profiles": int(n) for part, n in parts.items()},
+    }
+    return {name: value for name, value in data.items() if value != ""}
+
+
+def _versions() -> dict[str, str]:
+    packages = "cpvae torch numpy pandas scipy scikit-learn umap-learn anndata".split()
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
 # %% ../../nbs/25b_tables_of_a_run.ipynb #a339c12a
 def run_record(
-    profiles: AnnData,  # from `prepare_profiles`
+    profiles: AnnData,  # from `prepare`
     config: RunConfig,  # settings
     command: str,  # how the run was started, in words
     seconds: dict[str, float],  # wall time of each stage
@@ -140,7 +158,7 @@ def run_record(
     Parameters
     ----------
     profiles : AnnData
-        from `prepare_profiles`
+        from `prepare`
     config : RunConfig
         settings
     command : str
@@ -155,27 +173,9 @@ def run_record(
     dict[str, Any]
         run.json
     """
-    about, facts = profiles.uns["cpvae"], describe_profiles(profiles)
-    data = {"source": about["source"], "sha256": about["sha256"]} | {
-        k: _in_a_line(v)
-        for k, v in facts.items()
-        if k not in ("source", "notes", "columns", "incomplete pairs")
-    }
-    data |= {name: len(facts[name]) for name in ("evaluable pairs", "incomplete pairs")}
-    data |= {
-        f"{part} profiles": int(n)
-        for part, n in profiles.obs["split"].value_counts().sort_index().items()
-    }
-    packages = (
-        "cpvae",
-        "torch",
-        "numpy",
-        "pandas",
-        "scipy",
-        "scikit-learn",
-        "umap-learn",
-        "anndata",
-    )
+    facts, vaes = describe_profiles(profiles), [m for m in config.models if m in VARIANTS]
+    parameters = {m: make_model(m, profiles, config).get_params() for m in vaes}
+    how = asdict(config) | {"models": [*config.names]} | RUN_PRESETS[config.preset].preparation()
     return {
         "format": 1,
         "command": command,
@@ -183,16 +183,10 @@ def run_record(
         "seed": config.seed,
         "preset": config.preset,
         "device": device_name(config.device),
-        "config": asdict(config)
-        | PREPARATION[config.preset]
-        | {
-            "parameters": {
-                m: make_model(m, profiles, config).get_params() for m in config.models if m != "pca"
-            }
-        },
-        "data": {k: v for k, v in data.items() if v != ""},
+        "config": how | {"parameters": parameters} | ({"own": config.own} if config.own else {}),
+        "data": _data(profiles, facts),
         "columns": facts["columns"],
         "notes": facts["notes"] + list(notes),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": _versions(),
         "seconds": seconds,
     }

@@ -8,19 +8,17 @@ __all__ = ['any_pair', 'predicted_state', 'predicted_draws', 'moved_features', '
 # %% ../../nbs/11a_predict.ipynb #d423e2c0
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from ..errors import ScreeningError
 from ..lsa.nulls import reweighted
-from ..lsa.space import Arithmetic, Latents, Pair, find_pair, predict_pair
+from ..lsa.space import Measured, Pair, Space, find_pair, predict_pair, predict_states
 from ..lsa.states import correlate, unit
-from ..model.transformers import must_decode
 from ..profiles.pairs import similar_mechanisms
 from ..profiles.schema import VAR_BLANKS, with_blanks
 
 # %% ../../nbs/11a_predict.ipynb #b9e410a4
 def any_pair(
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> Pair:  # compounds of A alone and of B alone; those of both may be none
@@ -30,8 +28,8 @@ def any_pair(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
     a : str
         first mechanism
     b : str
@@ -42,7 +40,7 @@ def any_pair(
     Pair
         compounds of A alone and of B alone; those of both may be none
     """
-    known = sorted({moa for moa in arithmetic.compounds["moa"] if moa and "|" not in moa})
+    known = sorted({moa for moa in measured.compounds["moa"] if moa and "|" not in moa})
     if not known:
         raise ScreeningError(
             "No compound of these profiles has a single mechanism; add a column of mechanisms or"
@@ -59,28 +57,22 @@ def any_pair(
                 else f"There are {len(known)}, such as {', '.join(known[:3])}."
             )
             raise ScreeningError(f"No compound is annotated '{name}' alone. {words}")
-    return find_pair(arithmetic.compounds["moa"], a, b)
+    return find_pair(measured.compounds["moa"], a, b)
 
 # %% ../../nbs/11a_predict.ipynb #a2692ff5
 def predicted_state(
-    transformer,  # fitted, with `inverse_transform`
-    arithmetic: Arithmetic,  # from `prepare`
-    latents: Latents,  # from `latent_groups`, same transformer
+    space: Space,  # from `latent_space`
     a: str,  # first mechanism
     b: str,  # second mechanism
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
     """Decoded A - D + B of any two mechanisms.
 
-    Raises CpvaeError if no compound carries one of them alone, or the transformer has no inverse.
+    Raises CpvaeError if no compound carries one of them alone.
 
     Parameters
     ----------
-    transformer
-        fitted, with `inverse_transform`
-    arithmetic : Arithmetic
-        from `prepare`
-    latents : Latents
-        from `latent_groups`, same transformer
+    space : Space
+        from `latent_space`
     a : str
         first mechanism
     b : str
@@ -91,20 +83,11 @@ def predicted_state(
     np.ndarray
         `[G]` predicted state, scaled feature values
     """
-    must_decode(transformer)
-    pair = any_pair(arithmetic, a, b)
-    z = predict_pair(
-        latents.compounds[pair.in_a].mean(0), latents.control, latents.compounds[pair.in_b].mean(0)
-    )
-    return np.asarray(
-        transformer.inverse_transform(z[None].astype(latents.wells.dtype)), dtype=float
-    )[0]
+    return predict_states(space, [any_pair(space, a, b)])[0]
 
 # %% ../../nbs/11a_predict.ipynb #b0241978
 def predicted_draws(
-    transformer,  # fitted, with `inverse_transform`
-    arithmetic: Arithmetic,  # from `prepare`
-    latents: Latents,  # from `latent_groups`, same transformer
+    space: Space,  # from `latent_space`
     a: str,  # first mechanism
     b: str,  # second mechanism
     n: int = 1000,  # draws
@@ -118,12 +101,8 @@ def predicted_draws(
 
     Parameters
     ----------
-    transformer
-        fitted, with `inverse_transform`
-    arithmetic : Arithmetic
-        from `prepare`
-    latents : Latents
-        from `latent_groups`, same transformer
+    space : Space
+        from `latent_space`
     a : str
         first mechanism
     b : str
@@ -139,21 +118,16 @@ def predicted_draws(
         `[n,G]` predicted states under random weights, scaled feature values; all NaN if A
         or B is a single well
     """
-    must_decode(transformer)
-    pair, rng = any_pair(arithmetic, a, b), np.random.default_rng(seed)
-    if min(arithmetic.weights[np.flatnonzero(mask)].nnz for mask in (pair.in_a, pair.in_b)) < 2:
-        return np.full((n, len(arithmetic.control)), np.nan)
-    z_a, z_b = (
-        reweighted(mask, arithmetic.weights, n, rng) @ latents.wells
-        for mask in (pair.in_a, pair.in_b)
-    )
-    z = predict_pair(z_a, latents.control, z_b).astype(latents.wells.dtype)
-    return np.asarray(transformer.inverse_transform(z), dtype=float)
+    pair, rng = any_pair(space, a, b), np.random.default_rng(seed)
+    groups = (pair.in_a, pair.in_b)
+    if min(space.weights[np.flatnonzero(mask)].nnz for mask in groups) < 2:
+        return np.full((n, len(space.control)), np.nan)
+    z_a, z_b = (reweighted(mask, space.weights, n, rng) @ space.z_wells for mask in groups)
+    return space.decode(predict_pair(z_a, space.z_control, z_b)).astype(float)
 
 # %% ../../nbs/11a_predict.ipynb #d461ec4b
 def moved_features(
-    profiles: AnnData,  # `[N,G]` profiles with `layers["scaled"]`
-    arithmetic: Arithmetic,  # prepared from them
+    measured: Measured,  # from `average_wells`
     state: np.ndarray,  # `[G]` predicted state, scaled feature values
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
     n: int | None = 20,  # how many to list; None: all
@@ -164,10 +138,8 @@ def moved_features(
 
     Parameters
     ----------
-    profiles : AnnData
-        `[N,G]` profiles with `layers["scaled"]`
-    arithmetic : Arithmetic
-        prepared from them
+    measured : Measured
+        from `average_wells`
     state : np.ndarray
         `[G]` predicted state, scaled feature values
     draws : np.ndarray | None, default None
@@ -181,17 +153,18 @@ def moved_features(
         feature, what `var` knows of it, change, low, high (scaled units, 95 % interval),
         control_sds; farthest first
     """
+    profiles = measured.profiles
     controls = profiles.obs["is_control"].to_numpy(bool)
     sd = (
         np.asarray(profiles.layers["scaled"][controls]).std(axis=0)
         if controls.sum() > 1
         else np.full(len(state), np.nan)
     )
-    change = state - arithmetic.control
+    change = state - measured.control
     low, high = (
         np.full((2, len(change)), np.nan)
         if draws is None
-        else np.quantile(draws - arithmetic.control, [0.025, 0.975], axis=0)
+        else np.quantile(draws - measured.control, [0.025, 0.975], axis=0)
     )
     about = profiles.var[
         [
@@ -240,7 +213,7 @@ def summarize_moves(
 
 # %% ../../nbs/11a_predict.ipynb #d3952611
 def nearest_compounds(
-    arithmetic: Arithmetic,  # from `prepare`
+    measured: Measured,  # from `average_wells`
     state: np.ndarray,  # `[G]` predicted state, scaled feature values
     n: int | None = 10,  # how many to list; None: all
     draws: np.ndarray | None = None,  # `[n,G]` from `predicted_draws`; None: no interval
@@ -251,8 +224,8 @@ def nearest_compounds(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
+    measured : Measured
+        from `average_wells`
     state : np.ndarray
         `[G]` predicted state, scaled feature values
     n : int | None, default 10
@@ -266,15 +239,15 @@ def nearest_compounds(
         compound, moa, cosine (after removing the control), low and high (95 %, with draws),
         l2 (scaled units), n_wells; nearest first
     """
-    away = arithmetic.means - arithmetic.control
-    table = arithmetic.compounds[["compound", "moa"]].copy()
-    table["cosine"] = correlate(away, state - arithmetic.control, centre=False)
+    away = measured.means - measured.control
+    table = measured.compounds[["compound", "moa"]].copy()
+    table["cosine"] = correlate(away, state - measured.control, centre=False)
     if draws is not None:
         table["low"], table["high"] = np.quantile(
-            unit(away, False) @ unit(draws - arithmetic.control, False).T, [0.025, 0.975], axis=1
+            unit(away, False) @ unit(draws - measured.control, False).T, [0.025, 0.975], axis=1
         )
-    table["l2"] = np.linalg.norm(arithmetic.means - state, axis=1)
-    table["n_wells"] = arithmetic.compounds["n_wells"]
+    table["l2"] = np.linalg.norm(measured.means - state, axis=1)
+    table["n_wells"] = measured.compounds["n_wells"]
     return table.sort_values(
         ["cosine", "compound"], ascending=[False, True], ignore_index=True
     ).head(n or len(table))

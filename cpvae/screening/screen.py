@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control, rankdata
 
 from ..errors import ScreeningError, counted
 from ..lsa.relabel import draw_disjoint, strength_strata
-from ..lsa.space import Arithmetic, prepare
+from ..lsa.space import Measured, average_wells
 from ..lsa.states import unit
 from ..progress import Stage
 from .votes import analogues, half_whiten, mechanism_members, votes
@@ -131,8 +131,8 @@ def relabelled_p(
 
 # %% ../../nbs/11_screening.ipynb #588e80f6
 # `[C,K]` members of mechanisms of some size
-def _checked_members(arithmetic: Arithmetic, least: int) -> pd.DataFrame:
-    members = mechanism_members(arithmetic.compounds["moa"])
+def _checked_members(measured: Measured, least: int) -> pd.DataFrame:
+    members = mechanism_members(measured.compounds["moa"])
     if not (members.sum() >= least).any():
         most = members.sum()
         raise ScreeningError(
@@ -150,11 +150,10 @@ def _with_q(table: pd.DataFrame) -> pd.DataFrame:  # q among candidates
 
 # %% ../../nbs/11_screening.ipynb #809e562f
 def screen(
-    profiles: AnnData | Arithmetic,  # `[N,G]` scaled profiles, or what `prepare` made of them
+    profiles: AnnData | Measured,  # `[N,G]` scaled profiles, or what `average_wells` made of them
     # `[C,D]` where to compare compounds, control at zero; None: half-whitened features
     states: np.ndarray | None = None,
-    # `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their
-    # `analogues`, else none
+    # `[C,C]` bool, compounds that may not speak for each other; None: `analogues`
     barred: np.ndarray | None = None,
     min_compounds: int = 3,  # least compounds of a mechanism
     n_draws: int = 100_000,  # random groups behind a small p
@@ -169,13 +168,12 @@ def screen(
 
     Parameters
     ----------
-    profiles : AnnData | Arithmetic
-        `[N,G]` scaled profiles, or what `prepare` made of them
+    profiles : AnnData | Measured
+        `[N,G]` scaled profiles, or what `average_wells` made of them
     states : np.ndarray | None, default None
         `[C,D]` where to compare compounds, control at zero; None: half-whitened features
     barred : np.ndarray | None, default None
-        `[C,C]` bool, compounds that may not speak for each other; None: of profiles, their
-        `analogues`, else none
+        `[C,C]` bool, compounds that may not speak for each other; None: `analogues`
     min_compounds : int, default 3
         least compounds of a mechanism
     n_draws : int, default 100000
@@ -191,16 +189,14 @@ def screen(
         compound, moa, mechanism, known, n_members (that may speak), score, rank (of the
         mechanism for the compound), nearest, similarity, p, q; least p first
     """
-    arithmetic = profiles if isinstance(profiles, Arithmetic) else prepare(profiles)
-    if arithmetic is not profiles and barred is None:
-        barred = analogues(arithmetic, profiles)
-    members, compounds = _checked_members(arithmetic, min_compounds), arithmetic.compounds
+    measured = profiles if isinstance(profiles, Measured) else average_wells(profiles)
+    members, compounds = _checked_members(measured, min_compounds), measured.compounds
     u = unit(
-        half_whiten(arithmetic.means - arithmetic.control) if states is None else states,
+        half_whiten(measured.means - measured.control) if states is None else states,
         centre=False,
     )
     similarity, allowed, m = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool), members.to_numpy()
-    allowed &= True if barred is None else ~barred
+    allowed &= ~(analogues(measured) if barred is None else barred)
     strata = strength_strata(compounds["strength"].to_numpy(), (compounds["moa"] != "").to_numpy())
     score = votes(similarity, m, allowed)
     p = relabelled_p(similarity, m, allowed, strata, n_draws, seed, progress=progress)

@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from ..errors import ScreeningError
-from ..lsa.space import Arithmetic
+from ..lsa.space import Measured
 from ..profiles.names import text_of
 
 # %% ../../nbs/11b_votes.ipynb #10fb459a
@@ -196,18 +195,15 @@ SCORES: dict[str, Callable] = {  # the scores of compounds for mechanisms that w
 
 # %% ../../nbs/11b_votes.ipynb #134a6d43
 def compound_texts(
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`
     name: str,  # name of a column, case and `Metadata_` aside, e.g. "inchikey"
 ) -> np.ndarray:  # `[C]` str, the first value that is not empty; "" where there is none
     """What a metadata column says of each compound.
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`
     name : str
         name of a column, case and `Metadata_` aside, e.g. "inchikey"
 
@@ -216,14 +212,13 @@ def compound_texts(
     np.ndarray
         `[C]` str, the first value that is not empty; "" where there is none
     """
-    column = next(
-        (c for c in profiles.obs if c.lower().removeprefix("metadata_") == name.lower()), None
-    )
+    obs = measured.profiles.obs
+    column = next((c for c in obs if c.lower().removeprefix("metadata_") == name.lower()), None)
     if column is None:
-        return np.full(len(arithmetic.compounds), "", dtype=object)
-    text = text_of(profiles.obs[column])
-    by_compound = text[text != ""].groupby(text_of(profiles.obs["compound"])).first()
-    return arithmetic.compounds["compound"].map(by_compound).fillna("").to_numpy(object)
+        return np.full(len(measured.compounds), "", dtype=object)
+    text = text_of(obs[column])
+    by_compound = text[text != ""].groupby(text_of(obs["compound"])).first()
+    return measured.compounds["compound"].map(by_compound).fillna("").to_numpy(object)
 
 # %% ../../nbs/11b_votes.ipynb #59080925
 # `[C,C]` similarity of Morgan fingerprints; 0 where a structure is unknown, or without RDKit
@@ -246,8 +241,7 @@ def _tanimoto(smiles: np.ndarray) -> np.ndarray:
 
 
 def analogues(
-    arithmetic: Arithmetic,  # from `prepare`
-    profiles: AnnData,  # `[N,G]` the profiles it was prepared from
+    measured: Measured,  # from `average_wells`
     # least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an analogue
     tanimoto: float = 0.7,
     # `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is recorded
@@ -256,10 +250,8 @@ def analogues(
 
     Parameters
     ----------
-    arithmetic : Arithmetic
-        from `prepare`
-    profiles : AnnData
-        `[N,G]` the profiles it was prepared from
+    measured : Measured
+        from `average_wells`
     tanimoto : float, default 0.7
         least similarity, 0..1, of Morgan fingerprints (radius 2, 2,048 bits) that makes an
         analogue
@@ -270,7 +262,7 @@ def analogues(
         `[C,C]` bool, symmetric, False on the diagonal; all False where no structure is
         recorded
     """
-    skeleton = pd.Series(compound_texts(arithmetic, profiles, "inchikey")).str[:14].to_numpy()
+    skeleton = pd.Series(compound_texts(measured, "inchikey")).str[:14].to_numpy()
     same = (skeleton[:, None] == skeleton) & (skeleton != "")[:, None]
-    same |= _tanimoto(compound_texts(arithmetic, profiles, "smiles")) >= tanimoto
+    same |= _tanimoto(compound_texts(measured, "smiles")) >= tanimoto
     return same & ~np.eye(len(same), dtype=bool)

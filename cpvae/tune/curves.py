@@ -606,6 +606,44 @@ def _numbers(values) -> str:  # "0.3, 1 and 3"
     *most, last = [f"{v:g}" for v in values]
     return f"{', '.join(most)} and {last}" if most else last
 
+# %% ../../nbs/10_curves.ipynb #adv0000f
+# What may be varied: its letter, the variant it belongs to, the criterion it is chosen by, and what
+# the criterion says of the best.
+_CHOSEN_BY = {
+    "beta": (
+        "β",
+        "beta",
+        "elbo",
+        (
+            "profiles of the validation part are described best, code and error together (evidence"
+            " lower bound)"
+        ),
+    ),
+    "mmd_weight": (
+        "λ",
+        "mmd",
+        "sliced_wasserstein",
+        (
+            "simulated profiles come nearest to those of the validation part (sliced Wasserstein"
+            " distance)"
+        ),
+    ),
+}
+
+# %% ../../nbs/10_curves.ipynb #adv0000h
+# whether seeds agree on the best, in words
+def _how_sure(badness: pd.DataFrame, best: float, letter: str) -> str:
+    n = badness.shape[1]
+    if n < 2:
+        return "One seed cannot say how sure that is: ask for more with --seeds."
+    apart = "they tell it from every other weight tried"
+    if level := _not_told_apart(badness, best):
+        apart = f"they cannot tell it from {letter} = {_numbers(level)}"
+    return (
+        f"{(badness.idxmin() == best).sum()} of {n} seeds would pick it alone; {apart} (95 %"
+        " intervals of the differences)."
+    )
+
 # %% ../../nbs/10_curves.ipynb #adv00004
 def weight_advice(
     curve: pd.DataFrame,  # from `weight_curve`
@@ -627,51 +665,15 @@ def weight_advice(
     Advice
         for a β-VAE or an MMD-VAE
     """
-    letter, variant, criterion, why = choose(
-        which,
-        {
-            "beta": (
-                "β",
-                "beta",
-                "elbo",
-                (
-                    "profiles of the validation part are described best, code and error together"
-                    " (evidence lower bound)"
-                ),
-            ),
-            "mmd_weight": (
-                "λ",
-                "mmd",
-                "sliced_wasserstein",
-                (
-                    "simulated profiles come nearest to those of the validation part (sliced"
-                    " Wasserstein distance)"
-                ),
-            ),
-        },
-        "weight",
-    )
+    letter, variant, criterion, why = choose(which, _CHOSEN_BY, "weight")
     best = choose_weight(curve, criterion)
     kept = curve[~curve.groupby("weight").diverged.transform("any")]
-    badness = kept.pivot(index="weight", columns="seed", values=criterion) * (
-        -1 if CRITERIA[criterion] == "larger" else 1
-    )
-    picks, n, fvu = badness.idxmin(), badness.shape[1], kept.groupby("weight").fvu.mean()
-    level, tried = _not_told_apart(badness, best), sorted(set(curve.weight))
-    sure = "One seed cannot say how sure that is: ask for more with --seeds."
-    if n > 1:
-        apart = (
-            f"they cannot tell it from {letter} = {_numbers(level)}"
-            if level
-            else "they tell it from every other weight tried"
-        )
-        sure = (
-            f"{(picks == best).sum()} of {n} seeds would pick it alone; {apart} (95 % intervals of"
-            " the differences)."
-        )
+    sign = -1 if CRITERIA[criterion] == "larger" else 1
+    badness = sign * kept.pivot(index="weight", columns="seed", values=criterion)
+    fvu, tried = kept.groupby("weight").fvu.mean(), sorted(set(curve.weight))
     lines = [
         f"Take {letter} = {best:g}: under it {why}.",
-        sure,
+        _how_sure(badness, best, letter),
         (
             f"It leaves {fvu[best]:.3f} of the variance unexplained; the least of any weight is"
             f" {fvu.min():.3f}, at {letter} = {fvu.idxmin():g}."
