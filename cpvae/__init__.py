@@ -66,7 +66,7 @@ _HOMES = {
     "write_profiles": "io.write",
 }
 _FLOORS = frozenset(
-    "cli datasets errors io late latents lsa measure model preparation profiles progress report run"
+    "cli datasets errors io latents lsa measure model preparation profiles progress report run"
     " screening style threads tune".split()
 )
 __all__ = ["datasets", *_HOMES]

@@ -26,7 +26,7 @@ from .errors import CpvaeError, DatasetError, choose, counted
 from .io.kinds import COMPRESSED
 from .io.read import READERS, read_parts
 from .io.write import locked
-from .late import AnnData
+from .io.late import AnnData
 from .profiles.read import profiles_from_parts
 from .progress import Stage
 

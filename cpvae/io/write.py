@@ -19,7 +19,7 @@ import pandas as pd
 from ..errors import FileError
 from .columns import bare
 from .kinds import COMPRESSED, _SEPARATORS, _suffixes
-from ..late import AnnData
+from .late import AnnData
 
 # %% ../../nbs/21i_write.ipynb #278f49ac
 def _must_write(name, about, obs):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import counted
-from ..late import AnnData
+from ..io.late import AnnData
 from ..profiles.features import parse_feature
 from ..profiles.names import text_of
 from ..profiles.pairs import copy_groups, row_digests

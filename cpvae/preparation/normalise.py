@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import PreparationError, choose, counted, listed
-from ..late import AnnData
+from ..io.late import AnnData
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
 from ..profiles.schema import annotated

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import choose
-from ..late import AnnData
+from ..io.late import AnnData
 from .split import _fit_rows
 from ..profiles.schema import enlarged
 

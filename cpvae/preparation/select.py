@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from ..errors import PreparationError, choose, listed
-from ..late import AnnData
+from ..io.late import AnnData
 from .normalise import _pycytominer
 from .split import _fit_rows
 

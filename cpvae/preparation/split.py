@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import PreparationError, choose, counted, listed
-from ..late import AnnData
+from ..io.late import AnnData
 from ..profiles.names import text_of
 from ..profiles.pairs import similar_mechanisms
 from ..profiles.schema import annotated, enlarged

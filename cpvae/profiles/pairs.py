@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ProfileError, counted, listed
-from ..late import AnnData
+from ..io.late import AnnData
 from .dose import dose_levels
 from .mechanisms import mend_moa
 from .names import measured_combinations, text_of

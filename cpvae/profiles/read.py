@@ -21,7 +21,7 @@ from ..io.h5ad import parts_from_anndata
 from ..io.parts import Parts, with_plain_text
 from ..io.read import profile_files, read_parts, read_table
 from ..io.tables import parts_from_table, without_features
-from ..late import AnnData
+from ..io.late import AnnData
 from .controls import _check_controls, _control_rows, _doubtful_controls, _in_words
 from .dose import _NAMED_UNIT
 from .features import _describe_features, finite_part

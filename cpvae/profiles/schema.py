@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..errors import ProfileError, listed
 from ..io.columns import KNOWN_METADATA, STANDARD_COLUMNS, Named, bare, plain
-from ..late import AnnData
+from ..io.late import AnnData
 from .dose import _words
 from .names import _spaced, _text
 

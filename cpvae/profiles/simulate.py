@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..io.columns import COMPARTMENTS
-from ..late import AnnData
+from ..io.late import AnnData
 from .features import CHANNELS
 from .read import profiles_from_table
 
