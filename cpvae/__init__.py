@@ -69,7 +69,34 @@ _FLOORS = frozenset(
     "cli datasets errors io latents lsa measure model preparation profiles progress report run"
     " screening style threads tune".split()
 )
-__all__ = ["datasets", *_HOMES]
+__all__ = [
+    "datasets",
+    "CpvaeError",
+    "Run",
+    "RunConfig",
+    "VAE",
+    "arithmetic",
+    "association_table",
+    "contribution_table",
+    "describe_profiles",
+    "feature_groups",
+    "fit_many",
+    "load_model",
+    "make_vae",
+    "prepare",
+    "read_profiles",
+    "reconstruction_table",
+    "run_pipeline",
+    "save_model",
+    "scale_profiles",
+    "screen",
+    "select_features",
+    "simulate_profiles",
+    "split_profiles",
+    "stability_table",
+    "traverse",
+    "write_profiles",
+]
 
 
 def __getattr__(name: str) -> Any:

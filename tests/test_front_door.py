@@ -24,7 +24,7 @@ def typed():
 
 
 def test_a_type_checker_sees_what_is_loaded():
-    assert typed() == {"datasets": "", **cp._HOMES}
+    assert typed() == {"datasets": "", **cp._HOMES} and cp.__all__ == ["datasets", *cp._HOMES]
     assert dir(cp) == sorted([*cp.__all__, "__version__"]) and len(cp.__all__) <= 26
 
 

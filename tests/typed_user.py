@@ -61,7 +61,7 @@ assert_type(cp.screen(ready), pd.DataFrame)
 try:
     folder = cp.run_pipeline(profiles, "run", cp.RunConfig(models=("pca", "mine.py:AE")))
 except cp.CpvaeError as error:
-    assert_type(str(error), str)
+    raise SystemExit(str(error)) from error
 assert_type(folder, Path)
 run = cp.Run(folder)
 assert_type(run.models, tuple[str, ...])
