@@ -14,7 +14,7 @@ from ..io.late import AnnData
 from ..profiles.features import parse_feature
 from ..profiles.names import text_of
 from ..profiles.pairs import copy_groups, row_digests
-from ..profiles.schema import OBS_BLANKS, with_blanks
+from ..profiles.schema import OBS_BLANKS, with_blanks, noted
 
 # %% ../../nbs/23a_clean.ipynb #ord00002
 def sort_rows(
@@ -99,7 +99,7 @@ def drop_copies(
             if torn
             else ""
         )
-        about["notes"] = [*about["notes"], note + "."]
+        kept.uns["cpvae"] = noted(about, note + ".")
     return kept
 
 # %% ../../nbs/23a_clean.ipynb #pre0aside2

@@ -16,7 +16,7 @@ from ..errors import PreparationError, choose, counted, listed
 from ..io.late import AnnData
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
-from ..profiles.schema import annotated
+from ..profiles.schema import annotated, noted
 
 # %% ../../nbs/23_normalise.ipynb #0788229f
 def _pycytominer(function, *args, **arguments):
@@ -90,16 +90,8 @@ def _with_values(profiles, values, defined, note):
 
     about, gone = {**profiles.uns["cpvae"]}, list(profiles.var_names[~defined])
     about["dropped_features"] = [*about["dropped_features"], *gone]
-    about["notes"] = [
-        *about["notes"],
-        note
-        + (
-            f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')},"
-            f" {listed(gone)}."
-            if gone
-            else "."
-        ),
-    ]
+    dropped = f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')}"
+    about = noted(about, note + (f"{dropped}, {listed(gone)}." if gone else "."))
     var = profiles.var[defined].drop(columns=["center", "scale"], errors="ignore")
     return AnnData(
         X=values[:, defined], obs=profiles.obs.copy(), var=var, uns={**profiles.uns, "cpvae": about}
@@ -259,6 +251,6 @@ def consensus_profiles(
         if not rows.all()
         else "."
     )
-    about["notes"] = [*about["notes"], note]
+    about = noted(about, note)
     values = level5.sort_values("Metadata_group")[list(profiles.var_names)].to_numpy(np.float32)
     return AnnData(X=values, obs=obs, var=profiles.var.copy(), uns={**profiles.uns, "cpvae": about})

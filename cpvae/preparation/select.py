@@ -14,6 +14,7 @@ from ..errors import PreparationError, choose, listed
 from ..io.late import AnnData
 from .normalise import _pycytominer
 from .split import _fit_rows
+from ..profiles.schema import noted
 
 # %% ../../nbs/23c_select.ipynb #0471adb2
 # preset -> keywords of `select_features`; for level 4 the authors left out drop_outliers
@@ -97,5 +98,5 @@ def select_features(
             f" {about['kind']}."
         )
     kept = profiles[:, features].copy()
-    kept.uns["cpvae"] = {**about, "notes": [*about["notes"], note]}
+    kept.uns["cpvae"] = noted(about, note)
     return kept

@@ -27,7 +27,7 @@ from .dose import _NAMED_UNIT
 from .features import _describe_features, finite_part
 from .mechanisms import MOA_KEYS, _MOA_NAMES, _terms, join_mechanisms
 from .names import _text, text_of
-from .schema import _is_empty, _one_spelling, guess_columns
+from .schema import _is_empty, _one_spelling, guess_columns, noted
 from .treatments import _check_second, _joined_columns, standard_obs
 
 # %% ../../nbs/01_profiles.ipynb #649dd273
@@ -323,7 +323,8 @@ def _assembled(parts, rows, varies, obs, var, about):
     from anndata import AnnData
 
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
-    about = about | dict(notes=about["notes"] + _warnings(values, obs, about["kind"]))
+    found = [*about["notes"], *_warnings(values, obs, about["kind"])]
+    about = noted(about | {"notes": []}, *found)
     return AnnData(
         X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about}
     )

@@ -28,7 +28,7 @@ from ..preparation.normalise import consensus_profiles, normalize_profiles
 from ..preparation.scale import scale_values
 from ..profiles.names import text_of
 from ..profiles.read import read_profiles
-from ..profiles.schema import enlarged
+from ..profiles.schema import enlarged, noted
 from .record import check_files, read_record
 from .report import choose_model, describe_run, read_run, write_report
 from ..screening.predict import moved_features, nearest_compounds, predicted_draws
@@ -192,9 +192,7 @@ def encoded(
                 f" {bad.max():.2f} a feature at worst, where 95 % of held-out profiles of the run"
                 f" have less than {limit:.2f}."
             )
-    done = enlarged(
-        ready, obs=columns, about={"notes": [*ready.uns["cpvae"].get("notes", []), *notes]}
-    )
+    done = enlarged(ready, obs=columns, about=noted(ready.uns["cpvae"], *notes))
     for name, z in codes.items():
         done.obsm[name] = z
     return done
