@@ -699,6 +699,8 @@ def test_a_run_asks_a_model_of_ones_own_only_by_its_file(of_ones_own, tmp_path):
     np.testing.assert_allclose(told, sum(alone) - measured.control, atol=1e-3)
     with pytest.raises(CpvaeError, match="name its file to have it fitted anew: .*mine.py:Turned"):
         run.predict(A, B, model="Turned")
+    with pytest.raises(CpvaeError, match="pca of this run came from no file of yours; say pca"):
+        run.predict(A, B, model=f"{mine}:pca")  # and not the run's own PCA, without a word
     (tmp_path / "mine.py").write_text(MINE + "\n")
     with pytest.raises(CpvaeError, match="not what the run was made with"):
         run.predict(A, B, model=f"{tmp_path}/mine.py:Turned")

@@ -22,6 +22,9 @@ from ..style import TRIVIAL
 class Predictor(Protocol):
     """Predicts the states of pairs of mechanisms from compounds that do not carry them.
 
+    It may say `learns = False`, if `without` changes nothing, which saves a fit a pair; and
+    `blind = True`, if it says the same of every pair but for what is left out.
+
     Parameters
     ----------
     steps : bool, default True

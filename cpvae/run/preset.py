@@ -10,6 +10,7 @@ __all__ = ['MODELS', 'USUAL', 'VARIANTS', 'RUN_PRESETS', 'Preset', 'RunConfig', 
 import json
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -249,7 +250,7 @@ class RunConfig:
         """
         return {short_name(name): name for name in self.models}
 
-    @property
+    @cached_property  # what the files held when the run began
     def own(self) -> dict[str, dict[str, str]]:  # name in tables to "named" and "sha256"
         """Models of one's own, and what their files hold.
 

@@ -18,7 +18,7 @@ from anndata import AnnData
 from ..errors import RunError, counted
 from ..io.read import read_anndata
 from ..lsa.states import averaging_matrix, main_time
-from ..model.named import short_name
+from ..model.named import is_named, short_name
 from ..profiles.schema import annotated
 from ..report.page import TABLES, draw_figures, render_report
 from ..report.words import best_model, model_called
@@ -120,10 +120,14 @@ def choose_model(
         the model's name; why it is this one, in words
     """
     config = read_record(run_dir, ["config"])["config"]
+    own = config.get("own", {})
     if model is not None:
-        return model_called(short_name(model), config["models"]), "as asked"
+        name = model_called(short_name(model), config["models"])
+        if is_named(model) and name not in own:
+            raise RunError(f"{model}: {name} of this run came from no file of yours; say {name}")
+        return name, "as asked"
     _, tables = read_run(run_dir, ("lsa", "reconstruction"))
-    stored = [name for name in config["models"] if name not in config.get("own", {})]
+    stored = [name for name in config["models"] if name not in own]
     if not stored:
         raise RunError("this run stores no model, as all are your own; name one: FILE.py:Name")
     if len(stored) == 1 < len(config["models"]):
