@@ -108,7 +108,7 @@ bench-reading: $(READY) ## seconds and memory to read profiles, beside pandas an
 
 paper: $(READY) ## make the tables of the paper's studies from real profiles and compare with the committed ones; DATA=folder, TOOLS="performance ..."
 	@test -n "$(DATA)" || { echo 'name the folder of the public tables: make paper DATA=folder' >&2; exit 2; }
-	$(BIN)/python tools/paper.py $(DATA) $(TOOLS)
+	$(BIN)/python nbs/paper/tables/paper.py $(DATA) $(TOOLS)
 
 checklist: $(READY) ## where each figure, table and claim of the paper is answered
 	$(BIN)/python tools/checklist.py

@@ -28,7 +28,7 @@ from cpvae.lsa.nulls import common_path, null_strata, permutation_tests, remove_
 from cpvae.lsa.relabel import compound_blocks
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tools"))
+sys.path.insert(0, str(HERE.parent / "nbs" / "paper" / "tables"))
 from provenance import machine, write_table  # noqa: E402
 
 

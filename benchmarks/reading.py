@@ -176,7 +176,7 @@ def stand_ins(folder: Path, full: bool) -> dict:
         " or s.gse70138(gse, annotations=known, **size['gse'])\n"
     )
     subprocess.run(
-        [sys.executable, "-c", code, str(HERE.parent / "tools"), json.dumps(sizes), str(folder)],
+        [sys.executable, "-c", code, str(HERE.parent / "tests"), json.dumps(sizes), str(folder)],
         check=True,
     )
     info = {
@@ -331,7 +331,7 @@ def main() -> None:
                 print(*table[-1], sep="  ", flush=True)
     import pandas as pd
 
-    sys.path.insert(0, str(HERE.parent / "tools"))
+    sys.path.insert(0, str(HERE.parent / "nbs" / "paper" / "tables"))
     from provenance import machine, write_table
 
     settings = {

@@ -52,7 +52,7 @@ from cpvae.model.plan import Plan
 from cpvae.model.train import Standing, train_epoch
 from cpvae.threads import one_thread
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "nbs/paper/tables"))
 from provenance import machine, write_table  # noqa: E402
 
 HERE = Path(__file__).resolve().parent

@@ -194,8 +194,7 @@ def known_datasets() -> dict[str, Dataset]:
     Returns
     -------
     dict[str, Dataset]
-        %% ../nbs/22_datasets.ipynb #a6095004 name -> dataset: ours, and those of the file
-        named in `CPVAE_REGISTRY`
+        name -> dataset: ours, and those of the file named in `CPVAE_REGISTRY`
     """
     own = os.environ.get("CPVAE_REGISTRY")
     if not own:
@@ -258,7 +257,7 @@ def _first_byte(answer, have, file):
     if answer.status_code == 429 or answer.status_code >= 500:
         raise _Broken(told)
     raise DatasetError(
-        f"{file.name}: {answer.url} answers {told}; try another address (--base-url)"
+        f"{file.name}: {answer.url} answers {told}; try another address (`base_url=`)"
     )
 
 # %% ../nbs/22_datasets.ipynb #d8411f29
@@ -281,7 +280,7 @@ def _receive(answer, part, file, progress):
     if file.size and total not in (None, file.size):
         raise DatasetError(
             f"{file.name}: {answer.url} holds {total:,} bytes, expected {file.size:,}; it is"
-            " another file, try another address (--base-url)"
+            " another file, try another address (`base_url=`)"
         )
     total = total or file.size
     _check_room(part.parent, (total or 0) - start, file.name)
@@ -392,7 +391,7 @@ class Downloader:
             part.unlink()
             raise DatasetError(
                 f"{self.file.name}: what was sent has SHA-256 {found}, expected {known}; nothing"
-                " was kept; try again, or another address (--base-url)"
+                " was kept; try again, or another address (`base_url=`)"
             )
         os.replace(part, output_file)
 
@@ -581,7 +580,7 @@ def fetch_address(
         with _taking_turns(folder / name):
             return _fetch_file(DataFile(name, url, licence=""), url, folder, progress)
     except CpvaeError as error:
-        raise DatasetError(str(error).replace(" (--base-url)", "")) from error
+        raise DatasetError(str(error).replace(" (`base_url=`)", "")) from error
     except OSError as error:
         advice = "name another folder in CPVAE_CACHE"
         raise DatasetError(
@@ -654,7 +653,7 @@ def load_dataset(
     if "profiles" not in dataset.files:
         raise DatasetError(
             f"{name}: holds no profiles; fetch it, and give its file to a table of profiles with"
-            " --moa"
+            " `moa_table=`"
         )
     files = fetch_dataset(name, cache=cache, progress=progress)
     path = files.pop("profiles")

@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['CpvaeError', 'FileError', 'ProfileError', 'DatasetError', 'PreparationError', 'ModelError', 'LatentError',
            'MeasureError', 'LsaError', 'TuneError', 'ScreeningError', 'RunError', 'CommandError', 'counted', 'short',
-           'listed', 'choose']
+           'listed', 'choose', 'as_typed']
 
 # %% ../nbs/20_errors.ipynb #3c896f56
+import re
+import shlex
+from ast import literal_eval
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -163,3 +166,47 @@ def choose(
             f"unknown {what} {value!r}; {meant}there are {', '.join(map(str, options))}"
         )
     return options[value] if isinstance(options, Mapping) else value
+
+# %% ../nbs/20_errors.ipynb #8fddeaba
+_SETTING = re.compile("`([a-z_]+)=([^`]*)`")  # `drop_na=True`, `moa_table=`, `features=PATTERN`
+# arguments whose options are called otherwise
+_CALLED = {"moa_table": "moa", "weights": "grid"} | {
+    name: f"{name}_column" for name in ("compound", "dose", "time", "cell", "plate", "moa")
+}
+
+
+def _quoted(value: str) -> str:  # as a shell takes it, cmd.exe's double quotes wherever they do
+    if re.fullmatch(r"[\w.=%+:,/-]+", value):
+        return value
+    return shlex.quote(value) if re.search(r'["$`\\!]', value) else f'"{value}"'
+
+
+def _as_option(said: re.Match) -> str:
+    name, text = said.groups()
+    option = "--" + _CALLED.get(name, name).replace("_", "-")
+    try:
+        value = literal_eval(text)
+    except (ValueError, SyntaxError):  # nothing, or a word that stands for a value
+        value = text
+    if value is True or value == "":
+        return option
+    values = value if isinstance(value, list) else [value]
+    return " ".join(f"{option} {_quoted(str(value))}" for value in values)
+
+
+def as_typed(
+    text: str,  # a message; settings stand between backticks as in a call: `dose_unit='mM'`
+) -> str:  # the same with options of a command in their place: --dose-unit mM
+    """A message to someone who typed a command.
+
+    Parameters
+    ----------
+    text : str
+        a message; settings stand between backticks as in a call: `dose_unit='mM'`
+
+    Returns
+    -------
+    str
+        the same with options of a command in their place: --dose-unit mM
+    """
+    return _SETTING.sub(_as_option, text)

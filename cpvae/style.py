@@ -32,6 +32,8 @@ NAMES = {  # models and baselines: name in tables -> name for readers
     "global_mean_scaled": "scaled global mean",
     "cell_count": "like cell count",
     "mechanism_blind": "mechanism-blind",
+    "shrunk": "empirical Bayes",
+    "regressed": "ridge",
 }
 # Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has
 # left, and nothing else.
@@ -93,14 +95,14 @@ def small_type(
 
 # %% ../nbs/20c_style.ipynb #e98813d1
 def display_name(
-    method: str,  # a model, a baseline, or `mechanism_blind/MODEL`
+    method: str,  # a model, a baseline, or `PREDICTOR/MODEL`
 ) -> str:  # the name a reader sees; an unknown one stays as it is
     """What a model or baseline is called in figures, tables and sentences.
 
     Parameters
     ----------
     method : str
-        a model, a baseline, or `mechanism_blind/MODEL`
+        a model, a baseline, or `PREDICTOR/MODEL`
 
     Returns
     -------

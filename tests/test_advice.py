@@ -13,10 +13,14 @@ from sklearn.base import BaseEstimator
 from test_settings import HERE, OPTIONS, public
 
 from cpvae import errors
+from cpvae.errors import as_typed
 from cpvae.model.settings import VAESettings
+from cpvae.run.preset import RunConfig
 
 OPTION = re.compile(r"(?<![\w-])--(?:[a-z]|\{\})[a-z-]*(?:\{\}[a-z-]*)*")  # "--seed", "--{}-column"
 COMMAND = re.compile(r"`cpvae ([a-z]+(?:-[a-z]+)?)\b([^`]*)`")
+SETTING = re.compile("`[a-z_]+=[^`]*`")  # as a message names it
+OTHERS = re.compile("`(aws|gsutil|curl) [^`]*`")  # another program's options
 EVERYWHERE = {"--help", "--version"}
 NAMES = EVERYWHERE | {option.name for option in OPTIONS}
 CHOICES = {
@@ -52,9 +56,10 @@ def sentences(tree):
 
 def what_is_wrong(text):
     "Options, words of options and commands in a text that are not there."
+    text = as_typed(text)
     if "--" not in text and "`cpvae" not in text:
         return []
-    text = re.sub("`(aws|gsutil|curl) [^`]*`", "", text)  # another program's options
+    text = OTHERS.sub("", text)
     there = lambda asked: any(re.fullmatch(asked.replace("{}", "[a-z]+"), name) for name in NAMES)
     wrong = [f"no command has {asked}" for asked in OPTION.findall(text) if not there(asked)]
     for command, rest in COMMAND.findall(text):
@@ -82,6 +87,8 @@ def test_a_wrong_advice_would_be_seen():
         "`cpvae tone x.csv`",
         "name it with --{}-colum",
         "say --normalize mad_robustise to do it",
+        "ask for more with `sedes=`",
+        "say `normalize='mad_robustise'` to do it",
     ):
         assert len(what_is_wrong(wrong)) == 1, wrong
     for right in (
@@ -89,6 +96,8 @@ def test_a_wrong_advice_would_be_seen():
         "`cpvae tune x.csv --trials 3`",
         "name it with --{}-column",
         "say --normalize mad_robustize to do it",
+        "ask for more with `seeds=`",
+        "say `normalize='mad_robustize'` to do it",
         "a--b",
         "--",
     ):
@@ -103,6 +112,16 @@ def test_messages_name_options_that_are_there(path):
         if (wrong := what_is_wrong(text))
     ]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules() if "cli" not in p.parts and p.name != "_modidx.py"], ids=room
+)
+def test_only_the_command_line_speaks_of_options(path):
+    told = [OTHERS.sub("", t) for t in sentences(ast.parse(path.read_text(encoding="utf-8")))]
+    assert [text for text in told if OPTION.search(text)] == []
+    passed = [name for text in told for name in re.findall("`([a-z_]+)=[^`]*`", text)]
+    assert set(passed) <= ARGUMENTS | set(inspect.signature(RunConfig).parameters)
 
 
 def test_pages_name_commands_and_options_that_are_there():
@@ -161,6 +180,7 @@ def ours(raised):
 
 def in_python(text):
     "Arguments of functions that a text names as such."
+    text = SETTING.sub("", text)  # which a command tells as its option
     named = re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text) + re.findall(r"\b(\w+)=(?=['\"\w{])", text)
     return [] if text.startswith(OF_PYTHON) else [name for name in named if name in ARGUMENTS]
 
@@ -170,7 +190,7 @@ def test_a_user_of_the_command_line_is_not_told_to_pass_an_argument(path):
     assert (
         in_python("Ask for fewer with min_compounds.")
         and in_python("use another method, or by='table'")
-        and not in_python("say --drop-na")
+        and not in_python("say `drop_na=True`")
     )
     for function in (
         n
@@ -186,12 +206,12 @@ def test_a_user_of_the_command_line_is_not_told_to_pass_an_argument(path):
 
 # What is advised -> the option that does it, which a message must name.
 DONE_BY = {
-    r"\bsplit by (rows|compound)\b": "--preset",
-    r"\bnormalise (them|by|it)\b": "--normalize",
-    r"table of mechanisms": "--moa",
-    r"name another pair": "--leave-out",
-    r"the zero vector the control": "--zero-control",
-    r"leave (it|them) out with": "--drop-na",
+    r"\bsplit by (rows|compound)\b": "`preset=",
+    r"\bnormalise (them|by|it)\b": "`normalize=",
+    r"table of mechanisms": "`moa_table=",
+    r"name another pair": "`leave_out=",
+    r"the zero vector the control": "`zero_control=",
+    r"leave (it|them) out with": "`drop_na=",
 }
 
 
@@ -211,7 +231,7 @@ def test_what_a_message_advises_it_names_the_option_of(path):
         and without_option("so normalise them first")
         and without_option("join a table of mechanisms")
     )
-    assert not without_option("or split by rows with --preset chow2022") and not without_option(
+    assert not without_option("or split by rows with `preset='chow2022'`") and not without_option(
         "split before the consensus"
     )
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -105,7 +105,7 @@ def test_one_number_column_beside_a_family_is_no_feature(family, kind, tmp_path)
     assert (
         parts.features == names
         and "purity_score" in parts.notes[0]
-        and "--features" in parts.notes[0]
+        and "`features=`" in parts.notes[0]
     )
 
 
@@ -126,11 +126,11 @@ def test_patterns_decide_and_metadata_stays_metadata(tmp_path):
     left = read_parts(tmp_path / "t.csv", not_features=["dino.?"])
     assert (
         left.features == [f"dino.{i}" for i in range(10, 20)]
-        and len(left.aside["what --features or --not-features says"]) == 10
+        and len(left.aside["what `features=` or `not_features=` says"]) == 10
     )
     for wrong in (dict(features=["nothing*"]), dict(not_features=["*"])):
         with pytest.raises(
-            CpvaeError, match="^t.csv: no feature is left by --features and --not-features"
+            CpvaeError, match="^t.csv: no feature is left by `features=` and `not_features=`"
         ):
             read_parts(tmp_path / "t.csv", **wrong)
     assert profiles_from_table(frame, "t", features=["Cells_*"]).n_vars == 1
@@ -283,10 +283,10 @@ def test_known_names_cover_every_synonym():
 
 def test_what_looks_like_a_standard_column_and_is_not_read_is_named():
     for column, option in {
-        "Metadata_hpi hours": "--time-column",
-        "Metadata_drug dose level": "--dose-column",
-        "Metadata_my cell line": "--cell-column",
-        "Metadata_assay barcode": "--plate-column",
+        "Metadata_hpi hours": "`time=`",
+        "Metadata_drug dose level": "`dose=`",
+        "Metadata_my cell line": "`cell=`",
+        "Metadata_assay barcode": "`plate=`",
     }.items():
         frame = table(FAMILIES["network"], **{column: 5}).drop(columns="Metadata_Plate")
         notes = profiles_from_table(frame, "t").uns["cpvae"]["notes"]
@@ -329,7 +329,8 @@ def test_logarithms_of_doses_are_recognised_and_asked_for(unit, factor):
     logs = np.linspace(-9, -4, 24) if factor > 1 else np.linspace(-3, 2, 24)
     frame = table(FAMILIES["network"], Metadata_dose=logs)
     with pytest.raises(
-        CpvaeError, match="as logarithms of doses do; say --dose-unit log10M or log10uM"
+        CpvaeError,
+        match="as logarithms of doses do; say `dose_unit='log10M'` or `dose_unit='log10uM'`",
     ):
         profiles_from_table(frame, "t")
     read = profiles_from_table(frame, "t", dose_unit=unit.replace(" ", ""))
@@ -353,13 +354,13 @@ def test_pooled_controls_that_lie_apart_are_told(column, option):
         for note in profiles_from_table(frame, "t").uns["cpvae"]["notes"]
         if "what follows pools them" in note
     ]
-    assert len(notes) == (option > 1) and all("--normalize" in note for note in notes)
+    assert len(notes) == (option > 1) and all("`normalize=" in note for note in notes)
 
 
 def test_genes_that_are_not_relative_to_controls_are_told():
     frame = table(FAMILIES["symbols"])
     assert not any(
-        "--normalize" in note for note in profiles_from_table(frame, "t").uns["cpvae"]["notes"]
+        "`normalize=" in note for note in profiles_from_table(frame, "t").uns["cpvae"]["notes"]
     )
     frame[FAMILIES["symbols"]] += 8
     assert (
@@ -391,7 +392,7 @@ def test_columns_set_aside_survive_writing_and_reading(tmp_path):
 def test_a_choice_of_nothing_names_what_there_is():
     with pytest.raises(
         CpvaeError,
-        match="no feature columns; .*--features PATTERN .its number columns are UMAP_1, UMAP_2",
+        match="no feature columns; .*`features=PATTERN` .its number columns are UMAP_1, UMAP_2",
     ):
         choose_features(["UMAP_1", "UMAP_2"])
     with pytest.raises(CpvaeError, match="it has no number column"):

@@ -141,7 +141,7 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
         with pytest.raises(CpvaeError, match="no compound has a mechanism"):
             arithmetic({"pca": model}, profiles, 100)
         for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
-            with pytest.raises(CpvaeError, match="--moa"):
+            with pytest.raises(CpvaeError, match="`moa_table=`"):
                 ask()
     else:
         assert len(arithmetic({"pca": model}, profiles, 100)[0])
@@ -364,7 +364,7 @@ def test_info_of_a_run(finished, stored):
         others = sum(n for label, n in alone.items() if "|" in label and moa in label.split("|"))
         assert (
             re.search(
-                rf"^ *(mechanisms for --a and --b.*\n)? *{moa}: {alone[moa]} compounds alone,"
+                rf"^ *(mechanisms for A and B.*\n)? *{moa}: {alone[moa]} compounds alone,"
                 rf" {others} more with others$",
                 out,
                 re.MULTILINE,
@@ -663,6 +663,23 @@ class Turned(TransformerMixin, BaseEstimator):
 
     def inverse_transform(self, Z):
         return Z @ self.turn_.T
+
+
+class Half:
+    "The mean of A and B, of compounds that carry one mechanism."
+
+    def fit(self, space, without=()):
+        self.space = space
+        return self
+
+    def predict(self, pairs):
+        mean = lambda which: self.space.group_mean([getattr(p, which) for p in pairs])
+        return (mean("in_a") + mean("in_b")) / 2
+
+
+class Flat(Half):
+    def predict(self, pairs):
+        return super().predict(pairs)[0]
 """
 
 
@@ -673,7 +690,8 @@ def of_ones_own(tmp_path_factory, no_figures):
     (folder / "mine.py").write_text(MINE)
     mine = f"{folder}/mine.py"
     models = ("pca", f"{mine}:ICA", f"{mine}:Turned")
-    config = RunConfig(models=models, n_latent=4, n_permutations=100, seed=3)
+    asked = (f"{mine}:Half", "regressed")
+    config = RunConfig(models=models, predictors=asked, n_latent=4, n_permutations=100, seed=3)
     return run_pipeline(little_world(), folder / "run", config, jobs=2), mine
 
 
@@ -704,6 +722,37 @@ def test_a_run_asks_a_model_of_ones_own_only_by_its_file(of_ones_own, tmp_path):
     (tmp_path / "mine.py").write_text(MINE + "\n")
     with pytest.raises(CpvaeError, match="not what the run was made with"):
         run.predict(A, B, model=f"{tmp_path}/mine.py:Turned")
+
+
+def test_a_predictor_of_ones_own_stands_in_every_model(of_ones_own):
+    run = Run(of_ones_own[0])
+    lsa, scores = run.table("lsa"), ["l2", "cosine", "mismatch_r", "rank"]
+    of = lambda name: lsa[lsa["model"] == name].set_index("pair")[scores[:1] + scores[2:]]
+    spaces = (*run.models, "additive_input")
+    for space in spaces:
+        pd.testing.assert_frame_equal(of(f"Half/{space}"), of("mean_ab"))
+    ridge = {space: of(f"regressed/{space}").to_numpy() for space in spaces}
+    np.testing.assert_allclose(ridge["Turned"], ridge["additive_input"], rtol=1e-4, atol=1e-5)
+    assert (abs(ridge["pca"] - ridge["Turned"]) > 1e-3).any()
+    assert run.record["config"]["predictors"] == ["Half", "regressed"]
+    assert len(run.record["config"]["own"]["Half"]["sha256"]) == 64
+    page = (of_ones_own[0] / "report.html").read_text(encoding="utf-8")
+    assert "Half, PCA" in page and "ridge, PCA" in page
+
+
+def test_a_predictor_that_gives_another_shape_ends_the_run_in_a_line(of_ones_own, tmp_path):
+    flat, half = (f"{of_ones_own[1]}:{name}" for name in ("Flat", "Half"))
+    with pytest.raises(
+        CpvaeError, match=r"Flat.predict gave \(\d+,\), expected \(3, \d+\): a pair"
+    ):
+        run_pipeline(
+            little_world(), tmp_path / "run", RunConfig(models=("pca",), predictors=(flat,)), jobs=1
+        )
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CpvaeError, match="unknown predictor 'mean_ab'; .*there are shrunk, regres"):
+        RunConfig(predictors=("mean_ab",))
+    with pytest.raises(CpvaeError, match="Half names something else in tables"):
+        RunConfig(models=("pca", half), predictors=(half,))
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,7 @@ def test_numbers_unlike_genes_are_no_genes():
     )
     assert parts.notes == [
         "Number columns taken as metadata, since 8 of 10 are called like TP53: score, lane;"
-        " --features decides otherwise."
+        " `features=` decides otherwise."
     ]
     assert (
         parts_from_table(genes).notes
@@ -835,7 +835,8 @@ def test_only_landmarks_are_read(chunks, dtype, tmp_path, monkeypatch):
         parts.feature_info["id"]
     ) == list(info.pr_gene_id[is_landmark].astype(str))
     assert parts.notes == [
-        "7 landmark genes of 20 are read; the others are inferred from them. --all-genes reads all."
+        "7 landmark genes of 20 are read; the others are inferred from them."
+        " `all_genes=True` reads all."
     ]
     everything = read_parts(path, all_genes=True)
     np.testing.assert_array_equal(everything.values, values.astype(np.float32))

@@ -148,7 +148,7 @@ BAD = {  # name: (file name, content, options, what the message must say)
         f"column {F0}, row 1",
     ),
     "nan": ("t.csv", with_cell(None), {}, f"column {F0}, row 5"),
-    "inf": ("t.csv", with_cell("inf"), {}, "--drop-na"),
+    "inf": ("t.csv", with_cell("inf"), {}, "`drop_na=True`"),
     "overflow": ("t.csv", with_cell("1e300"), {}, "infinite"),
     "nan in every row": (
         "t.csv",
@@ -191,13 +191,13 @@ BAD = {  # name: (file name, content, options, what the message must say)
         "t.csv",
         TABLE[TABLE.Metadata_compound != "DMSO"].to_csv(index=False),
         {},
-        "--zero-control",
+        "`zero_control=True`",
     ),
     "no compound column": (
         "t.csv",
         TABLE.drop(columns="Metadata_compound").to_csv(index=False),
         {},
-        "--compound-column",
+        "`compound=`",
     ),
     "absent override": ("t.csv", CSV, {"plate": "Metadata_Barcode"}, "no column Metadata_Barcode"),
     "absent control": ("t.csv", CSV, {"control": "water"}, 'no row says "water"'),
@@ -635,7 +635,7 @@ def test_of_two_spellings_the_known_one_is_read_and_the_other_named(first):
     )
     says = (
         "Metadata_Plate is read; Metadata_plate, the same name but for its spelling, holds other"
-        " values and is left out (--plate-column chooses)"
+        " values and is left out (`plate=` chooses)"
     )
     assert says in notes_of(table)
     for name in ("plate", "Metadata_plate"):
@@ -821,7 +821,7 @@ def test_profiles_that_only_have_ids_need_a_table_that_describes_them(tmp_path):
         f"#1.2\n{ids.shape[1]}\t{len(ids)}\n" + matrix.to_csv(sep="\t", index_label="NAME")
     )
     with pytest.raises(
-        CpvaeError, match="tells only Metadata_id of its profiles.*--profile-info TABLE"
+        CpvaeError, match="tells only Metadata_id of its profiles.*`profile_info=TABLE`"
     ) as refusal:
         read_profiles(tmp_path / "t.gct")
     assert len(str(refusal.value)) < 300
@@ -830,9 +830,9 @@ def test_profiles_that_only_have_ids_need_a_table_that_describes_them(tmp_path):
     )
     assert read_profiles(tmp_path / "t.gct", profile_info=tmp_path / "info.tsv").shape == (48, 5)
     for names, says in (
-        ({}, "--compound-column"),
-        ({"Metadata_id": 1}, "--profile-info"),
-        ({"Metadata_id": 1, "Metadata_agent": 2}, "--compound-column"),
+        ({}, "`compound=`"),
+        ({"Metadata_id": 1}, "`profile_info="),
+        ({"Metadata_id": 1, "Metadata_agent": 2}, "`compound=`"),
     ):
         with pytest.raises(CpvaeError, match=says):
             profiles_from_table(
@@ -1261,8 +1261,10 @@ def test_choices_of_the_user_survive_writing_and_reading(suffix, tmp_path):
 
 def test_warnings_before_a_misleading_run():
     raw = TABLE.assign(**{c: TABLE[c] + 100 for c in TABLE if c.startswith("Cells")})
-    assert "--normalize" in notes_of(raw) and "--normalize" not in notes_of(TABLE)
-    assert "join a table of mechanisms with --moa" in notes_of(TABLE.drop(columns="Metadata_moa"))
+    assert "`normalize=" in notes_of(raw) and "`normalize=" not in notes_of(TABLE)
+    assert "join a table of mechanisms with `moa_table=`" in notes_of(
+        TABLE.drop(columns="Metadata_moa")
+    )
     names = TABLE.Metadata_compound + np.where(DMSO, "", [str(i % 2) for i in range(len(TABLE))])
     assert "Mechanisms that only case tells apart: A/a." in notes_of(
         TABLE.assign(Metadata_moa=["a", "A"] * (len(TABLE) // 2), Metadata_compound=names)
@@ -1275,7 +1277,7 @@ def test_warnings_before_a_misleading_run():
         TABLE.rename(columns={"Metadata_conc_uM": "Metadata_Concentration (uM)"}), "t"
     )
     np.testing.assert_array_equal(spelt.obs["dose"], profiles_from_table(TABLE, "t").obs["dose"])
-    with pytest.raises(CpvaeError, match="perhaps with --control mock_0.1%"):
+    with pytest.raises(CpvaeError, match="perhaps with `control='mock_0.1%'`"):
         profiles_from_table(TABLE.replace({"Metadata_compound": {"DMSO": "mock_0.1%"}}), "t")
 
 

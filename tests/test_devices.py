@@ -190,7 +190,7 @@ def test_a_full_gpu_is_the_users_to_mend(monkeypatch):
     profiles = preset.prepare(
         simulate_profiles(n_mechanisms=4, n_pairs=2, n_features=20, n_maps=1), config
     )
-    with pytest.raises(CpvaeError, match="memory is full.*--device cpu"):
+    with pytest.raises(CpvaeError, match="memory is full.*`device='cpu'`"):
         preset.fit_models(profiles, config)
 
 

@@ -147,7 +147,7 @@ def test_an_embedding_is_named(tmp_path, suffix):
     getattr(empty, f"write_{suffix}")(tmp_path / f"e.{suffix}")
     with pytest.raises(
         CpvaeError,
-        match=r"has no X.*X_pca, X_scvi in obsm \(--obsm X_pca\)|has no X.*X_scvi, X_pca in obsm",
+        match=r"has no X.*X_pca, X_scvi in obsm \(`obsm='X_pca'`\)|has no X.*X_scvi, X_pca in obsm",
     ):
         read_profiles(tmp_path / f"e.{suffix}")
     read = read_profiles(tmp_path / f"e.{suffix}", obsm="X_pca")
@@ -167,7 +167,7 @@ def test_a_layer_is_named_and_offered_beside_counts(tmp_path):
     profiles.write_h5ad(tmp_path / "t.h5ad")
     counts = read_profiles(tmp_path / "t.h5ad")
     chosen = read_profiles(tmp_path / "t.h5ad", layer="lognorm")
-    assert any("--layer (lognorm)" in note for note in counts.uns["cpvae"]["notes"])
+    assert any("`layer=` (lognorm)" in note for note in counts.uns["cpvae"]["notes"])
     assert chosen.uns["cpvae"]["notes"] == [] and np.array_equal(
         chosen.X, profiles.layers["lognorm"]
     )
@@ -185,7 +185,7 @@ def test_a_named_table_of_obsm_names_its_columns():
 
 
 def test_other_forms_have_no_layers(tmp_path):
-    with pytest.raises(CpvaeError, match="leave out --obsm"):
+    with pytest.raises(CpvaeError, match="leave out `obsm=`"):
         read_parts(written(table(), tmp_path / "t.csv"), obsm="X_pca")
 
 
@@ -282,7 +282,7 @@ def test_errors_of_spreadsheets_are_missing(tmp_path, error):
     t.loc[6, "EGFR"] = error
     read = read_parts(written(t, tmp_path / "t.csv"))
     assert np.argwhere(np.isnan(read.values)).tolist() == [[6, 2]]
-    with pytest.raises(CpvaeError, match="--drop-na"):
+    with pytest.raises(CpvaeError, match="`drop_na=True`"):
         read_profiles(tmp_path / "t.csv")
     assert np.isnan(parts_from_table(t).values).sum() == 1
 
@@ -656,4 +656,4 @@ def test_an_address_is_fetched_once(tmp_path, server, monkeypatch):
 def test_addresses_that_give_no_file(tmp_path, server, name, says):
     with pytest.raises(CpvaeError, match=says) as refused:
         fetch_address(f"{server[1]}/{name}", cache=tmp_path / "cache")
-    assert "--base-url" not in str(refused.value)
+    assert "base_url" not in str(refused.value)

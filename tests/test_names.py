@@ -4,6 +4,7 @@ treatments in one well.
 
 import re
 import shlex
+from ast import literal_eval
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from running import cli
 
 from cpvae.io.write import write_profiles
-from cpvae.errors import CpvaeError
+from cpvae.errors import CpvaeError, as_typed
 from cpvae.profiles.mechanisms import mend_moa
 from cpvae.profiles.pairs import describe_profiles, evaluable_pairs, measured_pairs
 from cpvae.profiles.pairs import mechanism_groups, why_no_pair
@@ -65,9 +66,12 @@ def notes(table, **options):
 
 
 def typed(text):
-    "The values of --control that a line says to type."
-    words = shlex.split(re.search(r"--control .*?(?=[,.]?( or,|$|\.$))", text)[0])
-    return [word for word in words if word != "--control"]
+    "The values of `control` that a line says to pass, which are those that it says to type."
+    passed = literal_eval(re.search("`control=([^`]*)`", text)[1])
+    passed = [passed] if isinstance(passed, str) else passed
+    words = shlex.split(as_typed(re.search("`control=[^`]*`", text)[0]))
+    assert [word for word in words if word != "--control"] == passed
+    return passed
 
 
 def test_a_clean_table_raises_no_remark():
@@ -165,7 +169,7 @@ def test_another_mark_between_known_mechanisms_is_noted_and_splits_on_demand(mar
         | ({"docetaxel": "tubulin inhibitor|mTOR inhibitor"} if piped else {})
     )
     assert (
-        f"--moa-separator '{mark}'" in notes(make(moa=moa))
+        f"`moa_separator='{mark}'`" in notes(make(moa=moa))
         and evaluable_pairs(read(make(moa=moa))) == []
     )
     table = read(make(moa=moa), moa_separator=mark)
@@ -250,13 +254,13 @@ def test_a_map_of_targets_alone_serves_targets():
     assert evaluable_pairs(table) == [] and evaluable_pairs(by_target(table)) == [
         ("MTOR", "PIK3CA")
     ]
-    assert "--group-by target" in why_no_pair(table) and set(table.obs["target"]) == {
+    assert "`group_by='target'`" in why_no_pair(table) and set(table.obs["target"]) == {
         "",
         "MTOR",
         "PIK3CA",
         "MTOR|PIK3CA",
     }
-    with pytest.raises(CpvaeError, match="say --group-by target"):
+    with pytest.raises(CpvaeError, match="say `group_by='target'`"):
         prepare(table, RunConfig())
     assert "MTOR" in set(prepare(table, RunConfig(group_by="target")).obs["moa"])
     own = read(make(), moa_table=pd.DataFrame(genes.items(), columns=["name", "target"]))
@@ -381,7 +385,7 @@ def test_a_control_may_be_told_by_any_column_and_by_several():
     for wrong in ("role=mock", ["role=veh", "mock"], "job=veh"):
         with pytest.raises(CpvaeError, match="no row says"):
             read(table, control=wrong)
-    with pytest.raises(CpvaeError, match="--control Metadata_role=veh"):
+    with pytest.raises(CpvaeError, match="`control='Metadata_role=veh'`"):
         read(table)
 
 
@@ -389,12 +393,12 @@ def test_a_control_may_be_told_by_any_column_and_by_several():
 def test_the_vehicle_of_every_well_tells_no_control(column):
     with pytest.raises(CpvaeError) as refusal:
         read(make(MOA, **{column: "DMSO"}))
-    assert "--control VALUE" in str(refusal.value) and notes(make(**{column: "PBS"})) == ""
+    assert "`control=VALUE`" in str(refusal.value) and notes(make(**{column: "PBS"})) == ""
 
 
 def test_many_guides_are_offered_by_what_they_begin_with():
     guides = [f"nontargeting_{i}" for i in range(9)]
-    with pytest.raises(CpvaeError, match='--control "nontargeting_') as refusal:
+    with pytest.raises(CpvaeError, match="`control='nontargeting_") as refusal:
         read(make([*MOA, *guides]))
     assert (
         read(make([*MOA, *guides]), control=typed(str(refusal.value))).obs["is_control"].sum() == 36
@@ -544,7 +548,7 @@ def two_columns(second="drug_b", **columns):
 def test_a_second_compound_is_never_averaged_into_the_first(second):
     with pytest.raises(CpvaeError, match="second compound in 4 rows") as refusal:
         read(two_columns(second))
-    chosen = re.search(r"--compound-column (.*), or remove", str(refusal.value))[1]
+    chosen = literal_eval(re.search("`compound=(.*)`, or remove", str(refusal.value))[1])
     table = read(two_columns(second), compound=chosen)
     assert set(table.obs["compound"]) == {*MOA, "DMSO", "alpelisib|sirolimus"} - {"dactolisib"}
     assert table.uns["cpvae"]["columns"]["compound"] == chosen
@@ -606,7 +610,7 @@ def test_batches_of_two_broad_ids_are_cut_each():
 
 def test_treatments_themselves_may_be_added_up():
     table = read(renamed(dactolisib="sirolimus+alpelisib").assign(Metadata_moa=None))
-    assert "--group-by treatment" in why_no_pair(table)
+    assert "`group_by='treatment'`" in why_no_pair(table)
     assert (
         evaluable_pairs(by_treatment(table))
         == [("alpelisib", "sirolimus")]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import provenance
 import pytest
-from project import MAP, ROOT, TABLES
+from sources import MAP, ROOT, TABLES
 from provenance import KEYS, RESULTS, code_digest, command, digest, entries, wrong, write_table
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -162,17 +162,17 @@ def test_the_code_is_known_by_every_line_and_name(tmp_path):
 
 
 def test_a_command_names_no_folder_of_this_machine(data, tmp_path, monkeypatch):
-    script, folder = str(ROOT / "tools" / "sizes.py"), data.parent
+    script, folder = str(ROOT / "nbs/paper/tables/sizes.py"), data.parent
     said = lambda *words: command([data], [script, *map(str, words)])
-    assert said(folder) == said(f"{folder}/") == "python tools/sizes.py DATA"
-    assert said(data) == "python tools/sizes.py DATA/cells.parquet"
-    assert said(folder, 3, tmp_path / "fits") == "python tools/sizes.py DATA 3 fits"
-    assert said("--out", tmp_path / "x.csv") == "python tools/sizes.py --out x.csv"
+    assert said(folder) == said(f"{folder}/") == "python nbs/paper/tables/sizes.py DATA"
+    assert said(data) == "python nbs/paper/tables/sizes.py DATA/cells.parquet"
+    assert said(folder, 3, tmp_path / "fits") == "python nbs/paper/tables/sizes.py DATA 3 fits"
+    assert said("--out", tmp_path / "x.csv") == "python nbs/paper/tables/sizes.py --out x.csv"
     both = said(f"--out={tmp_path}/x.csv", f"{tmp_path}/")
-    assert both == f"python tools/sizes.py --out=x.csv {tmp_path.name}"
+    assert both == f"python nbs/paper/tables/sizes.py --out=x.csv {tmp_path.name}"
     assert command([], ["/home/me/try.py", "beta"]) == "python try.py beta"
     monkeypatch.chdir(tmp_path)
-    assert said("some data") == "python tools/sizes.py DATA"
+    assert said("some data") == "python nbs/paper/tables/sizes.py DATA"
     assert places([said(folder), said(data)]) == [] and places(["python /a/b", r"C:\data"]) != []
 
 

@@ -458,9 +458,9 @@ def test_refusals():
         for predict in (predicted_state, predicted_draws):
             with pytest.raises(CpvaeError, match=words.replace("|", r"\|")):
                 predict(space, a, b)
-    with pytest.raises(CpvaeError, match="--moa"):
+    with pytest.raises(CpvaeError, match="`moa_table=`"):
         mechanism_members(pd.Series(["", ""]))
-    with pytest.raises(CpvaeError, match="--moa"):
+    with pytest.raises(CpvaeError, match="`moa_table=`"):
         screen(measured, min_compounds=100)
     with pytest.raises(CpvaeError, match="compares compounds"):
         half_whiten(np.zeros((1, 4)))
@@ -470,7 +470,7 @@ def test_refusals():
     not (DATA / "l1000_drugbank_1170x978.parquet").exists(), reason="the L1000 table is not here"
 )
 def test_l1000_second_mechanisms_are_found_again():
-    "The table that tools/screening.py wrote, for the space that needs no model."
+    "The table that nbs/paper/tables/screening.py wrote, for the space that needs no model."
     table = read_profiles(DATA / "l1000_drugbank_1170x978.parquet", zero_control=True)
     profiles = scale_profiles(
         split_profiles(drop_copies(table), by="compound", valid=0.1, test=0.2, seed=0),

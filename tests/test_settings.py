@@ -198,6 +198,7 @@ def test_parameters_that_contradict_each_other():
 
 MORE_OF_RUN = {
     "models": [("gan",), ("vanila",), (3,), (["pca"],)],
+    "predictors": [("shrank",), ("mean_ab",), ("sum",), (3,)],
     "leave_out": [("a",), ("a|",), ("a|a",), ("a|b|c",), (3,), ("a/b",)],
     "strict": [True],  # without a pair
     "vae": [
@@ -213,7 +214,8 @@ MORE_OF_RUN = {
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(RunConfig)])
 def test_no_run_has_a_wrong_setting(name):
-    lists = [()] if name == "leave_out" else []  # nothing left out is the default
+    # nothing left out, and no more predictors, are the defaults
+    lists = [()] if name in ("leave_out", "predictors") else []
     for value in [v for v in wrong_values(_SETTINGS[name]) if v not in lists] + MORE_OF_RUN.get(
         name, []
     ):
@@ -401,6 +403,7 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
         ("", "vanilla"),
         (",", "vanilla"),
     ],
+    "--predictors": [("3", "shrunk"), ("shrunk,ridge", "regressed")],
     "--device": [("3", "cpu"), ("cuad", "cuda")],
     "--grid": [
         ("many", "0.1,1,10"),

@@ -466,7 +466,7 @@ def test_one_training_profile_is_refused_with_a_way_on(shape):
     few = table(controls=0, wells=1, **shape).iloc[[0, 3, 6]]
     with pytest.raises(CpvaeError, match="1 profile would be left for training.*; add compounds"):
         prepare(profiles_from_table(few, "t", zero_control=True), RunConfig())
-    with pytest.raises(CpvaeError, match="--preset chow2022"):
+    with pytest.raises(CpvaeError, match="`preset='chow2022'`"):
         split_profiles(
             profiles_from_table(few.iloc[:2], "t", zero_control=True), valid=0.4, test=0.4
         )

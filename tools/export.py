@@ -33,7 +33,8 @@ def beside(line: int, said: dict[int, str], lines: list[str]) -> str:
     if line in said:
         return said[line]
     above, found = line - 1, []
-    while above in said and lines[above - 1].lstrip().startswith("#"):
+    # above a cell's first line stands nbdev's own
+    while above in said and re.match(r"\s*#(?! %%)", lines[above - 1]):
         found.append(said[above])
         above -= 1
     return " ".join(reversed(found))

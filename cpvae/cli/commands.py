@@ -23,10 +23,11 @@ from typing import Annotated
 
 import typer
 
+from ..errors import CommandError, CpvaeError, as_typed
 from .options import RESUMABLE, Consensus, Debug, Device, GroupBy, Jobs, Normalize, Out
 from .options import Preset, Profiles, Quiet, Resume, Seed, _checked_by, _is_an_address
-from .options import _is_there, _names_a_pair, _names_models, _one_of, reads_profiles
-from .options import split_names, split_weights
+from .options import _is_there, _names_a_pair, _names_models, _names_predictors, _one_of
+from .options import reads_profiles, split_names, split_weights
 from .refusing import _heed_signals, _leave, _steady_streams, app, refusing
 
 # %% ../../nbs/26_commands.ipynb #2682fd8c
@@ -71,7 +72,7 @@ COUNTED = (
     "evaluable pairs",
     "incomplete pairs",
     "pairs scored",
-    "mechanisms for --a and --b",
+    "mechanisms for A and B",
     "mechanisms never alone",
 )
 
@@ -120,17 +121,15 @@ def info(
             facts = Run(profiles[0]).describe()
         else:
             facts = describe_for_info(profiles, how, group_by)
-        typer.echo("\n".join(lines(facts)))
+        typer.echo(as_typed("\n".join(lines(facts))))
 
 # %% ../../nbs/26_commands.ipynb #cli0inf01
 # a table, though it lacks a control; what `cpvae run` will say of that
 def _read_for_info(profiles: list[str], how: dict):
-    from cpvae.errors import CpvaeError
-
     try:
         return read(profiles, 0, **how), []
     except CpvaeError as error:
-        if "zero_control" in how or "--zero-control" not in str(error):
+        if "zero_control" in how or "`zero_control=True`" not in str(error):
             raise
         table = read(profiles, 0, zero_control=True, **how)
         about = table.uns["cpvae"]
@@ -210,6 +209,17 @@ _Models = Annotated[
         callback=_checked_by(_names_models),
     ),
 ]
+_Predictors = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Predictors beside A - D + B, in every model, joined by commas: shrunk (empirical"
+            " Bayes), regressed (ridge), or your own as FILE.py:Name. Default: none."
+        ),
+        show_default=False,
+        callback=_checked_by(_names_predictors),
+    ),
+]
 _Params = Annotated[
     list[Path] | None,
     typer.Option(
@@ -260,6 +270,7 @@ def run(
     out: Out = None,
     preset: Preset = "recommended",
     models: _Models = "vanilla,beta,mmd,pca",
+    predictors: _Predictors = "",
     params: _Params = None,
     normalize: Normalize = None,
     consensus: Consensus = None,
@@ -290,9 +301,10 @@ def run(
             )
         prepared = dict(preset=preset, normalize=normalize, consensus=consensus, group_by=group_by)
         apart = dict(leave_out=tuple(leave_out or ()), strict=strict)
-        fitted = dict(models=chosen, vae=vae, n_permutations=permutations, seed=seed, device=device)
+        fitted = dict(models=chosen, vae=vae, seed=seed, device=device)
+        asked = dict(predictors=tuple(split_names(predictors)), n_permutations=permutations)
         table = read(profiles, seed, quiet, **how)
-        _run(table, out, jobs, quiet, resume, **prepared, **apart, **fitted)
+        _run(table, out, jobs, quiet, resume, **prepared, **apart, **fitted, **asked)
 
 # %% ../../nbs/26_commands.ipynb #6ef94a11
 @app.command()
@@ -354,8 +366,6 @@ def own_file(
         and path.stat().st_size
         and not any(begins.startswith(head.encode()) for head in heads)
     ):
-        from cpvae.errors import CommandError
-
         raise CommandError(
             f"{path}: is there already, and another made it; choose another {option}, or move it"
             " away"
@@ -370,7 +380,6 @@ def own_folder(
     "Refuse to write over anything but an earlier run of the same command. Raises CpvaeError."
     if not out.exists():
         return out
-    from cpvae.errors import CommandError
     from cpvae.run.folder import check_destination
 
     check_destination(out)
@@ -397,7 +406,6 @@ def settings_in(
 
     Raises CpvaeError for a file that holds none, or none that can be used.
     """
-    from cpvae.errors import CommandError, CpvaeError
     from cpvae.run.preset import RunConfig
 
     found = {}
@@ -426,7 +434,6 @@ def settings_in(
 # %% ../../nbs/26_commands.ipynb #4d2318ea
 # scaled training and validation profiles, and the name of the models' preset
 def _parts(profiles: list[str], how: dict, quiet: bool, **settings):
-    from cpvae.errors import CommandError
     from cpvae.run.preset import RunConfig, prepare, vae_preset
 
     config = RunConfig(**settings)
@@ -564,7 +571,6 @@ _Grid = Annotated[
 # %% ../../nbs/26_commands.ipynb #cli0sel05
 # refused if nothing is left of it
 def _fitted_curve(x, x_valid, weights: list[float], which: str, **how):
-    from cpvae.errors import CommandError
     from cpvae.tune.curves import weight_curve
 
     curve = weight_curve(x, x_valid, weights, which, **how)
@@ -618,7 +624,7 @@ def select_beta(
         _save_curve(curve, which, out)
         typer.echo(choices(curve).to_string(float_format=lambda v: f"{v:.3g}"))
         typer.echo(f"curve: {out}, {out.with_suffix('.png').name}; choice: {choice.name}\n")
-        typer.echo("\n".join([*advice.lines, *next_run(ctx, choice, advice.gains)]))
+        typer.echo("\n".join([*map(as_typed, advice.lines), *next_run(ctx, choice, advice.gains)]))
 
 # %% ../../nbs/26_commands.ipynb #cli0tun01
 _Journal = Annotated[
@@ -639,7 +645,6 @@ _Variant = Annotated[
 
 # %% ../../nbs/26_commands.ipynb #cli0tun02
 def _search(x, x_valid, storage: Path, **how):  # a study and its trials, of which one is complete
-    from cpvae.errors import CommandError
     from cpvae.tune.search import trials_table
     from cpvae.tune.search import tune as search
 
@@ -693,7 +698,7 @@ def tune(
         save_choice(advice, choice, "tune", preset)
         save_table(table, out)
         typer.echo(f"search: {storage}; trials: {out.name}; choice: {choice.name}\n")
-        typer.echo("\n".join([*advice.lines, *next_run(ctx, choice, advice.gains)]))
+        typer.echo("\n".join([*map(as_typed, advice.lines), *next_run(ctx, choice, advice.gains)]))
 
 # %% ../../nbs/26_commands.ipynb #82acd3d3
 @app.command()
@@ -901,7 +906,12 @@ def transform(
         table = codes_table(found)
         save_table(table, out)
         typer.echo(
-            "\n".join([*found.uns["cpvae"]["notes"], f"codes of {len(table):,} profiles: {out}"])
+            "\n".join(
+                [
+                    *map(as_typed, found.uns["cpvae"]["notes"]),
+                    f"codes of {len(table):,} profiles: {out}",
+                ]
+            )
         )
 
 # %% ../../nbs/26_commands.ipynb #d1137d63

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from ..errors import choose
 from .refusing import app
 
 # %% ../../nbs/26a_options.ipynb #186cfd94
@@ -44,8 +45,6 @@ def _checked_by(check: Callable) -> Callable:
 def _one_of(what: str, *known: str) -> dict:  # keywords of an option that takes one of a few words
     def check(value: str) -> None:
         if value not in known:
-            from cpvae.errors import choose
-
             choose(value, known, what)
 
     return dict(metavar="|".join(known), callback=_checked_by(check))
@@ -54,10 +53,14 @@ def _one_of(what: str, *known: str) -> dict:  # keywords of an option that takes
 def _names_models(text: str) -> None:
     known = ("vanilla", "beta", "mmd", "ae", "pca-mlp", "pca")
     for name in split_names(text) or [text]:
-        if name not in known and ".py:" not in name:
-            from cpvae.errors import choose
-
+        if ".py:" not in name:
             choose(name, known, "model")
+
+
+def _names_predictors(text: str) -> None:
+    for name in split_names(text):
+        if ".py:" not in name:
+            choose(name, ("shrunk", "regressed"), "predictor")
 
 
 def _names_a_pair(text: str) -> None:

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 import typer
 from typer.core import TyperGroup
 
+from ..errors import CpvaeError, as_typed
+
 # %% ../../nbs/26b_refusing.ipynb #cli0line1
 @contextmanager
 # a context in which a command line that cannot be understood is refused in one line, too
@@ -33,7 +35,7 @@ def _in_a_line() -> Iterator[None]:
             given[0]["input"], str
         ):
             text += f"; {given[0]['input']!r} was given"
-        typer.echo(f"cpvae: {text}", err=True)
+        typer.echo(f"cpvae: {as_typed(text)}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -58,8 +60,6 @@ app = typer.Typer(
 
 # %% ../../nbs/26b_refusing.ipynb #37a8fc66
 def _advice(error: Exception) -> str:  # what a user can do about it; "" if it is a defect
-    # a CpvaeError can only come from there; not imported for this
-    checks = sys.modules.get("cpvae.errors")
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
@@ -69,11 +69,7 @@ def _advice(error: Exception) -> str:  # what a user can do about it; "" if it i
         )
     if type(error).__name__ == "TerminatedWorkerError":
         return "a worker process was killed, most likely because memory ran out; try --jobs 1"
-    return (
-        str(error)
-        if isinstance(error, OSError) or (checks and isinstance(error, checks.CpvaeError))
-        else ""
-    )
+    return str(error) if isinstance(error, (OSError, CpvaeError)) else ""
 
 
 # the one behind an error, which a library may have wrapped
@@ -110,7 +106,7 @@ def refusing(
             _advice(error)
             or f"{error} (a defect of cpvae: {type(error).__name__}; --debug shows where)"
         )
-        typer.echo(f"cpvae: {' '.join(text.split())}", err=True)
+        typer.echo(f"cpvae: {' '.join(as_typed(text).split())}", err=True)
         raise typer.Exit(2 if _advice(error) else 1) from None
     finally:
         _GOING_ON.clear()

@@ -497,7 +497,7 @@ def choose_features(
         aside["names unlike the features'"] = odd
         choice.notes.append(
             f"Number columns taken as metadata, since {len(taken):,} of {len(free):,} are called"
-            f" like {next(iter(found.values()))[0]}: {listed(odd, 8)}; --features decides"
+            f" like {next(iter(found.values()))[0]}: {listed(odd, 8)}; `features=` decides"
             " otherwise."
         )
     if not choice.features:
@@ -525,7 +525,7 @@ def _set_aside(names, free, wanted):  # what columns tell that are no features -
     aside = {}
     for name in names:
         if name not in free and not is_prefixed(name):
-            said = "" if wanted.takes(name) is None else "what --features or --not-features says"
+            said = "" if wanted.takes(name) is None else "what `features=` or `not_features=` says"
             reason = said or bookkeeping(name) or "what describes the profile"
             aside.setdefault(reason, []).append(name or "(no name)")
     return aside
@@ -538,8 +538,8 @@ def _no_features(names, where, wanted):
     )
     if wanted.features or wanted.not_features:
         given = listed([*wanted.features, *wanted.not_features])
-        return f"{where}: no feature is left by --features and --not-features ({given}); {held}"
+        return f"{where}: no feature is left by `features=` and `not_features=` ({given}); {held}"
     return (
         f"{where}: has no feature columns; expected Cells_*, Cytoplasm_*, Nuclei_*, one number"
-        f" column a gene, or say --features PATTERN ({held})"
+        f" column a gene, or say `features=PATTERN` ({held})"
     )

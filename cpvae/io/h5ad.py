@@ -71,7 +71,7 @@ def _obs_parts(obs, var, values, where, layers=()):
     info.insert(0, "id", var.index.astype(str))
     head, notes = values[:1000], []
     if head.max(initial=0) > 20 and (head >= 0).all() and (head % 1 == 0).all():
-        other = f", or name a layer with --layer ({listed(list(layers))})" if len(layers) else ""
+        other = f", or name a layer with `layer=` ({listed(list(layers))})" if len(layers) else ""
         notes.append(
             f"X holds whole numbers from 0 up, as raw counts are; normalise them first{other}, "
             "since what follows assumes comparable features."
@@ -106,7 +106,7 @@ def _by_symbol(features, info):
     return list(names.where(~names.duplicated(keep=False), ids))
 
 # %% ../../nbs/21g_h5ad.ipynb #frm0chos
-_OPTION = {"layers": "--layer", "obsm": "--obsm"}  # where values may stand -> what names them
+_ARGUMENT = {"layers": "layer", "obsm": "obsm"}  # where values may stand -> what names them
 
 
 def _chosen(X, held, named, where):  # what holds the values, and its name if it is of obsm
@@ -114,17 +114,17 @@ def _chosen(X, held, named, where):  # what holds the values, and its name if it
     for kind, name in named.items():
         if name not in held[kind]:
             there = listed(list(held[kind])) or "none"
-            raise FileError(f"{where}: has no {name} in {kind} ({_OPTION[kind]}); it has {there}")
+            raise FileError(
+                f"{where}: has no {name} in {kind} (`{_ARGUMENT[kind]}=`); it has {there}"
+            )
     if len(named) > 1:
-        raise FileError(
-            f"{where}: {' and '.join(map(_OPTION.get, named))} are both given; leave one out"
-        )
+        raise FileError(f"{where}: `layer=` and `obsm=` are both given; leave one out")
     for kind, name in named.items():
         return held[kind][name], name if kind == "obsm" else ""
     if X is not None and 0 not in getattr(X, "shape", ())[1:]:
         return X, ""
     ways = [
-        f"{listed(list(names))} in {kind} ({_OPTION[kind]} {next(iter(names))})"
+        f"{listed(list(names))} in {kind} (`{_ARGUMENT[kind]}={next(iter(names))!r}`)"
         for kind, names in held.items()
         if len(names)
     ]
@@ -229,7 +229,7 @@ def _read_store(file, path, named):
         hint = "rename it .gctx" if "0" in file else "write it with AnnData"
         raise FileError(f"{path.name}: is {kind} but holds no AnnData; {hint}")
     has_X = "X" in file and file["X"].attrs.get("encoding-type") != "null"
-    held = {kind: file[kind] if kind in file else {} for kind in _OPTION}
+    held = {kind: file[kind] if kind in file else {} for kind in _ARGUMENT}
     about = lambda: read_elem(file["uns/cpvae"]) if "uns/cpvae" in file else None
     store = lambda: (read_elem(file["obs"]), read_elem(file["var"]), about())
     return _stored_parts(store, file["X"] if has_X else None, held, named, path.name)

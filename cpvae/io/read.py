@@ -121,7 +121,7 @@ def _selector(table, name, where, all_genes):
         if places is not None:
             parts.notes.append(
                 f"{len(places):,} landmark genes of {len(info):,} are read; the others are inferred"
-                " from them. --all-genes reads all."
+                " from them. `all_genes=True` reads all."
             )
         places = np.arange(len(info)) if places is None else places
         info = info.iloc[places].reset_index(drop=True)
@@ -327,7 +327,7 @@ def _read_file(path, table, name, all_genes, wanted, stored):
     if stored and path.suffix.lower() not in _ANNDATA:
         raise FileError(
             f"{path.name}: is no AnnData ({', '.join(_ANNDATA)}), which has layers "
-            f"and obsm; leave out --{next(iter(stored))}"
+            f"and obsm; leave out `{next(iter(stored))}=`"
         )
     with _explained(path):
         if path.is_file():

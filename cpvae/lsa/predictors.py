@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PREDICTORS', 'Predictor', 'Sum', 'global_mean', 'cell_count_match', 'Parents', 'CommonResponse',
-           'ScaledCommonResponse', 'CellCount', 'MechanismBlind', 'trust', 'Shrunk', 'Regressed', 'predict_pairs',
-           'trivial_predictors', 'trivial_baselines']
+           'ScaledCommonResponse', 'CellCount', 'MechanismBlind', 'trust', 'Shrunk', 'Regressed', 'predictors_called',
+           'predict_pairs', 'trivial_predictors', 'trivial_baselines']
 
 # %% ../../nbs/06b_predictors.ipynb #aa46bcec
 from collections.abc import Callable, Sequence
@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from .space import Measured, Pair, Space, of_pair, predict_states
+from ..errors import LsaError, choose
 from .states import unit
-from ..style import TRIVIAL
+from ..model.named import is_named, make_named, short_name
+from ..style import NAMES, TRIVIAL
 
 # %% ../../nbs/06b_predictors.ipynb #e2cee71c
 class Predictor(Protocol):
@@ -460,6 +462,41 @@ PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "cell_count": CellCount,
 }
 
+# %% ../../nbs/06b_predictors.ipynb #8aacf16f
+def predictors_called(
+    names: Sequence[str],  # "shrunk", "regressed", or `FILE.py:Name` of one's own
+) -> dict[str, Predictor]:  # by the name that tables have
+    """Predictors that are asked beside the sum, by name; naming a file runs it.
+
+    Raises CpvaeError for an unknown one, for one that has no `fit` and `predict`, and for two of
+    the same name.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        "shrunk", "regressed", or `FILE.py:Name` of one's own
+
+    Returns
+    -------
+    dict[str, Predictor]
+        by the name that tables have
+    """
+    found, there = {}, [name for name in PREDICTORS if name not in ("sum", *TRIVIAL)]
+    for name in dict.fromkeys(names):
+        if not is_named(name):
+            found[name] = PREDICTORS[choose(name, there, "predictor")]()
+            continue
+        own = make_named(name)
+        if lacks := [how for how in ("fit", "predict") if not callable(getattr(own, how, None))]:
+            raise LsaError(f"{name}: has no {lacks[0]}; a predictor has `fit` and `predict`")
+        if short_name(name) in {*found, *PREDICTORS, *NAMES}:
+            raise LsaError(
+                f"{short_name(name)} names something else in tables; call your predictor another"
+                " name"
+            )
+        found[short_name(name)] = own
+    return found
+
 # %% ../../nbs/06b_predictors.ipynb #631bba11
 def predict_pairs(
     predictor: Predictor,  # any
@@ -468,6 +505,8 @@ def predict_pairs(
     # P arrays `[P,G]`: in array i, row j knows neither pair i nor pair j
 ) -> tuple[np.ndarray, np.ndarray | list[np.ndarray]]:
     """Predict every evaluable pair, each without what carries it.
+
+    Raises CpvaeError if the predictions have another shape.
 
     Parameters
     ----------
@@ -483,7 +522,17 @@ def predict_pairs(
         predictor, P arrays `[P,G]`: in array i, row j knows neither pair i nor pair j
     """
     pairs = of_pair(spaces, 0).pairs
-    ask = lambda i: predictor.fit(of_pair(spaces, i), [pairs[i]]).predict(pairs)
+
+    def ask(i: int) -> np.ndarray:  # `[P,G]`
+        space = of_pair(spaces, i)
+        states = np.asarray(predictor.fit(space, [pairs[i]]).predict(pairs), float)
+        if states.shape != (expected := (len(pairs), space.means.shape[1])):
+            raise LsaError(
+                f"{type(predictor).__name__}.predict gave {states.shape}, expected {expected}:"
+                " a pair a row, a feature a column"
+            )
+        return states
+
     each = isinstance(spaces, tuple) or getattr(predictor, "learns", True)
     rows = [ask(i) for i in range(len(pairs))] if each else [ask(0)] * len(pairs)
     states = np.stack([row[i] for i, row in enumerate(rows)])

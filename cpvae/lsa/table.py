@@ -6,8 +6,9 @@
 __all__ = ['Asked', 'COLUMNS', 'usual_predictors', 'score_table', 'arithmetic']
 
 # %% ../../nbs/08b_table.ipynb #54dff33e
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .kinds import describe_pairs
 from .nulls import bootstrap_cosine, common_path, permutation_tests
 from .nulls import shuffled_scores, specificity, zscore_10_shuffles
 from .predictors import MechanismBlind, Predictor, Sum, predict_pairs
-from .predictors import trivial_predictors
+from .predictors import predictors_called, trivial_predictors
 from .scores import score_states
 from .space import Space, average_wells, latent_spaces, of_pair
 from .states import PROTOCOLS, Protocol, correlate, main_time
@@ -33,13 +34,18 @@ Asked = tuple[str, str, Predictor, Space | tuple[Space, ...]]  # a row of tables
 
 def usual_predictors(
     spaces: Mapping[str, Space | tuple[Space, ...]],  # from `latent_spaces`
+    # more by name, each asked in every model; in column model they are PREDICTOR/MODEL
+    predictors: Mapping[str, Predictor] = MappingProxyType({}),
 ) -> list[Asked]:  # name in column model, name in column space, predictor, where it is asked
-    """The sum in every model, what costs nothing, and each model's mechanism-blind prediction.
+    """The sum in every model, more predictors if there are any, what costs nothing, and each
+    model's mechanism-blind prediction.
 
     Parameters
     ----------
     spaces : Mapping[str, Space | tuple[Space, ...]]
         from `latent_spaces`
+    predictors : Mapping[str, Predictor], default MappingProxyType({})
+        more by name, each asked in every model; in column model they are PREDICTOR/MODEL
 
     Returns
     -------
@@ -49,6 +55,11 @@ def usual_predictors(
     first = of_pair(next(iter(spaces.values())), 0)
     return [
         *((name, name, Sum(), space) for name, space in spaces.items()),
+        *(
+            (f"{who}/{name}", name, one, space)
+            for who, one in predictors.items()
+            for name, space in spaces.items()
+        ),
         *((name, "input", one, first) for name, one in trivial_predictors(first).items()),
         *(
             ("mechanism_blind", name, MechanismBlind(Sum()), space)
@@ -159,12 +170,15 @@ def arithmetic(
     # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
     jobs: int | None = 1,
     progress: bool = False,  # tell how far it is, see `Stage`
+    # beside the sum: "shrunk", "regressed", or one's own as `FILE.py:Name`; see `PREDICTORS`
+    predictors: Sequence[str] = (),
     # scores and tests, a row for each predictor and pair; and the null: model, pair, permutation,
     # l2, cosine
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Latent space arithmetic of every evaluable pair in every model, with baselines and tests.
 
-    Raises CpvaeError if there is no evaluable pair, or a model has no inverse.
+    Raises CpvaeError if there is no evaluable pair, a model has no inverse, or a predictor cannot
+    be used.
 
     Parameters
     ----------
@@ -184,6 +198,9 @@ def arithmetic(
         says
     progress : bool, default False
         tell how far it is, see `Stage`
+    predictors : Sequence[str], default ()
+        beside the sum: "shrunk", "regressed", or one's own as `FILE.py:Name`; see
+        `PREDICTORS`
 
     Returns
     -------
@@ -191,11 +208,12 @@ def arithmetic(
         scores and tests, a row for each predictor and pair; and the null: model, pair,
         permutation, l2, cosine
     """
+    besides = predictors_called(predictors)
     measured = average_wells(profiles, protocol)
     if not measured.pairs:
         raise LsaError(_no_pair(profiles, protocol))
     spaces = latent_spaces({**models, "additive_input": FunctionTransformer()}, measured)
-    table = score_table(usual_predictors(spaces))
+    table = score_table(usual_predictors(spaces, besides))
     tests, null = permutation_tests(spaces, n_permutations, seed, jobs=jobs, progress=progress)
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)

@@ -47,7 +47,7 @@ def _check_references(groups, reference, on):
         raise PreparationError(
             f"{what} cannot be normalised: fewer than two"
             f" {'control rows' if on == 'controls' else 'rows'}; leave them out, take no"
-            " --normalize, or in Python normalise on all rows or over the whole table"
+            " `normalize=`, or normalise in Python on all rows or over the whole table"
         )
 
 # %% ../../nbs/23_normalise.ipynb #7016f413
@@ -73,7 +73,7 @@ def _spreading(values, blocks, reference, method, by, on):
     if not defined.any():
         raise PreparationError(
             "every feature has spread 0 among the reference rows of some plate; leave such plates"
-            " out, or take --normalize standardize, which asks least of them"
+            " out, or take `normalize='standardize'`, which asks least of them"
         )
     fewest = min(int(reference[rows].sum()) for rows in blocks.values())
     if method == "spherize" and fewest <= defined.sum():

@@ -85,7 +85,7 @@ def select_features(
             if frame.empty:
                 raise PreparationError(
                     f"{operation} leaves no feature; it expects normalised profiles, so normalise"
-                    " them first, as --normalize mad_robustize does, or choose other operations"
+                    " them first, as `normalize='mad_robustize'` does, or choose other operations"
                 )
         features = list(frame)
         note = (

@@ -75,7 +75,7 @@ def _by_compound(obs, valid, test, rng):
             valid,
             test,
             "compound",
-            "add compounds, or split by rows with --preset chow2022",
+            "add compounds, or split by rows with `preset='chow2022'`",
         ),
         rng,
     )
@@ -135,7 +135,7 @@ def _by_rows(profiles, valid, test, seed):
     except ValueError as error:
         raise PreparationError(
             f"{len(rows)} rows are too few to split into three parts within plates; add rows, or"
-            " split by compound with --preset recommended"
+            " split by compound with `preset='recommended'`"
         ) from error
     return split
 
@@ -145,7 +145,7 @@ def _by_plate(obs, valid, test, rng):
     if lost := int(((plate == "") & ~control & (obs["compound"] != "")).sum()):
         raise PreparationError(
             f"{counted(lost, 'treated row')} {'has' if lost == 1 else 'have'} no plate; split by"
-            " compound (--preset recommended), or before the consensus"
+            " compound (`preset='recommended'`), or before the consensus"
         )
     names = np.array(sorted(set(plate) - {""}), object)
     parts = _spread(
@@ -169,7 +169,9 @@ def _check_pair(pair, known):
         if term not in known:
             near = similar_mechanisms(term, known)
             found = f"near it: {listed(near)}" if near else f"known are {listed(known)}"
-            raise PreparationError(f'no compound has the mechanism "{term}" (--leave-out); {found}')
+            raise PreparationError(
+                f'no compound has the mechanism "{term}" (`leave_out=`); {found}'
+            )
 
 # %% ../../nbs/23b_split.ipynb #c4d924df
 def _by_pair(obs, pair, strict, valid, test, rng):
@@ -180,7 +182,7 @@ def _by_pair(obs, pair, strict, valid, test, rng):
         if not (a & b).any():
             raise PreparationError(
                 f"no compound has both {each[0]} and {each[1]}, so nothing would be tested; name"
-                " another pair with --leave-out"
+                " another pair with `leave_out=`"
             )
         out = out | (a | b if strict else a & b)
     rest = ~out

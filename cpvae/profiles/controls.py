@@ -144,7 +144,7 @@ def _control_rows(metadata, columns, where, control):
             column = Named(metadata)[rules[0][0]]
             some = listed(sorted(set(_text(metadata[column])) - {""}))
             raise ProfileError(
-                f'{where}: no row says "{one}" (--control); {column} holds {some or "nothing"}'
+                f'{where}: no row says "{one}" (`control=`); {column} holds {some or "nothing"}'
             )
         found, told = found | rows, [*told, *(rule for rule in more if rule not in told)]
     return found, told
@@ -200,18 +200,16 @@ def _zero_doses(metadata, columns, rows):
     ]
 
 
-def _as_options(told, compound):
-    "Rules as the options that choose them; many values of a column by what they begin with."
-    words = []
+def _as_argument(told, compound):
+    "Rules as the argument that chooses them; many values of a column by what they begin with."
+    rules = []
     for column in dict.fromkeys(column for column, _ in told):
         values = [value for name, value in told if name == column]
         start = os.path.commonprefix(values)
         for value in [f"{start}*"] if len(values) > 3 and len(start) > 1 else values[:4]:
-            text = value if column == compound and "=" not in value else f"{column}={value}"
-            words.append(
-                f'--control "{text}"' if re.search(r"[^\w.=%+:-]", text) else f"--control {text}"
-            )
-    return " ".join(words)
+            named = column != compound or "=" in value
+            rules.append(f"{column}={value}" if named else value)
+    return f"`control={rules[0] if len(rules) == 1 else rules!r}`"
 
 # %% ../../nbs/01d_controls.ipynb #nam0ctl3
 def _check_controls(metadata, columns, is_control, zero_control, where):
@@ -232,14 +230,14 @@ def _check_controls(metadata, columns, is_control, zero_control, where):
         metadata, columns, everyone
     )
     hint = (
-        f"perhaps with {_as_options(told, compound)}"
+        f"perhaps with {_as_argument(told, compound)}"
         if told
-        else f"with --control VALUE, as written in {compound}, or --control COLUMN=VALUE"
+        else f"with `control=VALUE`, as written in {compound}, or `control=COLUMN=VALUE`"
     )
     raise ProfileError(
         f"{where}: no control wells found; mark them, {hint}, or, if the values are relative to "
         "control as z-scores are, "
-        "declare the zero vector the control with --zero-control"
+        "declare the zero vector the control with `zero_control=True`"
     )
 
 # %% ../../nbs/01d_controls.ipynb #m0ctl3n1
@@ -257,7 +255,7 @@ def _doubtful_controls(metadata, columns, compound, is_control, told):
         notes.append(
             "Counted as compounds though called like controls: "
             f"{listed([value for _, value in like])} ({counted(rows.sum(), 'row')}); "
-            f"if they are controls, say {_as_options([*told, *like], source)}."
+            f"if they are controls, say {_as_argument([*told, *like], source)}."
         )
     if zero:
         text = _text(metadata[columns["dose"]])
@@ -267,6 +265,6 @@ def _doubtful_controls(metadata, columns, compound, is_control, told):
         notes.append(
             f"Dose 0 in {counted(rows.sum(), 'row')} of "
             f"{counted(compound[rows].nunique(), 'compound')}; if that is their vehicle, say "
-            f"{_as_options([*told, *zero], source)}."
+            f"{_as_argument([*told, *zero], source)}."
         )
     return notes

@@ -124,7 +124,7 @@ def _unread(metadata, columns):
         if alike and not columns[name] and name not in present:
             what = {"cell": "the cell line", "plate": "the plate"}.get(name, f"a {name}")
             notes.append(
-                f"Not read as {what}: {listed(alike)}; if it is one, name it with --{name}-column."
+                f"Not read as {what}: {listed(alike)}; if it is one, name it with `{name}=`."
             )
     for name in ("dose", "time"):
         if (
@@ -189,7 +189,7 @@ def _logarithms(metadata, column, treated, where, given):
     if not given and len(mine) and (mine < 0).mean() >= 0.25 and mine.between(-12, 3).all():
         raise ProfileError(
             f"{where}: {column} runs from {mine.min():g} to {mine.max():g}, as logarithms of doses"
-            " do; say --dose-unit log10M or log10uM"
+            " do; say `dose_unit='log10M'` or `dose_unit='log10uM'`"
         )
     return None
 
@@ -230,7 +230,7 @@ def doses_in_micromolar(
     given = dose_unit_named(dose_unit) if dose_unit else ""
     if (logs := _logarithms(metadata, column, treated, where, given)) is not None:
         return 10 ** logs.to_numpy(float) * LOGARITHMS[given], [
-            f"Doses: {column} taken as {given}, by --dose-unit."
+            f"Doses: {column} taken as {given}, by `dose_unit=`."
         ]
     number, unit = _amounts(metadata, column, MICROMOLAR, where, treated, given)
     counts, notes = treated & number.notna().to_numpy(), []
@@ -238,18 +238,18 @@ def doses_in_micromolar(
     if untold.any() and plain(column) == "mmolesperliter":
         notes.append(
             f"Doses: {column} read as µM as it stands, since LINCS platemaps give the stock's"
-            " concentration there; otherwise say --dose-unit mM."
+            " concentration there; otherwise say `dose_unit='mM'`."
         )
     elif untold.any():
         small = " All are so small that they may be M." if number[untold].max() < 1e-3 else ""
         notes.append(
             f"Doses: nothing tells the unit of {column}; taken as µM. Otherwise say"
-            f" --dose-unit.{small}"
+            f" `dose_unit=`.{small}"
         )
     if words := _converted(column, unit[counts & ~untold & ~other], MICROMOLAR):
         notes.append(f"Doses: {words}")
     elif given:
-        notes.append(f"Doses: {column} taken in {given}, by --dose-unit.")
+        notes.append(f"Doses: {column} taken in {given}, by `dose_unit=`.")
     if other.any():
         notes.append(
             f"Doses in {listed(sorted(set(unit[other])))} are no molar concentrations and count as"

@@ -130,7 +130,7 @@ def finite_part(
             )
         )
         raise ProfileError(
-            f"{where}: {what}; fill in what is missing, or leave it out with --drop-na"
+            f"{where}: {what}; fill in what is missing, or leave it out with `drop_na=True`"
         )
     some = finite.any(axis=1)  # a row without any number says nothing of the features
     columns = (some.sum() - finite.sum(axis=0)) / max(some.sum(), 1) <= na_cutoff

@@ -128,7 +128,7 @@ def _joined_otherwise(terms, piped):
             notes.append(
                 f"Mechanisms hold '{mark}' ({counted(len(found), 'annotation')}): '{found[0]}' "
                 "counts as one mechanism; "
-                f"join terms with '|', or split them with --moa-separator '{mark}'."
+                f"join terms with '|', or split them with `moa_separator={mark!r}`."
             )
     return notes
 
@@ -156,7 +156,7 @@ def _mended(raw, separator=""):
     mended = {text: mend_moa(text, separator) for text in raw.dropna().unique()}
     if separator and not any(len(_pieces(text, separator)) > len(_pieces(text)) for text in mended):
         raise ProfileError(
-            f"no mechanism holds {separator!r} (--moa-separator); the first is "
+            f"no mechanism holds {separator!r} (`moa_separator=`); the first is "
             f"{next(iter(mended), 'missing')!r}"
         )
     pieces = {
@@ -301,7 +301,7 @@ def _join_notes(joined, torn, where):
         if (n := int((joined["key"] == key).sum()))
     ]
     unknown = list(joined.index[joined["key"] == ""])
-    what = "Mechanisms" if joined["moa"].any() else "Targets, for --group-by target,"
+    what = "Mechanisms" if joined["moa"].any() else "Targets, for `group_by='target'`,"
     notes = [
         f"{what} from {where}: {len(joined) - len(unknown):,} of"
         f" {counted(len(joined), 'compound')}, by {', '.join(by_key)}."

@@ -184,9 +184,9 @@ def why_no_pair(
         return ""
     start = f"No evaluable pair of mechanisms{among}: "
     if not groups:
-        others = [f"--group-by {name}" for name, there in _other_groups(profiles.obs) if there]
+        others = [f"`group_by={name!r}`" for name, there in _other_groups(profiles.obs) if there]
         advice = (
-            "no compound has a mechanism; give a column of them (--moa-column) or a table (--moa)"
+            "no compound has a mechanism; give a column of them (`moa=`) or a table (`moa_table=`)"
         )
         return start + advice + (f", or say {' or '.join(others)}." if others else ".")
     if not incomplete:
@@ -416,7 +416,7 @@ def by_target(
     if "target" not in profiles.obs or not text_of(profiles.obs["target"]).str.strip().any():
         raise ProfileError(
             "No target of a compound is known: the profiles need a column `Metadata_target`, or a"
-            " table of mechanisms with targets (--moa)."
+            " table of mechanisms with targets (`moa_table=`)."
         )
     copy = profiles.copy()
     copy.obs["moa"] = text_of(profiles.obs["target"]).map(
@@ -447,7 +447,7 @@ def by_treatment(
     if not measured_combinations(set(compound) - {""}):
         raise ProfileError(
             "No compound is a combination of two others: name them so that A, B and A|B stand in "
-            "the table, or say --compound-column A+B if two columns hold them."
+            "the table, or say `compound='A+B'` if two columns hold them."
         )
     copy = profiles.copy()
     copy.obs["moa"] = compound

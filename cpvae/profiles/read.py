@@ -74,8 +74,8 @@ def _pooled(values, obs):  # of control rows
         if apart > 3:
             notes.append(
                 f"Controls of {what} {listed(list(groups), 3)} lie {apart:.0f} sd apart in half of"
-                " the features, and what follows pools them: run each alone, or say --normalize"
-                " mad_robustize if each plate holds one."
+                " the features, and what follows pools them: run each alone, or say"
+                " `normalize='mad_robustize'` if each plate holds one."
             )
     return notes
 
@@ -89,13 +89,13 @@ def _warnings(values, obs, kind):
             seem = "be relative to controls" if kind == "genes" else "be normalised"
             notes.append(
                 f"Controls lie far from 0 in most features, so these profiles seem not to {seem};"
-                " say --normalize mad_robustize to do it by plate."
+                " say `normalize='mad_robustize'` to do it by plate."
             )
         notes += _pooled(values[control], obs.iloc[control])
     if not (obs["moa"] != "").any() and not ("target" in obs and (obs["target"] != "").any()):
         notes.append(
             "No compound has a mechanism, so there is no arithmetic; join a table of mechanisms"
-            " with --moa."
+            " with `moa_table=`."
         )
     return notes
 
@@ -126,7 +126,7 @@ def _check_usable(obs, where, source):
     if compounds < 2:
         raise ProfileError(
             f"{where}: {counted(compounds, 'compound')} besides controls in {source}; at least two"
-            " are needed, or is it another --compound-column?"
+            " are needed, or is it another column (`compound=`)?"
         )
 
 # %% ../../nbs/01_profiles.ipynb #d63d8084
@@ -275,7 +275,7 @@ def _standard_rows(metadata, where, given, control, zero_control, dose_unit, own
     )
     if zero_control and is_control.any():
         notes.append(
-            "D is the zero vector, by --zero-control; the table's "
+            "D is the zero vector, by `zero_control=True`; the table's "
             f"{counted(is_control.sum(), 'control row')} remain controls but do not make D."
         )
     pair_names = _pair_names(metadata[columns["moa"]], separator) if columns["moa"] else []

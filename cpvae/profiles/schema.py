@@ -43,7 +43,7 @@ def _one_spelling(metadata, given):
     ]
     for name in others:
         standard = _standard_of(name)
-        advice = f"--{standard}-column chooses" if standard else "rename the one to keep"
+        advice = f"`{standard}=` chooses" if standard else "rename the one to keep"
         notes.append(
             f"{listed([taken[same(name)]])} is read; {listed([name])}, the same name but for its"
             f" spelling, holds other values and is left out ({advice})."
@@ -74,12 +74,12 @@ def _refuse_no_compound(metadata, where):
     if present - {"plate"} and present <= {"plate", "id", "cid", "sigid", "instid"}:
         raise ProfileError(
             f"{where}: tells only {listed(held)} of its profiles; name the table that describes"
-            " them, such as GEO's sig_info, with --profile-info TABLE"
+            " them, such as GEO's sig_info, with `profile_info=TABLE`"
         )
     alike = [name for name in metadata if re.search(_LIKE_COMPOUND, _spaced(name))]
     likely = f", which may be {listed(alike, 2)}" if alike else ""
     raise ProfileError(
-        f"{where}: no column tells the compound{likely}; name one with --compound-column"
+        f"{where}: no column tells the compound{likely}; name one with `compound=`"
         f" (Metadata columns: {listed(held, 8) or 'none'})"
     )
 
@@ -113,7 +113,7 @@ def guess_columns(
     for standard, sources in STANDARD_COLUMNS.items():
         wanted = given.get(standard)
         if wanted and wanted not in present:
-            option = "" if standard == "well" else f" (--{standard}-column)"
+            option = "" if standard == "well" else f" (`{standard}=`)"
             raise ProfileError(
                 f"{where}: has no column {wanted}{option}; it has"
                 f" {listed(list(metadata.columns), 8) or 'no Metadata_ column'}"

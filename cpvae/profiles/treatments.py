@@ -189,11 +189,12 @@ def _check_second(metadata, column, compound, is_control, where):
             ""
         } & set(source)
         if torn and (told["other"] != "").any():
+            both = f"{column}+{name}"
             rows = pairs["other"].isin(set(told["other"]) - {""}).sum()
             raise ProfileError(
                 f"{where}: {name} names a second compound in {counted(rows, 'row')}, which would "
                 "count as the first alone; "
-                f"read both with --compound-column {column}+{name}, or remove {name} if it is none"
+                f"read both with `compound={both!r}`, or remove {name} if it is none"
             )
 
 # %% ../../nbs/01g_treatments.ipynb #m0cmb1n2
@@ -210,7 +211,7 @@ def _joined_columns(metadata, compound, control, where):
     columns = [_exact(metadata, word) or Named(metadata).get(bare(word)) for word in words]
     if None in columns:
         raise ProfileError(
-            f"{where}: has no column {words[columns.index(None)]} (--compound-column); it has "
+            f"{where}: has no column {words[columns.index(None)]} (`compound=`); it has "
             f"{listed(list(metadata.columns), 8)}"
         )
     controls = {

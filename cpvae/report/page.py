@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..errors import choose
+from ..errors import as_typed, choose
 from ..profiles.names import text_of
 from .figures import plot_advantages, plot_lsa, plot_null, plot_reconstruction
 from .figures import plot_training, plot_umap
@@ -537,6 +537,10 @@ def render_report(
     # page.html, items.html and style.css of the folder templates
     templates = PackageLoader("cpvae.report")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
+    if str(run.get("command", "")).startswith("cpvae "):
+        told = {k: run[k] for k in ("notes", "no_pair") if run.get(k)}
+        typed = lambda said: as_typed(said) if isinstance(said, str) else list(map(as_typed, said))
+        run = {**run, **{k: typed(said) for k, said in told.items()}}
     data = run.get("data", {})
     return environment.get_template("page.html").render(
         title=f"cpvae: {data.get('source', 'report of a run')}",

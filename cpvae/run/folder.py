@@ -47,7 +47,7 @@ def check_destination(
     out = Path(out).absolute()
     if str(out).encode("utf-8", "replace").decode() != str(out):
         raise RunError(
-            f"{out}: a name that is not UTF-8 cannot be written down; choose another --out"
+            f"{out}: a name that is not UTF-8 cannot be written down; choose another name (`out=`)"
         )
     out = out.resolve() if out.is_symlink() else out  # the folder is replaced, not the link to it
     parent = next(p for p in out.parents if p.exists())
@@ -56,7 +56,7 @@ def check_destination(
     except OSError as error:
         raise RunError(
             f"{out.name}: nothing can be written in {parent} ({error.strerror}); choose another"
-            " --out"
+            " place (`out=`)"
         ) from error
     if (
         out.exists()
@@ -64,7 +64,8 @@ def check_destination(
         and not (out.is_dir() and not any(out.iterdir()))
     ):
         raise RunError(
-            f"{out.name}: exists and is not a run of cpvae; choose another --out, or move it away"
+            f"{out.name}: exists and is not a run of cpvae; choose another name (`out=`), or"
+            " move it away"
         )
     return out
 
@@ -107,7 +108,8 @@ def _alone(out: Path) -> Iterator[None]:
             held.enter_context(locked(out.with_name(f".{out.name}.lock"), wait=False))
         except Timeout:
             raise RunError(
-                f"{out.name}: another run is writing there; wait for it, or choose another --out"
+                f"{out.name}: another run is writing there; wait for it, or choose another"
+                " name (`out=`)"
             ) from None
         yield
 
@@ -129,8 +131,8 @@ def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:
     if resume and (earlier := _left(out)) is not None:
         if other := differences(earlier, plan):
             raise RunError(
-                f"{out.name}: the run to resume is another one: {other}; leave out --resume to"
-                " start over"
+                f"{out.name}: the run to resume is another one: {other}; leave out `resume=True`"
+                " to start over"
             )
         for path in part.iterdir():  # it may have been stopped while it wrote its results
             if path.is_dir() and path.name != "checkpoints":
@@ -205,7 +207,7 @@ def into_place(
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
             raise RunError(
                 f"{out.name}: could not be written ({error.strerror}); make room, or choose another"
-                " --out"
+                " place (`out=`)"
             ) from error
         raise
     finally:

@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
 from ..errors import RunError, choose, counted
+from ..lsa.predictors import predictors_called
 from ..lsa.states import PROTOCOLS, Protocol
 from ..model.codes import CollapseWarning
 from ..model.fits import fit_many
@@ -123,6 +124,7 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _SETTINGS = {  # field of `RunConfig` to what it may be
     "preset": [StrOptions({"recommended", "chow2022"})],
     "models": [tuple, list],
+    "predictors": [tuple, list],
     "n_latent": [_COUNT, None],
     "n_permutations": [_COUNT],
     "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
@@ -151,7 +153,7 @@ def _check_vae(config) -> None:  # every model of the run must be one that can b
         if "device" in config.settings_of(variant):
             raise RunError(
                 "vae says nothing of the device, which is one for the whole run; name it with"
-                " --device"
+                " `device=`"
             )
         make_vae(variant, config.preset, **config.settings_of(variant))
 
@@ -159,15 +161,16 @@ def _check_vae(config) -> None:  # every model of the run must be one that can b
 def _check_models_and_pairs(config) -> None:
     if not config.models:
         raise RunError(f"no model to fit; there are {', '.join(MODELS)}")
-    own = [short_name(text) for text in config.models if is_named(text)]
+    own = [short_name(text) for text in (*config.models, *config.predictors) if is_named(text)]
     if taken := sorted({*own} & {*MODELS, *NAMES} | {n for n in own if own.count(n) > 1}):
-        raise RunError(f"{taken[0]} names something else in tables; call your model another name")
+        raise RunError(f"{taken[0]} names something else in tables; call yours another name")
+    predictors_called(config.predictors)
     for text in filter(is_named, config.models):
         own_model(text)
     if config.strict and not config.leave_out:
         raise RunError(
             "strict says how much a pair takes with it, and no pair is left out; name one with"
-            " --leave-out 'A|B'"
+            " `leave_out='A|B'`"
         )
 
 # %% ../../nbs/25a_preset.ipynb #a4117773
@@ -182,6 +185,9 @@ class RunConfig:
     models : tuple[str, ...], default USUAL
         any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components
         with a learned decoder), pca; or a transformer of one's own, FILE.py:Name
+    predictors : tuple[str, ...], default ()
+        beside A - D + B: shrunk (empirical Bayes), regressed (ridge), or a predictor of
+        one's own, FILE.py:Name
     n_latent : int | None, default None
         L, latent units, and components of PCA; None: as the preset says
     n_permutations : int, default 10000
@@ -210,6 +216,9 @@ class RunConfig:
     # any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components with a
     # learned decoder), pca; or a transformer of one's own, FILE.py:Name
     models: tuple[str, ...] = USUAL
+    # beside A - D + B: shrunk (empirical Bayes), regressed (ridge), or a predictor of one's own,
+    # FILE.py:Name
+    predictors: tuple[str, ...] = ()
     n_latent: int | None = None  # L, latent units, and components of PCA; None: as the preset says
     n_permutations: int = 10_000  # relabellings of each pair of mechanisms
     seed: int = 0  # of splits, weights, shuffles and permutations
@@ -234,6 +243,7 @@ class RunConfig:
         known = lambda name: name if is_named(name) else choose(name, MODELS, "model")
         models = dict.fromkeys(map(known, self.models))
         object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "predictors", tuple(dict.fromkeys(self.predictors)))
         pairs = ("|".join(pair_named(name)) for name in self.leave_out)
         object.__setattr__(self, "leave_out", tuple(pairs))
         _check_models_and_pairs(self)
@@ -252,14 +262,14 @@ class RunConfig:
 
     @cached_property  # what the files held when the run began
     def own(self) -> dict[str, dict[str, str]]:  # name in tables to "named" and "sha256"
-        """Models of one's own, and what their files hold.
+        """Models and predictors of one's own, and what their files hold.
 
         Returns
         -------
         dict[str, dict[str, str]]
             name in tables to "named" and "sha256"
         """
-        own = {name: text for name, text in self.names.items() if is_named(text)}
+        own = {short_name(t): t for t in (*self.models, *self.predictors) if is_named(t)}
         return {k: {"named": text, "sha256": file_digest(text)} for k, text in own.items()}
 
     def settings_of(
@@ -313,7 +323,8 @@ def prepare(
         profiles = consensus_profiles(profiles, config.consensus)
     if (where := profiles.uns["cpvae"].get("only_targets")) and config.group_by == "moa":
         raise RunError(
-            f"{where}: has no column called moa but targets; say --group-by target, or leave it out"
+            f"{where}: has no column called moa but targets; say `group_by='target'`, or leave"
+            " it out"
         )
     if config.group_by != "moa":
         profiles = {"target": by_target, "treatment": by_treatment}[config.group_by](profiles)
@@ -454,8 +465,8 @@ def fit_models(
         raise RunError(str(error)) from error
     except OutOfMemoryError as error:
         raise RunError(
-            f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer --jobs, or"
-            " --device cpu"
+            f"the GPU's memory is full ({str(error).split('. ')[0]}); take fewer `jobs=`, or"
+            " `device='cpu'`"
         ) from error
 
 # %% ../../nbs/25a_preset.ipynb #07b57836

@@ -70,10 +70,7 @@ def run_folder(
         the same
     """
     if not (Path(folder) / "run.json").is_file():
-        raise RunError(
-            f"{folder}: not a run folder, it has no run.json; `cpvae run PROFILES --out FOLDER`"
-            " makes one"
-        )
+        raise RunError(f"{folder}: not a run folder, it has no run.json, which `cpvae run` writes")
     return Path(folder)
 
 # %% ../../nbs/25f_record.ipynb #rec00008

@@ -197,12 +197,12 @@ def describe_run(
         "report": str(page) if page.is_file() else "none",
         "models": {
             display_name(m): (
-                f"--model {run['config'].get('own', {}).get(m, {}).get('named', m)}"
+                f"`model={run['config'].get('own', {}).get(m, {}).get('named', m)!r}`"
                 + (f"; asked unless another is named, as {why}" if m == chosen else "")
             )
             for m in run["config"]["models"]
         },
-        "mechanisms for --a and --b": {
+        "mechanisms for A and B": {
             m: others(row.alone, "alone") + more(row)
             for m, row in table[table.alone > 0].iterrows()
         },

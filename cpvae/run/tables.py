@@ -21,9 +21,11 @@ from sklearn.decomposition import PCA
 
 from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
+from ..lsa.space import average_wells
 from ..lsa.table import arithmetic
 from ..measure.maps import umap_table
 from ..measure.reconstruction import reconstruction_table
+from ..model.named import short_name
 from ..model.plan import device_name
 from ..model.vae import VAE
 from ..profiles.pairs import describe_profiles
@@ -46,10 +48,12 @@ def _timed(function: Callable, *arguments) -> tuple[Any, float]:  # its result, 
 
 
 # lsa and null tables, or why there are none
-def _arithmetic(*arguments) -> tuple[pd.DataFrame, pd.DataFrame] | str:
+def _arithmetic(models, profiles, n, seed, protocol, *more) -> tuple | str:
     try:
-        return arithmetic(*arguments)
+        return arithmetic(models, profiles, n, seed, protocol, *more)
     except CpvaeError as error:
+        if average_wells(profiles, protocol).pairs:  # a predictor of one's own that fails
+            raise
         return str(error)
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #25btable
@@ -59,9 +63,10 @@ def _measurements(
 ) -> dict[str, tuple]:
     real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
     protocol = RUN_PRESETS[config.preset].protocol
+    asked = (config.n_permutations, config.seed)
     return {
         "umap": (umap_table, fitted, profiles, config.seed, 500, told),
-        "lsa": (_arithmetic, real, profiles, config.n_permutations, config.seed, protocol, 1, told),
+        "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
@@ -175,7 +180,8 @@ def run_record(
     """
     facts, vaes = describe_profiles(profiles), [m for m in config.models if m in VARIANTS]
     parameters = {m: make_model(m, profiles, config).get_params() for m in vaes}
-    how = asdict(config) | {"models": [*config.names]} | RUN_PRESETS[config.preset].preparation()
+    named = {"models": [*config.names], "predictors": [*map(short_name, config.predictors)]}
+    how = asdict(config) | named | RUN_PRESETS[config.preset].preparation()
     return {
         "format": 1,
         "command": command,

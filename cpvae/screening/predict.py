@@ -44,7 +44,7 @@ def any_pair(
     if not known:
         raise ScreeningError(
             "No compound of these profiles has a single mechanism; add a column of mechanisms or"
-            " join a table of them (--moa), and run again."
+            " join a table of them (`moa_table=`), and run again."
         )
     if a == b:
         raise ScreeningError(f"A and B are both '{a}'; name two mechanisms.")

@@ -137,7 +137,7 @@ def _checked_members(measured: Measured, least: int) -> pd.DataFrame:
         most = members.sum()
         raise ScreeningError(
             f"No mechanism has {least} compounds; the largest, '{most.idxmax()}', has {most.max()}."
-            " Join a fuller table of mechanisms with --moa, and run again."
+            " Join a fuller table of mechanisms with `moa_table=`, and run again."
         )
     return members.loc[:, members.sum() >= least]
 
@@ -280,7 +280,8 @@ def screen_pairs(
     if len(mechanisms) < 2:
         raise ScreeningError(
             f"{len(mechanisms)} mechanisms have {min_compounds} other compounds; a pair takes two."
-            " Leave out --pairs, or join a fuller table of mechanisms with --moa, and run again."
+            " Screen without pairs, or join a fuller table of mechanisms with `moa_table=`, and"
+            " run again."
         )
     p, score, known = p.to_numpy(), score.to_numpy(), known.eq(True).to_numpy()
     i, a, b = _pairs_up_to(p, keep)

@@ -35,7 +35,7 @@ def mechanism_members(
     if members.shape[1] == 0:
         raise ScreeningError(
             "No compound of these profiles has a mechanism; add a column of mechanisms or join a"
-            " table of them (--moa)."
+            " table of them (`moa_table=`)."
         )
     return members[sorted(members)]
 

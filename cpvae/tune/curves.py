@@ -635,7 +635,7 @@ _CHOSEN_BY = {
 def _how_sure(badness: pd.DataFrame, best: float, letter: str) -> str:
     n = badness.shape[1]
     if n < 2:
-        return "One seed cannot say how sure that is: ask for more with --seeds."
+        return "One seed cannot say how sure that is: ask for more with `seeds=`."
     apart = "they tell it from every other weight tried"
     if level := _not_told_apart(badness, best):
         apart = f"they cannot tell it from {letter} = {_numbers(level)}"
@@ -682,7 +682,7 @@ def weight_advice(
     if best in (tried[0], tried[-1]) and best > 0:
         lines.append(
             f"It is the {'largest' if best == tried[-1] else 'smallest'} weight tried, so the best"
-            " may lie beyond: ask for a wider --grid."
+            " may lie beyond: ask for a wider range of `weights=`."
         )
     if lost := sorted(set(tried) - set(kept.weight)):
         lines.append(f"Some fits diverged at {letter} = {_numbers(lost)}, which was left out.")

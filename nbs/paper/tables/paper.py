@@ -1,5 +1,5 @@
 """Make the result tables that the paper's studies read, and compare them with the committed ones:
-`python tools/paper.py DATA [TOOL ...]`.
+`python nbs/paper/tables/paper.py DATA [TOOL ...]`.
 
 DATA is a folder that holds the two public tables and the Repurposing Hub's map. Without TOOL, the
 tools below run one after another; the studies also read what `models`, `selection`, `scoreboard`,
@@ -25,12 +25,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import ROOT
+from sources import ROOT
 from provenance import CODE, PACKAGES, RESULTS, digest, replace
 
 TOOLS = ("sizes", "interpretation", "simulation", "performance")
 UNSTEADY = ["seconds"]  # columns that differ from run to run
 TOLERANCE = 1e-3
+HERE = Path(__file__).resolve().parent
 MADE = ROOT / "results" / "paper.json"  # tool to what it was made from and its tables' SHA-256
 
 
@@ -71,9 +72,9 @@ def made_from(
     package: str = CODE,  # digest of the package's sources
 ) -> str:  # 64 hexadecimal digits
     "What a tool's tables follow from: its script and what scripts share, package, versions, data."
-    scripts = [ROOT / "tools" / f"{name}.py" for name in (tool, "project", "provenance")]
+    scripts = [HERE / f"{name}.py" for name in (tool, "sources", "provenance")]
     text = scripts[0].read_text(encoding="utf-8")
-    beside = (ROOT / "nbs" / "paper").glob("*.py")  # modules of the studies that it imports
+    beside = HERE.parent.glob("*.py")  # modules of the studies that it imports
     scripts += sorted(path for path in beside if f"from {path.stem} import" in text)
     files = [*scripts, *sorted(path for path in data.iterdir() if path.is_file())]
     said = [package, sys.version, *map(version, PACKAGES), *(digest(path) for path in files)]
@@ -100,7 +101,7 @@ if __name__ == "__main__":
             names = known[tool]["tables"]
             print(f"{tool}: as made before")
         else:
-            script = ROOT / "tools" / f"{tool}.py"
+            script = HERE / f"{tool}.py"
             subprocess.run([sys.executable, script, data], check=True)
             print(f"{tool}: {time.time() - started:.0f} s")
             written = [p for p in sorted(RESULTS.glob("*.csv")) if p.stat().st_mtime >= started]

@@ -1,4 +1,4 @@
-"""What the processing alone does to the scores: `python tools/processing.py DATA`
+"""What the processing alone does to the scores: `python nbs/paper/tables/processing.py DATA`
 
 The same two models (PCA and the recommended β-VAE, ten components each) on one Cell Painting table,
 processed by either preset, or by the authors' and then centred, and split either way. Writes
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.profiles.read import read_profiles

@@ -1,5 +1,5 @@
 """Make the tables that nbs/04d_fidelity and nbs/paper/06a_features_rebuilt read: `python
-tools/simulation.py DATA [SEEDS]`.
+nbs/paper/tables/simulation.py DATA [SEEDS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Three data sets (U2OS wells, U2OS
 consensus, L1000) are prepared and modelled as either preset does; seed 0 gives curves, maps and
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT, TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.profiles.read import read_profiles
@@ -37,7 +37,7 @@ from cpvae.run.preset import RunConfig, fit_models, make_model, prepare, trainin
 from cpvae.tune.curves import loss_shares
 from cpvae.measure.fidelity import fidelity_tables
 
-sys.path.append(str(ROOT / "nbs" / "paper"))
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 from rebuilt import authors_channel, distance_table, feature_clusters  # noqa: E402
 from rebuilt import feature_table, group_contrast  # noqa: E402
 

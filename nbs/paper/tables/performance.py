@@ -1,5 +1,5 @@
-"""Make the tables of performance that nbs/paper/07b_performance reads: `python tools/performance.py
-DATA`.
+"""Make the tables of performance that nbs/paper/07b_performance reads:
+`python nbs/paper/tables/performance.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Models are
 the recommended ones, one seed; relabelled 10,000 times. Some twenty minutes on two cores.
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from project import MAP, TABLES, keep_fits
+from sources import MAP, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 

@@ -1,5 +1,5 @@
-"""Make the tables of the models' worth that nbs/03e_presets reads: `python tools/models.py DATA
-[rebuild|ablation|codes|classes]`.
+"""Make the tables of the models' worth that nbs/03e_presets reads:
+`python nbs/paper/tables/models.py DATA [rebuild|ablation|codes|classes]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Every fit is on the training part of a
 split by compound, every figure on its test part; five seeds, each of the split and of the weights.
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
@@ -181,7 +181,7 @@ def ablation(folder: Path) -> list[dict]:
     ]
 
 
-def both_codes(profiles, seed: int, **label) -> list[dict]:
+def both_codes(profiles, seed: int, /, **label) -> list[dict]:
     """Ten units of every model on one split: what the encoder's guess and the posterior's mode
     leave.
     """

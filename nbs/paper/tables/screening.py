@@ -1,5 +1,5 @@
-"""Hide mechanisms and look whether they are found: `python tools/screening.py DATA` writes
-nbs/results/screening.csv and screening_candidates.csv, which nbs/11_screening reads.
+"""Hide mechanisms and look whether they are found: `python nbs/paper/tables/screening.py DATA`
+writes nbs/results/screening.csv and screening_candidates.csv, which nbs/11_screening reads.
 
 DATA is a folder that holds the U2OS and the L1000 table. Each is prepared as a run prepares it; PCA
 and a beta-VAE of ten latent units are fitted on its training part, which takes no labels. Compounds
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from project import TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from project import ROOT
+from sources import ROOT
 
 from cpvae.io.write import locked
 
@@ -53,7 +53,7 @@ CODE = code_digest()  # taken before the work, during which the sources may chan
 def command(
     sources: Iterable[Path] = (),  # files that were read
     typed: list[str] | None = None,  # script and arguments; None: those of this process
-) -> str:  # for people: "python tools/sizes.py DATA"
+) -> str:  # for people: "python nbs/paper/tables/sizes.py DATA"
     "What was typed, without folders of this machine: that of the sources is DATA."
     script, *arguments = sys.argv if typed is None else typed
     path, files = Path(script).resolve(), {file.parent.resolve() / file.name for file in sources}

@@ -1,4 +1,4 @@
-"""Count what the data hold and what each split shares: `python tools/sizes.py DATA`.
+"""Count what the data hold and what each split shares: `python nbs/paper/tables/sizes.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table and the Repurposing Hub's map. Writes
 nbs/results/sizes.csv, a row a count, which nbs/paper/01_figure_1 reads: profiles, compounds,
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from project import MAP, TABLES
+from sources import MAP, TABLES
 from provenance import write_table
 
 from cpvae.io.read import read_table

@@ -1,5 +1,5 @@
 """Score every predictor on two public tables, with models that saw the pairs and with models that
-did not: `python tools/scoreboard.py DATA`.
+did not: `python nbs/paper/tables/scoreboard.py DATA`.
 
 DATA is a folder that holds the U2OS and the L1000 table. Models are fitted without the compounds
 that carry any of the pairs (five seeds of division and weights, twenty minutes on two quiet cores),
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 from joblib import Parallel, delayed
-from project import ROOT, TABLES, keep_fits
+from sources import ROOT, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline

@@ -1,6 +1,6 @@
 """Serve a folder over HTTP on this machine, well or badly: to try downloads by hand and in tests.
 
-    python tools/serve.py FOLDER --cut 1000000 --times 3
+    python tests/serve.py FOLDER --cut 1000000 --times 3
     cpvae fetch lincs-cp5 --base-url http://127.0.0.1:8000
 
 With `--cut`, the first answers break off after that many bytes.

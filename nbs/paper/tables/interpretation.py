@@ -1,5 +1,5 @@
 """Make the tables of interpretation that nbs/05_interpretation reads: `python
-tools/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
+nbs/paper/tables/interpretation.py DATA [SEEDS] [CHECKPOINTS]`.
 
 DATA is a folder that holds the U2OS and the L1000 table. SEEDS, ten unless said, is how many times
 each variant of either preset is fitted to U2OS; each recommended variant is fitted once to L1000.
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
 

@@ -1,5 +1,5 @@
 """How β, λ, the number of latent units and the other settings come out on two real tables: python
-tools/selection.py FOLDER [beta] [lambda] [latent] [trials] [rungs]
+nbs/paper/tables/selection.py FOLDER [beta] [lambda] [latent] [trials] [rungs]
 
 FOLDER holds the U2OS and the L1000 table. Each is prepared as either preset prepares it, the
 settings are varied around that preset's, and every fit is scored. Writes
@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from joblib import Parallel, delayed
-from project import TABLES, keep_fits
+from sources import TABLES, keep_fits
 from provenance import write_table
 
 from cpvae.tune import search

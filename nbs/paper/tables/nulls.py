@@ -1,4 +1,4 @@
-"""Try every null in every silent world: `python tools/nulls.py` writes
+"""Try every null in every silent world: `python nbs/paper/tables/nulls.py` writes
 nbs/results/null_validity.csv, which nbs/07_nulls reads.
 
 Three thousand six hundred pairs a world, in 24 tables (48 of the reference world, whose tables are

@@ -1,7 +1,7 @@
 """Write files in the layouts people use, at any size, from a seeded simulation whose counts are
 known.
 
-`python tools/standins.py FOLDER` writes a small file of every layout, with what is true of it in
+`python tests/standins.py FOLDER` writes a small file of every layout, with what is true of it in
 FOLDER/truth.json; with `--full`, files of the published sizes too: LINCS level 5 (75 MB) and 4 (136
 plates), GSE70138 (5.8 GB), and a million cells (2.4 GB). Each function returns the truth under the
 names that `describe_profiles` uses, so that a test compares the two.
