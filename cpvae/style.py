@@ -33,6 +33,7 @@ NAMES = {  # models and baselines: name in tables -> name for readers
     "cell_count": "like cell count",
     "mechanism_blind": "mechanism-blind",
     "shrunk": "empirical Bayes",
+    "calibrated_sum": "calibrated sum",
     "regressed": "ridge",
 }
 # Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has

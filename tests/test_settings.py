@@ -609,7 +609,9 @@ def test_there_are_options_to_try():
 
 def test_words_of_the_command_line_are_those_of_the_package():
     "A list of words stands in the command line too, so that it need not load what it does not use."
-    from cpvae.run.preset import USUAL
+    from cpvae.lsa.predictors import PREDICTORS
+    from cpvae.run.preset import MODELS, USUAL
+    from cpvae.style import TRIVIAL
 
     hints, at = typing.get_type_hints(RunConfig), {str(option): option for option in OPTIONS}
     for name in ("preset", "normalize", "consensus", "group_by", "device"):
@@ -625,6 +627,9 @@ def test_words_of_the_command_line_are_those_of_the_package():
         v for v in PRESETS["recommended"] if v not in RIVALS
     ]
     assert at["run --models"].default.split(",") == list(USUAL)
+    for option, names in (("models", MODELS), ("predictors", {*PREDICTORS} - {"sum", *TRIVIAL})):
+        assert [name for name in names if name not in at[f"run --{option}"].info.help] == []
+        at[f"run --{option}"].info.callback(",".join(names))
 
 
 # ---- searches: files of their own, advice, and what comes next

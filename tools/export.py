@@ -138,12 +138,16 @@ def documented(source: str, records: dict[str, list[str]]) -> str:
     of the package.
     """
     lines, said, edits = source.splitlines(), comments(source), []
-    for node in ast.parse(source).body:
+    tree = ast.parse(source)
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level]
+    foreign = {alias.asname or alias.name for node in imports for alias in node.names}
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             edits.append(lengthened(source, node, of_function(node, said, lines)))
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            inherited = [line for base in bases for line in records.get(base, [])]
+            ours = [base for base in bases if base not in foreign]  # typing has a Protocol, too
+            inherited = [line for base in ours for line in records.get(base, [])]
             made = [
                 item
                 for item in node.body

@@ -214,7 +214,7 @@ _Predictors = Annotated[
     typer.Option(
         help=(
             "Predictors beside A - D + B, in every model, joined by commas: shrunk (empirical"
-            " Bayes), regressed (ridge), or your own as FILE.py:Name. Default: none."
+            " Bayes), regressed (ridge), calibrated_sum, or your own as FILE.py:Name."
         ),
         show_default=False,
         callback=_checked_by(_names_predictors),

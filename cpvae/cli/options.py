@@ -60,7 +60,7 @@ def _names_models(text: str) -> None:
 def _names_predictors(text: str) -> None:
     for name in split_names(text):
         if ".py:" not in name:
-            choose(name, ("shrunk", "regressed"), "predictor")
+            choose(name, ("shrunk", "regressed", "calibrated_sum"), "predictor")
 
 
 def _names_a_pair(text: str) -> None:
@@ -112,7 +112,7 @@ Profiles = Annotated[
         help=(
             "Profiles: a file (.csv or .tsv, also compressed; .parquet, .feather, .h5ad, .zarr,"
             " .gct, .gctx), several, a folder of plates, or an https address; or a name: simulated,"
-            " lincs-cp5, lincs-cp4, lincs-l1000."
+            " u2os-small, norman, korkut, ecoli, lincs-cp5, lincs-cp4, lincs-l1000."
         ),
         show_default=False,
     ),
@@ -256,6 +256,10 @@ _VALUES = {  # which values are read, and what describes them
     ),
     "feature_info": _option(
         "Table that describes the features by their id, such as GEO's gene_info.", Path, _is_there
+    ),
+    "coordinates": _flag(
+        "--coordinates",
+        "Features are coordinates, such as principal components: none is scaled by itself.",
     ),
     "layer": _option(
         "Of an AnnData (.h5ad, .zarr): the layer that holds the values, instead of X."

@@ -57,8 +57,9 @@ def scale_values(
 def scale_profiles(
     profiles: AnnData,  # `[N,G]` with `obs["split"]`
     # "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the paper's
-    # for Cell Painting); "none": as it is (the paper's for L1000)
-    method: Literal["median_sd", "minmax", "none"] = "median_sd",
+    # for Cell Painting); "none": as it is (the paper's for L1000); "one_sd": (x - mean) over one sd
+    # for all, which turning the axes does not change (of coordinates)
+    method: Literal["median_sd", "minmax", "none", "one_sd"] = "median_sd",
     # largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     clip: float = 10.0,
     # rows that set centre and scale: "train", or "all" (the paper's; it leaks)
@@ -74,9 +75,10 @@ def scale_profiles(
     ----------
     profiles : AnnData
         `[N,G]` with `obs["split"]`
-    method : Literal['median_sd', 'minmax', 'none'], default 'median_sd'
+    method : Literal['median_sd', 'minmax', 'none', 'one_sd'], default 'median_sd'
         "median_sd": (x - median) / sd, clipped; "minmax": range to 0..1, never clipped (the
-        paper's for Cell Painting); "none": as it is (the paper's for L1000)
+        paper's for Cell Painting); "none": as it is (the paper's for L1000); "one_sd": (x -
+        mean) over one sd for all, which turning the axes does not change (of coordinates)
     clip : float, default 10.0
         largest absolute scaled value of "median_sd", in standard deviations; 0 for no limit
     fit_on : Literal['train', 'all'], default 'train'
@@ -90,16 +92,24 @@ def scale_profiles(
     """
     middle, spread = choose(
         method,
-        {"median_sd": (np.median, np.std), "minmax": (np.min, np.ptp), "none": (None, None)},
+        {
+            "median_sd": (np.median, np.std),
+            "minmax": (np.min, np.ptp),
+            "none": (None, None),
+            "one_sd": (np.mean, np.std),
+        },
         "method",
     )
     rows = _fit_rows(profiles, fit_on, "scaling")
     center, scale = np.zeros(profiles.n_vars), np.ones(profiles.n_vars)
+    varies_at = np.ones(profiles.n_vars, bool)
     for columns in _blocks(profiles.n_vars, profiles.n_obs) if method != "none" else ():
         fit = profiles.X[:, columns][rows].astype(np.float64)
         varies = np.ptp(fit, axis=0) > 0  # constant on training rows: left in its own unit
         center[columns] = middle(fit, axis=0)
-        scale[columns] = np.where(varies, spread(fit, axis=0), 1.0)
+        scale[columns], varies_at[columns] = np.where(varies, spread(fit, axis=0), 1.0), varies
+    if method == "one_sd":
+        scale[:] = np.sqrt(np.mean(np.where(varies_at, scale, 0) ** 2)) or 1.0
     about = dict(clip=float(clip) if method == "median_sd" else 0.0, scaling=method, fit_on=fit_on)
     ready = enlarged(profiles, var={"center": center, "scale": scale}, about=about)
     return enlarged(ready, layers={"scaled": scale_values(profiles.X, ready)})

@@ -24,7 +24,7 @@ from ..io.tables import parts_from_table, without_features
 from ..io.late import AnnData
 from .controls import _check_controls, _control_rows, _doubtful_controls, _in_words
 from .dose import _NAMED_UNIT
-from .features import _describe_features, finite_part
+from .features import _describe_features, finite_part, seem_coordinates
 from .mechanisms import MOA_KEYS, _MOA_NAMES, _terms, join_mechanisms
 from .names import _text, text_of
 from .schema import _is_empty, _one_spelling, guess_columns, noted
@@ -80,6 +80,16 @@ def _pooled(values, obs):  # of control rows
     return notes
 
 # %% ../../nbs/01_profiles.ipynb #dat0warn1
+def _axes(features, kind):
+    "A remark on features that are called like coordinates, and not said to be."
+    if kind == "coordinates" or not seem_coordinates(list(features)):
+        return []
+    return [
+        f"Features are called like coordinates ({listed(list(features), 2)}); if they are, say"
+        " `coordinates=True`, and none is scaled by itself."
+    ]
+
+
 def _warnings(values, obs, kind):
     "What makes a run misleading or poor: profiles that were never normalised, and no mechanisms."
     notes, control = [], np.flatnonzero(obs["is_control"].to_numpy(bool))[:2000]
@@ -323,7 +333,8 @@ def _assembled(parts, rows, varies, obs, var, about):
     from anndata import AnnData
 
     values = parts.values if rows.all() and varies.all() else parts.values[np.ix_(rows, varies)]
-    found = [*about["notes"], *_warnings(values, obs, about["kind"])]
+    found = [*about["notes"], *_axes(var.index, about["kind"])]
+    found += _warnings(values, obs, about["kind"])
     about = noted(about | {"notes": []}, *found)
     return AnnData(
         X=values, obs=with_plain_text(obs), var=with_plain_text(var), uns={"cpvae": about}
@@ -350,6 +361,9 @@ def profiles_from_parts(
     dose_unit: str | None = None,
     control: str | list[str] | None = None,  # what marks control rows, see `find_controls`
     zero_control: bool = False,  # the zero vector is the control (values relative to control)
+    # features are coordinates of a space, such as principal components: no one of them means
+    # anything by itself, so none is scaled by itself
+    coordinates: bool = False,
     drop_na: bool = False,  # leave out features, then rows, with missing or infinite values
     # with `drop_na`: a feature missing in more than this fraction of the rows goes
     na_cutoff: float = 0.05,
@@ -387,6 +401,9 @@ def profiles_from_parts(
         what marks control rows, see `find_controls`
     zero_control : bool, default False
         the zero vector is the control (values relative to control)
+    coordinates : bool, default False
+        features are coordinates of a space, such as principal components: no one of them
+        means anything by itself, so none is scaled by itself
     drop_na : bool, default False
         leave out features, then rows, with missing or infinite values
     na_cutoff : float, default 0.05
@@ -415,7 +432,8 @@ def profiles_from_parts(
     chosen += ["dose"] * bool(dose_unit) + ["moa"] * bool(moa_separator)
     told |= dict(given=chosen, zero_control=zero_control)
     features, info = list(compress(parts.features, varies)), parts.feature_info
-    kind, var = _describe_features(features, info[varies] if info is not None else None)
+    told_of = info[varies] if info is not None else None
+    kind, var = _describe_features(features, told_of, coordinates)
     about = _provenance(parts, source, kind, told, rows, full, varies)
     if moa_table is not None:
         _add_mechanisms(obs, about, moa_table, told["columns"]["compound"], moa_separator or "")

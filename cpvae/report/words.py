@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['reconstruction_findings', 'shuffled_findings', 'baseline_findings', 'no_interval', 'blind_findings',
-           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'findings',
-           'best_model', 'model_called']
+           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'skill_findings',
+           'findings', 'best_model', 'model_called']
 
 # %% ../../nbs/24b_words.ipynb #ad5356e8
 import re
@@ -564,11 +564,67 @@ def _limits_of_controls(data: Mapping[str, Any]) -> list[str]:
         " agree (delta-Pearson) and compounds seem active without any effect."
     ]
 
+# %% ../../nbs/24b_words.ipynb #985d3593
+_BEHIND = {
+    "measured": "A and B were applied together",
+    "annotated": "one compound is annotated with both A and B",
+    "simulated": "profiles are simulated",
+}
+_COMPARED = ("calibrated_sum", "sum", "mean_ab", "stronger")
+
+
+def skill_findings(
+    skill: pd.DataFrame | None,  # skill.csv, if there is one
+) -> list[str]:  # a paragraph for each kind of evidence, plain text
+    """What sums of A and B explain of what tells pairs apart.
+
+    Parameters
+    ----------
+    skill : pd.DataFrame | None
+        skill.csv, if there is one
+
+    Returns
+    -------
+    list[str]
+        a paragraph for each kind of evidence, plain text
+    """
+    if skill is None or not len(skill):
+        return []
+    paragraphs = []
+    for kind, rows in skill.groupby("evidence", sort=False):
+        n = counted(int(rows["n_pairs"].iloc[0]), "pair")
+        own = rows[rows["space"] == "input"].set_index("predictor")
+        shown = [own.loc[name] for name in _COMPARED if name in own.index]
+        shown = [row for row in shown if np.isfinite(row["skill"])]
+        if not shown:
+            paragraphs.append(
+                f"Too few or too noisy to say what a sum explains: {n} where {_BEHIND[kind]}."
+            )
+            continue
+        first, *others = (
+            f"{display_name(row.name)} {100 * row['skill']:.0f} %"
+            + (
+                f" (95 %: {100 * row['low']:.0f} to {100 * row['high']:.0f})"
+                if np.isfinite(row["low"])
+                else ""
+            )
+            for row in shown
+        )
+        nothing = bool(shown[0]["skill"] <= 0 or shown[0]["low"] <= 0)
+        start = "No sum explains" if nothing else "Sums explain"
+        paragraphs.append(
+            f"{start} what tells {kind} pairs apart{' beyond doubt' * nothing}. Explained over {n}"
+            f" where {_BEHIND[kind]}: {first}; {', '.join(others)}. Nought is what is blind to the"
+            " pair, a hundred the truth without its noise; below nought a prediction misleads."
+        )
+    return paragraphs
+
 # %% ../../nbs/24b_words.ipynb #2a451c1d
 def findings(
     run: Mapping[str, Any],  # run.json
     reconstruction: pd.DataFrame | None,  # reconstruction.csv, if there is one
     lsa: pd.DataFrame | None,  # lsa.csv, if there is one
+    skill: pd.DataFrame | None = None,  # skill.csv, if there is one
 ) -> list[str]:  # paragraphs, plain text
     """What a run found and did not find, in words computed from its tables.
 
@@ -580,6 +636,8 @@ def findings(
         reconstruction.csv, if there is one
     lsa : pd.DataFrame | None
         lsa.csv, if there is one
+    skill : pd.DataFrame | None, default None
+        skill.csv, if there is one
 
     Returns
     -------
@@ -599,6 +657,7 @@ def findings(
     return [
         *words,
         *warning,
+        *skill_findings(skill),
         *(p for metric in METRICS for p in baseline_findings(lsa, metric)),
         *blind_findings(lsa),
         *specificity_findings(lsa),

@@ -339,7 +339,9 @@ def prepare(
         )
     about = profiles.uns["cpvae"]
     select = how.select_of.get(about.get("dataset"), how.select)
-    scale = how.scale_genes if about["kind"] == "genes" else how.scale
+    scale = {"genes": how.scale_genes, "coordinates": dict(method="one_sd", fit_on="train")}.get(
+        about["kind"], how.scale
+    )
     return scale_profiles(select_features(profiles, **select), **scale)
 
 # %% ../../nbs/25a_preset.ipynb #94284d90

@@ -22,6 +22,7 @@ from sklearn.decomposition import PCA
 from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
 from ..lsa.space import average_wells
+from ..lsa.skill import pair_skill
 from ..lsa.table import arithmetic
 from ..measure.maps import umap_table
 from ..measure.reconstruction import reconstruction_table
@@ -67,6 +68,7 @@ def _measurements(
     return {
         "umap": (umap_table, fitted, profiles, config.seed, 500, told),
         "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
+        "skill": (pair_skill, real, profiles, protocol, config.predictors),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
@@ -116,7 +118,7 @@ def compute_tables(
     }
     missing = scored if isinstance(scored, str) else ""
     if not missing:
-        tables |= dict(zip(("lsa", "lsa_null"), scored))
+        tables |= dict(zip(("lsa", "lsa_null"), scored)) | {"skill": done["skill"][0]}
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d4df01f9
