@@ -145,7 +145,7 @@ _L1000 = {
     "feature_info": _geo("GSE92nnn/GSE92742/suppl/GSE92742_Broad_LINCS_gene_info.txt.gz"),
 }
 
-# %% ../nbs/22_datasets.ipynb #b19bc1b2
+# %% ../nbs/22_datasets.ipynb #pack0001
 # files that come with the package
 PACKAGED = Path(str(resources.files("cpvae"))) / "data"
 
@@ -154,7 +154,7 @@ def _packaged(about, name, url, licence, sha256, size, **options):
     file = DataFile(f"{name}.parquet", url, licence, sha256, size, packaged=True)
     return Dataset(about, {"profiles": file}, options)
 
-
+# %% ../nbs/22_datasets.ipynb #b19bc1b2
 _PACKAGED = {
     "norman": _packaged(
         "CRISPRa of genes, alone and in 131 pairs, K562 (Norman et al. 2019): coordinates",

@@ -152,13 +152,15 @@ def test_jobs_change_no_byte(tmp_path, no_figures):
         run_pipeline(world, tmp_path / str(jobs), RunConfig(seed=3, **small), jobs=jobs)
         for jobs in (1, 2)
     )
-    assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 15
+    assert fingerprint(one) == fingerprint(two) and len(fingerprint(one)) == 16
     assert (one / "latents.h5ad").read_bytes() == (two / "latents.h5ad").read_bytes()
     other = run_pipeline(world, tmp_path / "other", RunConfig(seed=4, **small), jobs=1)
     changed = {
         name for name, value in fingerprint(other).items() if value != fingerprint(one)[name]
     }
-    assert changed >= {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
+    # of three pairs no skill can be told, whatever the seed
+    asked = {n for n in fingerprint(one) if n.endswith((".csv", ".safetensors"))}
+    assert changed >= asked - {"tables/skill.csv"}
 
 
 @pytest.mark.slow

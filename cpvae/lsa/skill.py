@@ -27,7 +27,7 @@ from ..profiles.pairs import measured_pairs
 from ..profiles.schema import OBS_BLANKS, with_blanks
 
 # %% ../../nbs/08c_skill.ipynb #1fe845d5
-N_FOLDS = 5
+N_FOLDS = 5  # of equal size, frozen by the pairs' names
 MIN_PAIRS_OF_SKILL = 15  # fewer pairs are described one by one
 
 
@@ -95,13 +95,15 @@ class Skill:
     skill : float
         S; NaN where it cannot be told
     low : float
-        ends of its 95 % interval; NaN where one mechanism is in all pairs
+        lower end of its 95 % interval; NaN where one mechanism is in all pairs
     high : float
+        upper end
     slope : float
         of truths on predictions; NaN where predictions do not differ
     slope_low : float
-        ends of its 95 % interval
+        lower end of its 95 % interval
     slope_high : float
+        upper end
     discrimination : float
         0 to 1, one half is chance
     noise : float
@@ -112,11 +114,11 @@ class Skill:
 
     n_pairs: int  # P
     skill: float  # S; NaN where it cannot be told
-    low: float  # ends of its 95 % interval; NaN where one mechanism is in all pairs
-    high: float
+    low: float  # lower end of its 95 % interval; NaN where one mechanism is in all pairs
+    high: float  # upper end
     slope: float  # of truths on predictions; NaN where predictions do not differ
-    slope_low: float  # ends of its 95 % interval
-    slope_high: float
+    slope_low: float  # lower end of its 95 % interval
+    slope_high: float  # upper end
     discrimination: float  # 0 to 1, one half is chance
     noise: float  # share of what tells truths apart that is replicate noise; NaN: no replicates
     top_share: float  # of what tells truths apart, the share of the strongest tenth of the pairs

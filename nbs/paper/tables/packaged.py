@@ -1,4 +1,4 @@
-"""Make the tables that the package carries: `python nbs/paper/tables/measured.py DATA RAW`.
+"""Make the tables that the package carries: `python nbs/paper/tables/packaged.py DATA RAW`.
 
 RAW holds the files of three measured sets as their owners publish them (cpvae/data/README.md says
 where); DATA the public U2OS table. Writes cpvae/data/norman.parquet, korkut.parquet, ecoli.parquet
