@@ -29,6 +29,8 @@ from ..profiles.schema import OBS_BLANKS, with_blanks
 # %% ../../nbs/08c_skill.ipynb #1fe845d5
 N_FOLDS = 5  # of equal size, frozen by the pairs' names
 MIN_PAIRS_OF_SKILL = 15  # fewer pairs are described one by one
+# where more than this share of what tells truths apart is replicate noise, S is not told
+MOST_NOISE = 0.9
 
 
 def frozen_folds(
@@ -227,10 +229,6 @@ def skill_of(
     hits = float(found.mean())
     return Skill(len(pairs), 1 - left, 1 - high, 1 - low, *tilt, hits, share, float(strongest))
 
-
-# Where more than this share of what tells truths apart is replicate noise, S is not told.
-MOST_NOISE = 0.9
-
 # %% ../../nbs/08c_skill.ipynb #de31666e
 def replicate_covariance(
     measured: Measured,  # from `average_wells`
@@ -300,6 +298,22 @@ def evidence_of(
 SKILL_COLUMNS = ["predictor", "space", "evidence", *Skill.__dataclass_fields__]
 
 
+def _known(measured: Measured, at: np.ndarray) -> dict[str, Any]:
+    "What does not depend on who predicts some pairs: arguments of `skill_of`, and the sums' noise."
+    some = [measured.pairs[i] for i in at]
+    masks = [np.stack([getattr(p, group) for p in some]) for group in ("in_a", "in_b", "in_ab")]
+    a, b, truths = map(measured.group_mean, masks)
+    of_a, of_b, of_both = map(_of_groups, masks)
+    noise = replicate_covariance(measured, of_both)
+    return {
+        "truths": truths,
+        "parents": np.stack([a, b], axis=1),
+        "pairs": [(p.a, p.b) for p in some],
+        "noise": None if noise is None else np.diag(noise),
+        "of_sums": replicate_covariance(measured, of_a + of_b),
+    }
+
+
 def skill_table(
     # predictor's name, space's name, predictor, where it is asked
     asked: Iterable[tuple[str, str, Predictor, Space | tuple[Space, ...]]],
@@ -316,7 +330,7 @@ def skill_table(
     pd.DataFrame
         a row a predictor, space and kind of evidence: `SKILL_COLUMNS`
     """
-    rows = []
+    rows, known = [], {}
     for predictor, name, one, where in asked:
         first = of_pair(where, 0)
         evidence = evidence_of(first.profiles, [(p.a, p.b) for p in first.pairs])
@@ -325,18 +339,13 @@ def skill_table(
             some = tuple(first.pairs[i] for i in at)
             spaces = tuple(replace(of_pair(where, i), pairs=some) for i in at)
             spaces = spaces if isinstance(where, tuple) else spaces[0]
-            masks = {g: np.stack([getattr(p, g) for p in some]) for g in ("in_a", "in_b", "in_ab")}
-            a, b, truths = (first.group_mean(mask) for mask in masks.values())
-            names = [(p.a, p.b) for p in some]
-            fold = frozen_folds([p.name for p in some])
-            w = {g: _of_groups(mask) for g, mask in masks.items()}
-            noise, own = replicate_covariance(first, w["in_ab"]), None
-            if noise is not None:
-                noise = np.diag(noise)
-                if predictor == "sum" and name == "input":
-                    own = replicate_covariance(first, w["in_a"] + w["in_b"])
-            predicted = predict_folds(one, spaces, fold)
-            found = skill_of(predicted, truths, np.stack([a, b], axis=1), names, noise, own)
+            if kind not in known:
+                known[kind] = _known(first, at)
+            how = dict(known[kind])
+            of_sums = how.pop("of_sums")
+            how["own_noise"] = of_sums if (predictor, name) == ("sum", "input") else None
+            predicted = predict_folds(one, spaces, frozen_folds([p.name for p in some]))
+            found = skill_of(predicted, **how)
             rows.append({"predictor": predictor, "space": name, "evidence": kind} | asdict(found))
     return pd.DataFrame(rows, columns=SKILL_COLUMNS)
 

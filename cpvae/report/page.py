@@ -420,7 +420,9 @@ _SKILL_CAPTION = (
     " dyadic-robust. Slope: of truths on predictions, 1 if they are as long as they should be."
     " Discrimination: how often the prediction is nearer to its truth than to another pair's, or to"
     " its own A or B (one half is chance). Noise of truths: its share, taken off; a dash where"
-    " nothing is repeated. Strongest tenth: its share of what tells pairs apart."
+    " nothing is repeated. Strongest tenth: its share of what tells pairs apart. The folds are"
+    " those of predictions: unless pairs were left out of the run, models may have been fitted to"
+    " the A|B profiles themselves (in_sample in lsa.csv)."
 )
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf
