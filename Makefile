@@ -91,7 +91,7 @@ coverage: $(READY) ## how much of the package the notebooks and tests/ run
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-mutants: $(READY) ## which small faults of the package its tests let through; OF="lsa model" (default: six floors), N=50 a floor; goes on where it was
+mutants: $(READY) ## which small faults of the package its tests let through; OF="lsa model" (default: seven floors), N=50 a floor; goes on where it was
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(N) $(OF)
 
 wheel: $(READY) ## build the package and import it in an environment without development tools

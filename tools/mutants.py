@@ -25,7 +25,7 @@ from faults import Mutant, mutants_of
 from project import ROOT, home, modules, notebooks
 from scipy.stats import binomtest
 
-FLOORS = ("model", "lsa", "measure", "preparation", "latents", "screening")
+FLOORS = ("model", "lsa", "measure", "preparation", "latents", "screening", "run")
 BUDGET = 120  # seconds, as the package without a fault takes them
 QUICK = 2  # seconds; slower tests come after the notebooks
 
