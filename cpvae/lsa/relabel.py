@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 from scipy.special import gammaln
 
+from ..errors import choose
 from ..io.columns import ALSO_READ, Named
 from .space import Measured, Pair
 from ..profiles.names import text_of
@@ -73,7 +74,8 @@ def places(
     # "plate", "cell" (line), "batch", "time" or "scaffold"
     what: Literal["plate", "cell", "batch", "time", "scaffold"],
 ) -> np.ndarray:  # `[C,V]` bool: which of the V values a compound's wells have; V is 0 if none is
-    """Where compounds stand, as far as the table records it.
+    """Where compounds stand, as far as the table records it. Raises CpvaeError for an unknown
+    record.
 
     Parameters
     ----------
@@ -87,6 +89,7 @@ def places(
     np.ndarray
         `[C,V]` bool: which of the V values a compound's wells have; V is 0 if none is
     """
+    choose(what, ("plate", "cell", "batch", "time", "scaffold"), "record")
     obs = annotated(measured.profiles).obs
     column = Named(obs).first(ALSO_READ["batch"]) if what == "batch" else what
     if column not in obs:
