@@ -352,9 +352,11 @@ class MechanismBlind(Sum):
             `[K,G]` predicted states; NaN where no other pair is left
         """
         states = self.of.fit(self.space, self.without).predict(self.space.pairs)
-        out, nothing = {p.moa for p in self.without}, np.full(states.shape[1], np.nan)
-        others = [[p.moa not in out | {asked.moa} for p in self.space.pairs] for asked in pairs]
-        return np.stack([states[one].mean(0) if any(one) else nothing for one in others])
+        known = np.array([p.moa for p in self.space.pairs])
+        others = ~np.isin(known, [p.moa for p in self.without])
+        others = others & (known != np.array([p.moa for p in pairs])[:, None])  # `[K,P]`
+        n = others.sum(axis=1, keepdims=True)
+        return np.where(n > 0, others @ states / np.maximum(n, 1), np.nan)
 
 # %% ../../nbs/06b_predictors.ipynb #8f9969be
 def trust(

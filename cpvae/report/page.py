@@ -26,12 +26,12 @@ from .figures import plot_training, plot_umap
 from .summary import advantages, arithmetic_models, lsa_summary, pair_table
 from .summary import score_matrix
 from .words import findings
-from ..style import METRICS, NAMES, display_name, number, usual_order
+from ..style import METRICS, NAMES, REPORTED, display_name, number, usual_order
 
 # %% ../../nbs/24_page.ipynb #d5e95910
 def page_table(
     table: pd.DataFrame,  # rows as they should stand
-    columns: Mapping[str, str],  # column -> heading; others are left out
+    columns: Mapping[str, str],  # column -> heading; others, and blank ones, are left out
     caption: str,  # how to read it
 ) -> dict[str, Any]:  # kind, caption, head, and rows of (text, is it a number)
     """A table as the page's template takes it: rounded, named, with a caption.
@@ -41,7 +41,7 @@ def page_table(
     table : pd.DataFrame
         rows as they should stand
     columns : Mapping[str, str]
-        column -> heading; others are left out
+        column -> heading; others, and blank ones, are left out
     caption : str
         how to read it
 
@@ -50,7 +50,8 @@ def page_table(
     dict[str, Any]
         kind, caption, head, and rows of (text, is it a number)
     """
-    columns = {c: heading for c, heading in columns.items() if c in table}
+    known = table.columns[table.notna().any()] if len(table) else table.columns
+    columns = {c: heading for c, heading in columns.items() if c in known}
     numeric = {
         c: not pd.api.types.is_bool_dtype(table[c])
         and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all())
@@ -339,7 +340,6 @@ _SUMMARY_COLUMNS = {
     "method": "prediction",
     "l2": "L2",
     "delta_pearson": "delta-Pearson",
-    "mismatch_r": "mismatch-corrected r",
     "rank": "rank, median",
     "beats_both_parents": "pairs nearer than A and B",
     "p05": "pairs, p\u00a0<\u00a00.05",
@@ -351,7 +351,6 @@ _PAIR_COLUMNS = {
     "blind": "L2, blind",
     "nearest_parent": "L2, nearer parent",
     "delta_pearson": "delta-Pearson",
-    "mismatch_r": "mismatch-corrected r",
     "rank": "rank",
     "p_matched": "p, matched",
     "q": "q",
@@ -376,8 +375,7 @@ _ADVANTAGE_COLUMNS = {
 }
 _SUMMARY_CAPTION = (
     "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change"
-    " from the control, more is better; mismatch-corrected r: correlation with the own truth less"
-    " that with other pairs' truths, 0 knows nothing; rank: share of other truths that are nearer,"
+    " from the control, more is better; rank: share of other truths that are nearer,"
     " 0.5 is chance. Mechanism-blind: the mean of the same model's predictions for the other pairs."
     " p and q as named in the findings."
 )
@@ -411,18 +409,26 @@ _SKILL_COLUMNS = {
     "slope": "slope",
     "discrimination": "discrimination",
     "noise": "noise of truths",
+    "interaction": "interaction skill",
     "top_share": "strongest tenth",
 }
+_WORLDS_CAPTION = (
+    "Skill in worlds made from this table: half of each mechanism's compounds, or of the wells of a"
+    " single one, predict, and the other half make the truth of A|B by a rule. The skill of the"
+    " right rule is the most that this table can show with half of its compounds; the others are"
+    " what would have been seen had A|B been something else."
+)
 _SKILL_CAPTION = (
     "Skill: share of what tells pairs apart that a prediction explains; 0 is whatever is blind to"
     " the pair, 1 is the truth without its noise; below 0 it misleads. Pairs are dealt into five"
     " folds by a hash of their names, each predicted from the others, and centred. Low, high: 95 %,"
     " dyadic-robust. Slope: of truths on predictions, 1 if they are as long as they should be."
     " Discrimination: how often the prediction is nearer to its truth than to another pair's, or to"
-    " its own A or B (one half is chance). Noise of truths: its share, taken off; a dash where"
-    " nothing is repeated. Strongest tenth: its share of what tells pairs apart. The folds are"
-    " those of predictions: unless pairs were left out of the run, models may have been fitted to"
-    " the A|B profiles themselves (in_sample in lsa.csv)."
+    " its own A or B (one half is chance). Noise of truths: its share, taken off. Interaction"
+    " skill: the share explained of what the sum of A and B, without their noise, leaves. Neither"
+    " is known where nothing is repeated. Strongest tenth: its share of what tells pairs apart. The"
+    " folds are those of predictions: unless pairs were left out of the run, models may have been"
+    " fitted to the A|B profiles themselves (in_sample in lsa.csv)."
 )
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf
@@ -453,8 +459,7 @@ def arithmetic_sections(
             predictor=skill["predictor"].map(lambda name: NAMES.get(name, name)),
             space=skill["space"].map(lambda name: NAMES.get(name, name)),
         )
-        item = page_table(shown, _SKILL_COLUMNS, _SKILL_CAPTION)
-        sections.insert(0, _section("What tells pairs apart, and who explains it", [item]))
+        sections.insert(0, _skill_section(shown))
     if "lsa_null" in tables:
         tested = set(tables["lsa_null"].model)
         shown = [
@@ -466,11 +471,31 @@ def arithmetic_sections(
     return sections
 
 # %% ../../nbs/24_page.ipynb #a087c014
+def _compared(lsa: pd.DataFrame) -> list[str]:
+    "The scores to compare predictions by that are known of some pair; L2 if none is."
+    return [m for m in REPORTED if lsa[m].notna().any()] or ["l2"]
+
+
+def _skill_section(skill: pd.DataFrame) -> dict[str, Any]:
+    "Skill on the pairs, and behind a line in worlds of known rule."
+    made = skill["evidence"].str.startswith("world: ")
+    items = [page_table(skill[~made], _SKILL_COLUMNS, _SKILL_CAPTION)]
+    if made.any():
+        worlds = skill[made].pivot_table(
+            "skill", ["predictor", "space"], "evidence", sort=False, observed=True
+        )
+        heads = {rule: rule.removeprefix("world: ") for rule in worlds}
+        columns = {"predictor": "prediction", "space": "made in"} | heads
+        table = page_table(worlds.reset_index(), columns, _WORLDS_CAPTION)
+        items.append(_folded("what would have been seen, had the rule been known", [table]))
+    return _section("What tells pairs apart, and who explains it", items)
+
+
 def _score_items(lsa: pd.DataFrame, best: str) -> list[dict[str, Any]]:
     "Scores as means, figures, comparisons with baselines, and pair by pair, the best model's open."
     compared = [
         page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}")
-        for m in METRICS
+        for m in _compared(lsa)
     ]
     by_pair = {
         m: page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)
@@ -625,7 +650,8 @@ def draw_figures(
         if name in tables and len(tables[name]):
             figures[name] = draw(tables[name])
     if lsa is not None and len(lsa):
-        figures |= {"lsa": plot_lsa(lsa), "advantages": plot_advantages(lsa)}
+        by = tuple(_compared(lsa))
+        figures |= {"lsa": plot_lsa(lsa, by), "advantages": plot_advantages(lsa, by)}
         tested = set(null.model) if null is not None else set()
         figures |= {
             f"null_{model}": plot_null(lsa, null, model)
