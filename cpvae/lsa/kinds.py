@@ -7,6 +7,7 @@ __all__ = ['active_compounds', 'compound_targets', 'target_overlap', 'replicate_
            'describe_pairs']
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #76e4b415
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,27 +16,60 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from .space import Measured, Pair
-from .states import correlate, unit
+from .states import conditions, correlate, unit
 from ..profiles.names import text_of
 from ..profiles.pairs import measured_pairs
 from ..profiles.schema import OBS_BLANKS, with_blanks
 
 # %% ../../nbs/08a_kinds_of_pairs.ipynb #a081bf50
+_DIRECTIONS = 10  # features; of fewer, directions tell little, and wells are compared by distance
+
+
+# compounds of which some well is repeated, by name: whether their wells find each other among
+# controls (mean average precision, q < 0.05)
+def _found_again(measured: Measured, controls: np.ndarray, n_draws: int, seed: int) -> pd.Series:
+    obs = with_blanks(measured.profiles.obs, OBS_BLANKS)
+    treated = np.flatnonzero(measured.weights.getnnz(axis=0))
+    condition = conditions(obs.iloc[treated])
+    treated = treated[(np.bincount(condition) > 1)[condition]]
+    if not len(treated):
+        return pd.Series(dtype=bool)
+    from copairs.map import average_precision, mean_average_precision  # two seconds
+
+    rows, names = np.r_[treated, controls], text_of(obs["compound"]).to_numpy()
+    repeats = np.r_[conditions(obs.iloc[treated]), -1 - np.arange(len(controls))]
+    about = {"compound": names[rows], "repeats": repeats, "control": repeats < 0}
+    about = pd.DataFrame(about | {"plate": text_of(obs["plate"]).to_numpy()[rows]})
+    everywhere = set(about["plate"][~about["control"]]) <= set(about["plate"][about["control"]])
+    x = np.asarray(measured.profiles.layers["scaled"], np.float32)[rows]
+    x = x - x.mean(axis=0)  # never those of the controls alone
+    x += 1e-6 * (np.linalg.norm(x, axis=1, keepdims=True) == 0)  # no direction, and no division
+    near = ["plate"] if everywhere else []
+    how = {"distance": "cosine" if x.shape[1] >= _DIRECTIONS else "euclidean"}
+    how["progress_bar"] = False
+    ap = average_precision(about, x, ["repeats"], [], near, ["control"], **how)
+    with tempfile.TemporaryDirectory() as folder:
+        found = mean_average_precision(
+            ap[~ap["control"]], ["compound"], n_draws, 0.05, seed, False, cache_dir=folder
+        )
+    return found.set_index("compound")["below_corrected_p"].astype(bool)
+
+
 def active_compounds(
     measured: Measured,  # from `average_wells`
-    n_draws: int = 200,  # random control means for each compound
+    n_draws: int = 999,  # random ranks of a compound's wells, or random control means
     seed: int = 0,  # of the draws
     # `[C]` True, False, or missing where there are fewer than four control wells
 ) -> pd.arrays.BooleanArray:
-    """Which compounds differ from control wells of their own plates (about 5 % of inactive ones
-    pass).
+    """Which compounds differ from control wells: by mean average precision of repeated wells, or,
+    of a compound that has none, by its distance (about 5 % of inactive ones pass).
 
     Parameters
     ----------
     measured : Measured
         from `average_wells`
-    n_draws : int, default 200
-        random control means for each compound
+    n_draws : int, default 999
+        random ranks of a compound's wells, or random control means
     seed : int, default 0
         of the draws
 
@@ -44,10 +78,19 @@ def active_compounds(
     pd.arrays.BooleanArray
         `[C]` True, False, or missing where there are fewer than four control wells
     """
-    obs = with_blanks(measured.profiles.obs, OBS_BLANKS)
-    controls, rng = np.flatnonzero(measured.control_weights), np.random.default_rng(seed)
+    controls = np.flatnonzero(measured.control_weights)
     if len(controls) < 4:  # so few say nothing of how far controls stray
         return pd.array([pd.NA] * len(measured.compounds), dtype="boolean")
+    names = measured.compounds["compound"]
+    tested = names.map(_found_again(measured, controls, n_draws, seed)).astype("boolean")
+    if tested.isna().any():
+        tested = tested.fillna(pd.Series(_far_off(measured, controls, n_draws, seed)))
+    return tested.array
+
+
+# compounds further from the control than 95 % of means of as many control wells
+def _far_off(measured: Measured, controls: np.ndarray, n_draws: int, seed: int):
+    obs, rng = with_blanks(measured.profiles.obs, OBS_BLANKS), np.random.default_rng(seed)
     plate = text_of(obs["plate"]).to_numpy()
     x = (measured.profiles.layers["scaled"][controls] - measured.control).astype(np.float32)
     near = {
