@@ -178,7 +178,8 @@ _RECONSTRUCTION_CAPTION = (
     "Held-out profiles. FVU: squared error over that of the training mean (0 perfect, 1 knows"
     " nothing). EMD: the paper's earth mover's distance between the values of a profile and of its"
     " reconstruction, mean and percentiles over profiles; it does not see which feature holds a"
-    " value, so read FVU first. Shuffled: model and profiles with features shuffled apart."
+    " value, so read FVU first. Shuffled: model and profiles with features shuffled apart. Had a"
+    " model learnt nothing of how features go together, its FVU would be that of its shuffled twin."
 )
 _UNITS_COLUMNS = {
     "model": "model",
@@ -195,7 +196,7 @@ _TRAINING_CAPTION = (
 _UNITS_CAPTION = (
     "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et"
     " al. 2016); others tell the decoder nothing. KL: mean divergence of the posteriors from the"
-    " prior, summed over units; nats."
+    " prior, summed over units; nats. Had a model given up its code, no unit would be active."
 )
 _UMAP_CAPTION = (
     "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled"
@@ -230,7 +231,8 @@ _LATENT_CAPTION = (
     "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs."
     " Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up"
     " means nothing. Units are those of this fit: another seed finds others, so a name for a unit"
-    " needs more than this table (cpvae.latents has the tests)."
+    " needs more than this table (cpvae.latents has the tests). A unit that says nothing moves"
+    " nothing: its change is 0."
 )
 
 # %% ../../nbs/24_page.ipynb #53b3b2eb
@@ -377,24 +379,27 @@ _SUMMARY_CAPTION = (
     "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change"
     " from the control, more is better; rank: share of other truths that are nearer,"
     " 0.5 is chance. Mechanism-blind: the mean of the same model's predictions for the other pairs."
-    " p and q as named in the findings."
+    " p and q as named in the findings. A alone is the first by name. Were A and B of no use,"
+    " arithmetic would stand at the rank of chance and no nearer than the mechanism-blind."
 )
 _PAIR_CAPTION = (
     "One row a pair, smallest p first. Blind: L2 of the mechanism-blind prediction. Nearer parent:"
     " the smaller L2 of A alone and B alone. Smallest p: what the number of compounds and"
     " permutations allows. Paper's z: the authors' ten shuffles of profiles, at most √10 by"
     " construction, kept for comparison only. Replicate r: agreement of the A|B compounds among"
-    " themselves."
+    " themselves. Were labels of no use, one pair in twenty would have p below 0.05."
 )
 _NULL_CAPTION = (
     "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is"
-    " what is tested; the paper's L2 (right) is shown beside it."
+    " what is tested; the paper's L2 (right) is shown beside it. Were labels of no use, the real"
+    " scores would lie anywhere among the grey ones."
 )
 
 # %% ../../nbs/24_page.ipynb #0e86b5d6
 _ADVANTAGE_CAPTION = (
     "Paired over pairs; positive where the arithmetic is better. Interval: dyadic-robust,"
     " as pairs share mechanisms; only from ten pairs on, and not where one mechanism is in all."
+    " Were the arithmetic no better than a baseline, the interval would hold zero."
 )
 
 # %% ../../nbs/24_page.ipynb #4669c4a0

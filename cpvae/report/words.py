@@ -221,11 +221,17 @@ def baseline_findings(
     n = lsa.pair.nunique()
     if n < MIN_PAIRS:
         score = f"mean {score} over only {counted(n, 'pair')}"
-    beaten = _beaten(advantages(lsa, metric).query("method == @best"))
+    table = advantages(lsa, metric).query("method == @best")
     baselines = _listing(_baseline_means(lsa, metric, best))
+    verdict = f"By {score} the best arithmetic, {display_name(best)}, beats {_beaten(table)}"
+    if why := no_interval(table):
+        verdict = (
+            f"By {score} no prediction can be told from another: {why}. By means alone the best"
+            f" arithmetic, {display_name(best)}, is ahead of {_beaten(table)}"
+        )
     return [
-        f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} Means, arithmetic:"
-        f" {_listing(mean)}. Baselines: {baselines}. Choosing the best after the fact flatters it."
+        f"{verdict} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best"
+        " after the fact flatters it."
     ]
 
 # %% ../../nbs/24b_words.ipynb #81e448dc
@@ -245,13 +251,11 @@ def _beaten(table: pd.DataFrame) -> str:
     won, total = len(sides["ahead of"]), sum(map(len, sides.values()))
     some = f"only {won} of {total}" if won else f"none of the {total}"
     beaten = f"all {total}" if won == total else some
-    basis = "95 % interval of the paired difference"
-    if why := no_interval(table):
-        basis = f"by means alone: {why}"
-    elif table.low.isna().any():
-        basis += ", by means where there is none"
+    basis = " (95 % interval of the paired difference)"
+    if table.low.isna().any():
+        basis = "" if no_interval(table) else basis[:-1] + ", by means where there is none)"
     each = "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names)
-    return f"{beaten} trivial baselines ({basis})." + (f" It is {each}." if 0 < won < total else "")
+    return f"{beaten} trivial baselines{basis}." + (f" It is {each}." if 0 < won < total else "")
 
 # %% ../../nbs/24b_words.ipynb #edb2cdff
 def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -502,7 +506,7 @@ def reference_findings(
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
-) -> list[str]:  # one paragraph, and a warning before it below ten pairs
+) -> list[str]:  # one paragraph, and warnings before it of few control wells and few pairs
     """What weakens the conclusions of this run.
 
     Parameters
@@ -515,7 +519,7 @@ def limit_findings(
     Returns
     -------
     list[str]
-        one paragraph, and a warning before it below ten pairs
+        one paragraph, and warnings before it of few control wells and few pairs
     """
     pairs = lsa.drop_duplicates("pair")
     words = [
@@ -525,7 +529,6 @@ def limit_findings(
         "The permutation test keeps its level on simulated pairs without effect whose compounds"
         " share plates, a scaffold or their potency, or hold a reference compound; plates, times"
         " and scaffolds that the table does not record it cannot match.",
-        *_limits_of_controls(run.get("data", {})),
     ]
     if run.get("data", {}).get("kind") == "coordinates":
         words += [
@@ -542,7 +545,8 @@ def limit_findings(
         f"Only {counted(n, 'pair')} could be scored: read {'it' if n == 1 else 'them one by one'},"
         " because no mean, interval or count of so few can be relied on."
     )
-    return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
+    warnings = _limits_of_controls(run.get("data", {})) + ([few] if n < MIN_PAIRS else [])
+    return [*warnings, " ".join(words)]
 
 # %% ../../nbs/24b_words.ipynb #36632af2
 def _limits_of_pairs(pairs: pd.DataFrame) -> list[str]:
