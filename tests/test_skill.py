@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 from running import cli
 from scipy.spatial.distance import pdist
+from sklearn.preprocessing import FunctionTransformer
 
 from cpvae.datasets import PACKAGED, load_dataset
 from cpvae.errors import CpvaeError
+from cpvae.lsa.kinds import evidence_of
 from cpvae.lsa.predictors import CalibratedSum, Sum, predict_folds
-from cpvae.lsa.skill import SKILL_COLUMNS, evidence_of, frozen_folds, pair_skill, skill_of
+from cpvae.lsa.skill import SKILL_COLUMNS, frozen_folds, pair_skill, skill_of
 from cpvae.lsa.space import average_wells, latent_space
+from cpvae.lsa.table import OF_AXES, arithmetic
+from cpvae.measure.reconstruction import reconstruction_table
 from cpvae.profiles.pairs import evaluable_pairs
 from cpvae.profiles.read import profiles_from_table
 from cpvae.run.preset import RunConfig, prepare
@@ -68,6 +72,10 @@ def world(rule, seed=0, sd=0.2):
     return profiles_from_table(known.join(values), "w", coordinates=True)
 
 
+def _of_pairs(skill):  # without the worlds made from the same compounds
+    return skill[~skill["evidence"].str.startswith("world: ")].set_index("predictor")
+
+
 longer = lambda a, b: a if np.linalg.norm(a) > np.linalg.norm(b) else b
 RULES = {
     "sum": lambda a, b, rng: a + b,
@@ -78,7 +86,7 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_that_made_a_world_has_all_the_skill_and_no_other_has(rule):
-    table = pair_skill({}, prepare(world(RULES[rule]), RunConfig())).set_index("predictor")
+    table = _of_pairs(pair_skill({}, prepare(world(RULES[rule]), RunConfig())))
     assert set(table["evidence"]) == {"measured"} and set(table["n_pairs"]) == {36}
     skill = table["skill"].drop("calibrated_sum")
     assert skill.idxmax() == rule and skill[rule] == pytest.approx(1, abs=0.06)
@@ -109,8 +117,6 @@ def test_a_fold_is_predicted_from_the_others_alone():
 
 
 def _space(profiles):
-    from sklearn.preprocessing import FunctionTransformer
-
     return latent_space(FunctionTransformer(), average_wells(profiles))
 
 
@@ -157,9 +163,28 @@ def test_coordinates_are_never_scaled_one_by_one():
     np.testing.assert_allclose(
         pdist(ready.layers["scaled"]), pdist(other.layers["scaled"]), rtol=1e-4
     )
-    one, two = (pair_skill({}, x).set_index("predictor") for x in (ready, other))
+    one, two = (_of_pairs(pair_skill({}, x)) for x in (ready, other))
     numbers = SKILL_COLUMNS[3:]
     np.testing.assert_allclose(one[numbers].astype(float), two[numbers].astype(float), atol=2e-3)
+
+
+def test_no_score_that_is_told_of_coordinates_changes_with_the_turn_of_their_axes():
+    profiles = load_dataset("norman")
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(50, 50)))[0]
+    turned = profiles.copy()
+    turned.X = (profiles.X @ turn).astype(np.float32)
+    one, two = (arithmetic({}, prepare(x, RunConfig()), 20)[0] for x in (profiles, turned))
+    assert one[OF_AXES].isna().all(axis=None) and two[OF_AXES].isna().all(axis=None)
+    same = [c for c in one.select_dtypes("number") if c not in OF_AXES]
+    assert {"l2", "rank", "ap", "scale", "cosine", "effect", "p_matched", "z10"} <= set(same)
+    np.testing.assert_allclose(
+        one[same].astype(float), two[same].astype(float), rtol=1e-2, atol=2e-3
+    )
+    rebuilt = reconstruction_table(
+        {("id", False): FunctionTransformer()}, prepare(profiles, RunConfig())
+    )
+    assert rebuilt[["emd_mean", "emd_p05", "emd_p95"]].isna().all(axis=None)
+    assert rebuilt["fvu"].notna().all()
 
 
 def test_features_called_like_axes_are_remarked(tmp_path):

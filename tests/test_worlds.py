@@ -324,9 +324,8 @@ def test_no_interval_is_claimed_where_one_mechanism_is_in_every_pair(works):
     )
     words = [*baseline_findings(lsa), *blind_findings(lsa)]
     assert unsaid(words) == [] and "95 % interval" not in words[0] and "[" not in words[1]
-    assert "means alone: one mechanism is in every pair" in words[0] and words[1].startswith(
-        "It cannot be said"
-    )
+    assert "can be told from another: one mechanism is in every pair" in words[0]
+    assert "beats" not in words[0] and words[1].startswith("It cannot be said")
     assert "95 % interval" in baseline_findings(scored(works)[2])[0]
     assert "too few pairs" in no_interval(advantages(in_one(scored(works, 5)[2])))
 

@@ -177,8 +177,8 @@ def global_mean(
 def cell_count_match(
     measured: Measured,  # from `average_wells`, with cell counts
     pair: Pair,  # the pair
-    n: int = 10,  # compounds to average
-) -> np.ndarray:  # `[G]` scaled feature values
+    n: int = 10,  # compounds to average, at most
+) -> np.ndarray:  # `[G]` scaled feature values; the control where no count is known outside
     """Mean of the compounds outside the pair whose cell count is nearest to that of A|B.
 
     Parameters
@@ -188,17 +188,18 @@ def cell_count_match(
     pair : Pair
         the pair
     n : int, default 10
-        compounds to average
+        compounds to average, at most
 
     Returns
     -------
     np.ndarray
-        `[G]` scaled feature values
+        `[G]` scaled feature values; the control where no count is known outside
     """
     count = measured.compounds["cell_count"].to_numpy()
-    apart = np.abs(count - count[pair.in_ab].mean())
-    apart[pair.carriers | pair.in_a | pair.in_b | np.isnan(count)] = np.inf
-    return measured.means[np.argsort(apart, kind="stable")[:n]].mean(0)
+    others = np.flatnonzero(~(pair.carriers | pair.in_a | pair.in_b | np.isnan(count)))
+    apart = np.abs(count[others] - count[pair.in_ab].mean())
+    nearest = others[np.argsort(apart, kind="stable")[:n]]
+    return measured.means[nearest].mean(0) if len(nearest) else measured.control
 
 # %% ../../nbs/06b_predictors.ipynb #7034b088
 class Parents(Sum):
@@ -352,9 +353,11 @@ class MechanismBlind(Sum):
             `[K,G]` predicted states; NaN where no other pair is left
         """
         states = self.of.fit(self.space, self.without).predict(self.space.pairs)
-        out, nothing = {p.moa for p in self.without}, np.full(states.shape[1], np.nan)
-        others = [[p.moa not in out | {asked.moa} for p in self.space.pairs] for asked in pairs]
-        return np.stack([states[one].mean(0) if any(one) else nothing for one in others])
+        known = np.array([p.moa for p in self.space.pairs])
+        others = ~np.isin(known, [p.moa for p in self.without])
+        others = others & (known != np.array([p.moa for p in pairs])[:, None])  # `[K,P]`
+        n = others.sum(axis=1, keepdims=True)
+        return np.where(n > 0, others @ states / np.maximum(n, 1), np.nan)
 
 # %% ../../nbs/06b_predictors.ipynb #8f9969be
 def trust(

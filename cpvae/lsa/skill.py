@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_FOLDS', 'MIN_PAIRS_OF_SKILL', 'MOST_NOISE', 'SKILL_COLUMNS', 'frozen_folds', 'centred_in_folds', 'Skill',
-           'discriminated', 'skill_of', 'replicate_covariance', 'evidence_of', 'skill_table', 'pair_skill']
+           'discriminated', 'skill_of', 'replicate_covariance', 'skill_table', 'pair_skill']
 
 # %% ../../nbs/08c_skill.ipynb #36c610f6
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +18,13 @@ from anndata import AnnData
 from sklearn.preprocessing import FunctionTransformer
 
 from ..errors import LsaError
+from .kinds import evidence_of
+from .known import known_worlds, world_space
 from .predictors import CalibratedSum, Predictor, Sum, predict_folds, predictors_called
 from .predictors import trivial_predictors
 from .scores import dyadic_half_width
 from .space import Measured, Space, average_wells, latent_spaces, of_pair
 from .states import PROTOCOLS, Protocol, conditions, unit
-from ..profiles.pairs import measured_pairs
 from ..profiles.schema import OBS_BLANKS, with_blanks
 
 # %% ../../nbs/08c_skill.ipynb #1fe845d5
@@ -108,6 +109,9 @@ class Skill:
         upper end
     discrimination : float
         0 to 1, one half is chance
+    interaction : float
+        of what the sum of A and B leaves, the share that is explained: 0 is the sum without
+        its noise, 1 the truth; NaN without replicates, or where almost nothing is left
     noise : float
         share of what tells truths apart that is replicate noise; NaN: no replicates
     top_share : float
@@ -122,6 +126,9 @@ class Skill:
     slope_low: float  # lower end of its 95 % interval
     slope_high: float  # upper end
     discrimination: float  # 0 to 1, one half is chance
+    # of what the sum of A and B leaves, the share that is explained: 0 is the sum without its
+    # noise, 1 the truth; NaN without replicates, or where almost nothing is left
+    interaction: float
     noise: float  # share of what tells truths apart that is replicate noise; NaN: no replicates
     top_share: float  # of what tells truths apart, the share of the strongest tenth of the pairs
 
@@ -170,6 +177,10 @@ def discriminated(
     return found
 
 # %% ../../nbs/08c_skill.ipynb #5e1e40a4
+def _centred_noise(covariance: np.ndarray, fold: np.ndarray) -> np.ndarray:  # `[P]` after centring
+    return np.diag(centred_in_folds(centred_in_folds(covariance, fold).T, fold))
+
+
 def skill_of(
     predicted: np.ndarray,  # `[P,G]` states, each fold predicted from the others
     truths: np.ndarray,  # `[P,G]` states of A|B
@@ -179,6 +190,8 @@ def skill_of(
     # `[P,P]` that of the predictions, which may share parents: traces of sampling covariances; for
     # the slope alone
     own_noise: np.ndarray | None = None,
+    # `[P,P]` that of A + B; None: no replicates
+    of_sums: np.ndarray | None = None,
 ) -> Skill:  # NaN throughout for fewer than `MIN_PAIRS_OF_SKILL` pairs
     """Blind-to-ceiling skill of one predictor, never clipped.
 
@@ -199,6 +212,8 @@ def skill_of(
     own_noise : np.ndarray | None, default None
         `[P,P]` that of the predictions, which may share parents: traces of sampling
         covariances; for the slope alone
+    of_sums : np.ndarray | None, default None
+        `[P,P]` that of A + B; None: no replicates
 
     Returns
     -------
@@ -208,7 +223,7 @@ def skill_of(
     if not np.isfinite(predicted).all():
         raise LsaError("a predicted state is not finite")
     if len(pairs) < MIN_PAIRS_OF_SKILL:
-        return Skill(len(pairs), *(np.nan,) * 9)
+        return Skill(len(pairs), *(np.nan,) * 10)
     fold = frozen_folds(["|".join(pair) for pair in pairs])
     y, guess = (centred_in_folds(x, fold) for x in (truths, predicted))
     means = np.asarray(truths, float) - y  # of the fold
@@ -219,15 +234,21 @@ def skill_of(
     error, both = np.square(guess - y).sum(1), (guess * y).sum(1)
     own = np.square(guess).sum(1)
     if own_noise is not None:
-        own -= np.diag(centred_in_folds(centred_in_folds(own_noise, fold).T, fold))
+        own -= _centred_noise(own_noise, fold)
     share = np.nan if noise is None else float(np.sum(taken) / length.sum())
     strongest = np.sort(length)[-max(1, len(length) // 10) :].sum() / length.sum()
     found = discriminated(guess, y, parents - means[:, None], fold)
     blank = (np.nan,) * 3
     left, low, high = blank if share > MOST_NOISE else _ratio(error - taken, length - taken, pairs)
     tilt = _ratio(both, own, pairs) if guess.any() else blank
-    hits = float(found.mean())
-    return Skill(len(pairs), 1 - left, 1 - high, 1 - low, *tilt, hits, share, float(strongest))
+    beyond = np.nan
+    if noise is not None and of_sums is not None:
+        rest = np.square(y - centred_in_folds(parents.sum(axis=1), fold)).sum(1)
+        true = rest.sum() - taken.sum() - _centred_noise(of_sums, fold).sum()
+        if true > (1 - MOST_NOISE) * rest.sum():
+            beyond = 1 - (error - taken).sum() / true
+    told = (*tilt, float(found.mean()), float(beyond), share, float(strongest))
+    return Skill(len(pairs), 1 - left, 1 - high, 1 - low, *told)
 
 # %% ../../nbs/08c_skill.ipynb #de31666e
 def replicate_covariance(
@@ -268,38 +289,13 @@ def replicate_covariance(
 def _of_groups(masks: np.ndarray) -> np.ndarray:  # `[P,C]` weights of a mean over each group
     return masks / masks.sum(axis=1, keepdims=True)
 
-# %% ../../nbs/08c_skill.ipynb #ae276ca9
-def evidence_of(
-    profiles: AnnData,  # `[N,G]`, from `read_profiles` or `simulate_profiles`
-    pairs: Sequence[tuple[str, str]],  # P names of A and B
-) -> np.ndarray:  # `[P]` "measured", "annotated" or "simulated"
-    """What stands behind the truth of each pair.
-
-    Parameters
-    ----------
-    profiles : AnnData
-        `[N,G]`, from `read_profiles` or `simulate_profiles`
-    pairs : Sequence[tuple[str, str]]
-        P names of A and B
-
-    Returns
-    -------
-    np.ndarray
-        `[P]` "measured", "annotated" or "simulated"
-    """
-    if "truth" in profiles.uns:
-        return np.full(len(pairs), "simulated", object)
-    applied = {tuple(sorted(pair)) for pair in measured_pairs(profiles)}
-    told = ["measured" if tuple(sorted(pair)) in applied else "annotated" for pair in pairs]
-    return np.array(told, object)
-
 # %% ../../nbs/08c_skill.ipynb #a475736a
 # Columns of skill.csv.
 SKILL_COLUMNS = ["predictor", "space", "evidence", *Skill.__dataclass_fields__]
 
 
 def _known(measured: Measured, at: np.ndarray) -> dict[str, Any]:
-    "What does not depend on who predicts some pairs: arguments of `skill_of`, and the sums' noise."
+    "What does not depend on who predicts some pairs: arguments of `skill_of`."
     some = [measured.pairs[i] for i in at]
     masks = [np.stack([getattr(p, group) for p in some]) for group in ("in_a", "in_b", "in_ab")]
     a, b, truths = map(measured.group_mean, masks)
@@ -317,6 +313,7 @@ def _known(measured: Measured, at: np.ndarray) -> dict[str, Any]:
 def skill_table(
     # predictor's name, space's name, predictor, where it is asked
     asked: Iterable[tuple[str, str, Predictor, Space | tuple[Space, ...]]],
+    evidence: str = "",  # what all truths are, if the profiles do not say
 ) -> pd.DataFrame:  # a row a predictor, space and kind of evidence: `SKILL_COLUMNS`
     """The skill of every predictor on every kind of evidence.
 
@@ -324,6 +321,8 @@ def skill_table(
     ----------
     asked : Iterable[tuple[str, str, Predictor, Space | tuple[Space, ...]]]
         predictor's name, space's name, predictor, where it is asked
+    evidence : str, default ''
+        what all truths are, if the profiles do not say
 
     Returns
     -------
@@ -333,17 +332,18 @@ def skill_table(
     rows, known = [], {}
     for predictor, name, one, where in asked:
         first = of_pair(where, 0)
-        evidence = evidence_of(first.profiles, [(p.a, p.b) for p in first.pairs])
-        for kind in dict.fromkeys(evidence):
-            at = np.flatnonzero(evidence == kind)
+        names = [(p.a, p.b) for p in first.pairs]
+        kinds = np.full(len(names), evidence) if evidence else evidence_of(first.profiles, names)
+        for kind in dict.fromkeys(kinds):
+            at = np.flatnonzero(kinds == kind)
             some = tuple(first.pairs[i] for i in at)
             spaces = tuple(replace(of_pair(where, i), pairs=some) for i in at)
             spaces = spaces if isinstance(where, tuple) else spaces[0]
             if kind not in known:
                 known[kind] = _known(first, at)
             how = dict(known[kind])
-            of_sums = how.pop("of_sums")
-            how["own_noise"] = of_sums if (predictor, name) == ("sum", "input") else None
+            is_sum = (predictor, name) == ("sum", "input")
+            how["own_noise"] = how["of_sums"] if is_sum else None
             predicted = predict_folds(one, spaces, frozen_folds([p.name for p in some]))
             found = skill_of(predicted, **how)
             rows.append({"predictor": predictor, "space": name, "evidence": kind} | asdict(found))
@@ -359,7 +359,8 @@ def pair_skill(
     # beside the sum in every model: as for `arithmetic`
     predictors: Sequence[str] = (),
 ) -> pd.DataFrame:  # as from `skill_table`; empty without an evaluable pair
-    """The skill of A - D + B in every model, of the calibrated sum, and of what costs nothing.
+    """The skill of A - D + B in every model, of the calibrated sum, and of what costs nothing, on
+    the pairs and in worlds of known rule made from the same compounds.
 
     Raises CpvaeError for an unknown predictor.
 
@@ -384,11 +385,24 @@ def pair_skill(
     if not measured.pairs:
         return pd.DataFrame(columns=SKILL_COLUMNS)
     spaces = latent_spaces({**models, "input": FunctionTransformer()}, measured)
+    tables = [skill_table(_asked(spaces, besides))]
+    at, worlds = known_worlds(measured)
+    for rule, world in worlds.items() if len(at) >= MIN_PAIRS_OF_SKILL else ():
+        own = {
+            name: tuple(world_space(world, s[i]) for i in at)
+            if isinstance(s, tuple)
+            else world_space(world, s)
+            for name, s in spaces.items()
+        }
+        tables.append(skill_table(_asked(own, besides), f"world: {rule}"))
+    return pd.concat(tables, ignore_index=True)
+
+
+# who is asked in a run: the sum and predictors asked for in every model, what costs nothing
+def _asked(spaces, besides):
     first = of_pair(spaces["input"], 0)
     asked = [("sum", name, Sum(), space) for name, space in spaces.items()]
     asked += [(w, name, one, s) for w, one in besides.items() for name, s in spaces.items()]
-    asked += [("calibrated_sum", "input", CalibratedSum(), first)] * (
-        "calibrated_sum" not in besides
-    )
-    asked += [(name, "input", one, first) for name, one in trivial_predictors(first).items()]
-    return skill_table(asked)
+    if "calibrated_sum" not in besides:
+        asked.append(("calibrated_sum", "input", CalibratedSum(), first))
+    return asked + [(name, "input", one, first) for name, one in trivial_predictors(first).items()]

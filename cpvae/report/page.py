@@ -26,12 +26,12 @@ from .figures import plot_training, plot_umap
 from .summary import advantages, arithmetic_models, lsa_summary, pair_table
 from .summary import score_matrix
 from .words import findings
-from ..style import METRICS, NAMES, SCHEMES, display_name, number, usual_order
+from ..style import METRICS, NAMES, REPORTED, SCHEMES, display_name, number, usual_order
 
 # %% ../../nbs/24_page.ipynb #d5e95910
 def page_table(
     table: pd.DataFrame,  # rows as they should stand
-    columns: Mapping[str, str],  # column -> heading; others are left out
+    columns: Mapping[str, str],  # column -> heading; others, and blank ones, are left out
     caption: str,  # how to read it
 ) -> dict[str, Any]:  # kind, caption, head, and rows of (text, is it a number)
     """A table as the page's template takes it: rounded, named, with a caption.
@@ -41,7 +41,7 @@ def page_table(
     table : pd.DataFrame
         rows as they should stand
     columns : Mapping[str, str]
-        column -> heading; others are left out
+        column -> heading; others, and blank ones, are left out
     caption : str
         how to read it
 
@@ -50,7 +50,8 @@ def page_table(
     dict[str, Any]
         kind, caption, head, and rows of (text, is it a number)
     """
-    columns = {c: heading for c, heading in columns.items() if c in table}
+    known = table.columns[table.notna().any()] if len(table) else table.columns
+    columns = {c: heading for c, heading in columns.items() if c in known}
     numeric = {
         c: not pd.api.types.is_bool_dtype(table[c])
         and (pd.api.types.is_numeric_dtype(table[c]) or table[c].isna().all())
@@ -177,7 +178,8 @@ _RECONSTRUCTION_CAPTION = (
     "Held-out profiles. FVU: squared error over that of the training mean (0 perfect, 1 knows"
     " nothing). EMD: the paper's earth mover's distance between the values of a profile and of its"
     " reconstruction, mean and percentiles over profiles; it does not see which feature holds a"
-    " value, so read FVU first. Shuffled: model and profiles with features shuffled apart."
+    " value, so read FVU first. Shuffled: model and profiles with features shuffled apart. Had a"
+    " model learnt nothing of how features go together, its FVU would be that of its shuffled twin."
 )
 _UNITS_COLUMNS = {
     "model": "model",
@@ -194,7 +196,7 @@ _TRAINING_CAPTION = (
 _UNITS_CAPTION = (
     "Latent units. Active: the posterior means of training profiles vary by more than .01 (Burda et"
     " al. 2016); others tell the decoder nothing. KL: mean divergence of the posteriors from the"
-    " prior, summed over units; nats."
+    " prior, summed over units; nats. Had a model given up its code, no unit would be active."
 )
 _UMAP_CAPTION = (
     "UMAP fitted on the real test profiles only (grey, upper row). Lower row: column-shuffled"
@@ -229,7 +231,8 @@ _LATENT_CAPTION = (
     "One unit goes from 3 standard deviations below its mean to 3 above, the others stay at theirs."
     " Change: root mean square over all features, scaled units. ↑ rises, ↓ falls; which end is up"
     " means nothing. Units are those of this fit: another seed finds others, so a name for a unit"
-    " needs more than this table (cpvae.latents has the tests)."
+    " needs more than this table (cpvae.latents has the tests). A unit that says nothing moves"
+    " nothing: its change is 0."
 )
 
 # %% ../../nbs/24_page.ipynb #53b3b2eb
@@ -339,7 +342,6 @@ _SUMMARY_COLUMNS = {
     "method": "prediction",
     "l2": "L2",
     "delta_pearson": "delta-Pearson",
-    "mismatch_r": "mismatch-corrected r",
     "rank": "rank, median",
     "beats_both_parents": "pairs nearer than A and B",
     "p05": "pairs, p\u00a0<\u00a00.05",
@@ -351,7 +353,6 @@ _PAIR_COLUMNS = {
     "blind": "L2, blind",
     "nearest_parent": "L2, nearer parent",
     "delta_pearson": "delta-Pearson",
-    "mismatch_r": "mismatch-corrected r",
     "rank": "rank",
     "p_matched": "p, matched",
     "p_a_given_b": "p of A given B",
@@ -378,18 +379,18 @@ _ADVANTAGE_COLUMNS = {
 }
 _SUMMARY_CAPTION = (
     "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change"
-    " from the control, more is better; mismatch-corrected r: correlation with the own truth less"
-    " that with other pairs' truths, 0 knows nothing; rank: share of other truths that are nearer,"
+    " from the control, more is better; rank: share of other truths that are nearer,"
     " 0.5 is chance. Mechanism-blind: the mean of the same model's predictions for the other pairs."
-    " p and q as named in the findings."
+    " p and q as named in the findings. A alone is the first by name. Were A and B of no use,"
+    " arithmetic would stand at the rank of chance and no nearer than the mechanism-blind."
 )
 _PAIR_CAPTION = (
     "One row a pair, smallest p first. Blind: L2 of the mechanism-blind prediction. Nearer parent:"
     " the smaller L2 of A alone and B alone. Smallest p: what the number of compounds and"
     " permutations allows p, matched. p of A given B: labels of A alone are dealt anew."
     " Paper's z: the authors' ten shuffles of profiles, at most √10 by construction, kept for"
-    " comparison only. Replicate r: agreement of the A|B compounds among"
-    " themselves."
+    " comparison only. Replicate r: agreement of the A|B compounds among themselves. Were labels"
+    " of no use, one pair in twenty would have p below 0.05."
 )
 _LEVEL_COLUMNS = {
     "scheme": "compounds of a false pair",
@@ -409,13 +410,15 @@ _LEVEL_CAPTION = (
 )
 _NULL_CAPTION = (
     "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is"
-    " what is tested; the paper's L2 (right) is shown beside it."
+    " what is tested; the paper's L2 (right) is shown beside it. Were labels of no use, the real"
+    " scores would lie anywhere among the grey ones."
 )
 
 # %% ../../nbs/24_page.ipynb #0e86b5d6
 _ADVANTAGE_CAPTION = (
     "Paired over pairs; positive where the arithmetic is better. Interval: dyadic-robust,"
     " as pairs share mechanisms; only from ten pairs on, and not where one mechanism is in all."
+    " Were the arithmetic no better than a baseline, the interval would hold zero."
 )
 
 # %% ../../nbs/24_page.ipynb #4669c4a0
@@ -430,18 +433,26 @@ _SKILL_COLUMNS = {
     "slope": "slope",
     "discrimination": "discrimination",
     "noise": "noise of truths",
+    "interaction": "interaction skill",
     "top_share": "strongest tenth",
 }
+_WORLDS_CAPTION = (
+    "Skill in worlds made from this table: half of each mechanism's compounds, or of the wells of a"
+    " single one, predict, and the other half make the truth of A|B by a rule. The skill of the"
+    " right rule is the most that this table can show with half of its compounds; the others are"
+    " what would have been seen had A|B been something else."
+)
 _SKILL_CAPTION = (
     "Skill: share of what tells pairs apart that a prediction explains; 0 is whatever is blind to"
     " the pair, 1 is the truth without its noise; below 0 it misleads. Pairs are dealt into five"
     " folds by a hash of their names, each predicted from the others, and centred. Low, high: 95 %,"
     " dyadic-robust. Slope: of truths on predictions, 1 if they are as long as they should be."
     " Discrimination: how often the prediction is nearer to its truth than to another pair's, or to"
-    " its own A or B (one half is chance). Noise of truths: its share, taken off; a dash where"
-    " nothing is repeated. Strongest tenth: its share of what tells pairs apart. The folds are"
-    " those of predictions: unless pairs were left out of the run, models may have been fitted to"
-    " the A|B profiles themselves (in_sample in lsa.csv)."
+    " its own A or B (one half is chance). Noise of truths: its share, taken off. Interaction"
+    " skill: the share explained of what the sum of A and B, without their noise, leaves. Neither"
+    " is known where nothing is repeated. Strongest tenth: its share of what tells pairs apart. The"
+    " folds are those of predictions: unless pairs were left out of the run, models may have been"
+    " fitted to the A|B profiles themselves (in_sample in lsa.csv)."
 )
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf
@@ -472,8 +483,7 @@ def arithmetic_sections(
             predictor=skill["predictor"].map(lambda name: NAMES.get(name, name)),
             space=skill["space"].map(lambda name: NAMES.get(name, name)),
         )
-        item = page_table(shown, _SKILL_COLUMNS, _SKILL_CAPTION)
-        sections.insert(0, _section("What tells pairs apart, and who explains it", [item]))
+        sections.insert(0, _skill_section(shown))
     if "lsa_null" in tables:
         tested = set(tables["lsa_null"].model)
         shown = [
@@ -488,11 +498,31 @@ def arithmetic_sections(
     return sections
 
 # %% ../../nbs/24_page.ipynb #a087c014
+def _compared(lsa: pd.DataFrame) -> list[str]:
+    "The scores to compare predictions by that are known of some pair; L2 if none is."
+    return [m for m in REPORTED if lsa[m].notna().any()] or ["l2"]
+
+
+def _skill_section(skill: pd.DataFrame) -> dict[str, Any]:
+    "Skill on the pairs, and behind a line in worlds of known rule."
+    made = skill["evidence"].str.startswith("world: ")
+    items = [page_table(skill[~made], _SKILL_COLUMNS, _SKILL_CAPTION)]
+    if made.any():
+        worlds = skill[made].pivot_table(
+            "skill", ["predictor", "space"], "evidence", sort=False, observed=True
+        )
+        heads = {rule: rule.removeprefix("world: ") for rule in worlds}
+        columns = {"predictor": "prediction", "space": "made in"} | heads
+        table = page_table(worlds.reset_index(), columns, _WORLDS_CAPTION)
+        items.append(_folded("what would have been seen, had the rule been known", [table]))
+    return _section("What tells pairs apart, and who explains it", items)
+
+
 def _score_items(lsa: pd.DataFrame, best: str) -> list[dict[str, Any]]:
     "Scores as means, figures, comparisons with baselines, and pair by pair, the best model's open."
     compared = [
         page_table(advantages(lsa, m), _ADVANTAGE_COLUMNS, f"{METRICS[m]}. {_ADVANTAGE_CAPTION}")
-        for m in METRICS
+        for m in _compared(lsa)
     ]
     by_pair = {
         m: page_table(pair_table(lsa, m), _PAIR_COLUMNS, _PAIR_CAPTION)
@@ -650,7 +680,8 @@ def draw_figures(
         if name in tables and len(tables[name]):
             figures[name] = draw(tables[name])
     if lsa is not None and len(lsa):
-        figures |= {"lsa": plot_lsa(lsa), "advantages": plot_advantages(lsa)}
+        by = tuple(_compared(lsa))
+        figures |= {"lsa": plot_lsa(lsa, by), "advantages": plot_advantages(lsa, by)}
         tested = set(null.model) if null is not None else set()
         figures |= {
             f"null_{model}": plot_null(lsa, null, model)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..errors import choose, counted
 from .summary import advantages, arithmetic_models, score_matrix
-from ..style import METRICS, MIN_CONTROLS, MIN_PAIRS, SCHEMES, TRIVIAL
+from ..style import METRICS, MIN_CONTROLS, MIN_PAIRS, REPORTED, SCHEMES, TRIVIAL
 from ..style import display_name, number, usual_order
 
 # %% ../../nbs/24b_words.ipynb #17c66272
@@ -221,11 +221,17 @@ def baseline_findings(
     n = lsa.pair.nunique()
     if n < MIN_PAIRS:
         score = f"mean {score} over only {counted(n, 'pair')}"
-    beaten = _beaten(advantages(lsa, metric).query("method == @best"))
+    table = advantages(lsa, metric).query("method == @best")
     baselines = _listing(_baseline_means(lsa, metric, best))
+    verdict = f"By {score} the best arithmetic, {display_name(best)}, beats {_beaten(table)}"
+    if why := no_interval(table):
+        verdict = (
+            f"By {score} no prediction can be told from another: {why}. By means alone the best"
+            f" arithmetic, {display_name(best)}, is ahead of {_beaten(table)}"
+        )
     return [
-        f"By {score} the best arithmetic, {display_name(best)}, beats {beaten} Means, arithmetic:"
-        f" {_listing(mean)}. Baselines: {baselines}. Choosing the best after the fact flatters it."
+        f"{verdict} Means, arithmetic: {_listing(mean)}. Baselines: {baselines}. Choosing the best"
+        " after the fact flatters it."
     ]
 
 # %% ../../nbs/24b_words.ipynb #81e448dc
@@ -245,13 +251,11 @@ def _beaten(table: pd.DataFrame) -> str:
     won, total = len(sides["ahead of"]), sum(map(len, sides.values()))
     some = f"only {won} of {total}" if won else f"none of the {total}"
     beaten = f"all {total}" if won == total else some
-    basis = "95 % interval of the paired difference"
-    if why := no_interval(table):
-        basis = f"by means alone: {why}"
-    elif table.low.isna().any():
-        basis += ", by means where there is none"
+    basis = " (95 % interval of the paired difference)"
+    if table.low.isna().any():
+        basis = "" if no_interval(table) else basis[:-1] + ", by means where there is none)"
     each = "; ".join(f"{side} {_names(names)}" for side, names in sides.items() if names)
-    return f"{beaten} trivial baselines ({basis})." + (f" It is {each}." if 0 < won < total else "")
+    return f"{beaten} trivial baselines{basis}." + (f" It is {each}." if 0 < won < total else "")
 
 # %% ../../nbs/24b_words.ipynb #edb2cdff
 def _sides(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -299,6 +303,7 @@ def _baseline_means(lsa: pd.DataFrame, metric: str, model: str) -> pd.Series:
 # %% ../../nbs/24b_words.ipynb #c8d913fc
 def blind_findings(
     lsa: pd.DataFrame,  # lsa.csv
+    metrics: Sequence[str] = REPORTED,  # that must agree, L2 first
 ) -> list[str]:  # one paragraph; none without mechanism-blind rows
     """Whether knowing A and B helps: each model's arithmetic against its own mechanism-blind
     prediction.
@@ -307,13 +312,15 @@ def blind_findings(
     ----------
     lsa : pd.DataFrame
         lsa.csv
+    metrics : Sequence[str], default REPORTED
+        that must agree, L2 first
 
     Returns
     -------
     list[str]
         one paragraph; none without mechanism-blind rows
     """
-    tables = [advantages(lsa, metric) for metric in ("l2", "delta_pearson")]
+    tables = [advantages(lsa, metric) for metric in metrics]
     own = [t[t.baseline.str.startswith("mechanism_blind/")].set_index("method") for t in tables]
     l2 = own[0]
     if l2.empty:
@@ -330,7 +337,12 @@ def blind_findings(
 
 # %% ../../nbs/24b_words.ipynb #13b8b9ad
 def _whether_knowing_helps(own: list[pd.DataFrame], n_pairs: int) -> str:
-    "The verdict: by L2 and by delta-Pearson, each model's advantage over its own blind prediction."
+    """The verdict: by L2, and by delta-Pearson if it is there, each model's advantage over its own
+    blind prediction.
+    """
+    by, both = "L2 and delta-Pearson", "do both L2 and delta-Pearson show"
+    if len(own) == 1:
+        by, both = "L2", "does L2 show"
     if n_pairs < MIN_PAIRS:
         return (
             f"With so few pairs ({n_pairs}) it cannot be said whether knowing the two mechanisms"
@@ -338,15 +350,12 @@ def _whether_knowing_helps(own: list[pd.DataFrame], n_pairs: int) -> str:
         )
     clear = [m for m in own[0].index if all(m in t.index and t.loc[m, "low"] > 0 for t in own)]
     if clear:
-        return (
-            f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by L2 and"
-            " delta-Pearson."
-        )
+        return f"Knowing the two mechanisms helps the arithmetic of {_names(clear)}, by {by}."
     for table in own:
         if table.low.isna().all():
             why = no_interval(table) if len(table) else "one of the two scores is undefined"
             return f"It cannot be said whether knowing the two mechanisms helps: {why}."
-    return "For no model do both L2 and delta-Pearson show that knowing the two mechanisms helps."
+    return f"For no model {both} that knowing the two mechanisms helps."
 
 # %% ../../nbs/24b_words.ipynb #fc206c47
 def _interval(row: pd.Series) -> str:
@@ -575,7 +584,7 @@ def level_findings(
 def limit_findings(
     run: Mapping[str, Any],  # run.json
     lsa: pd.DataFrame,  # lsa.csv
-) -> list[str]:  # one paragraph, and a warning before it below ten pairs
+) -> list[str]:  # one paragraph, and warnings before it of few control wells and few pairs
     """What weakens the conclusions of this run.
 
     Parameters
@@ -588,7 +597,7 @@ def limit_findings(
     Returns
     -------
     list[str]
-        one paragraph, and a warning before it below ten pairs
+        one paragraph, and warnings before it of few control wells and few pairs
     """
     pairs = lsa.drop_duplicates("pair")
     words = [
@@ -599,8 +608,12 @@ def limit_findings(
         " and cell lines, and their times and scaffold, where ten or more do; those of smaller"
         " groups are dealt together, unmatched, and what the table does not record cannot be"
         " matched. Strength and cell count are taken off as a smooth path, not matched one by one.",
-        *_limits_of_controls(run.get("data", {})),
     ]
+    if run.get("data", {}).get("kind") == "coordinates":
+        words += [
+            "Features are coordinates, of which no one means anything: correlations over features"
+            " and earth mover's distances change with the turn of the axes and are left blank."
+        ]
     if run.get("preset") == "chow2022":
         words += [
             "Under the paper's protocol every well is a vote of its own; labels could only be dealt"
@@ -611,7 +624,8 @@ def limit_findings(
         f"Only {counted(n, 'pair')} could be scored: read {'it' if n == 1 else 'them one by one'},"
         " because no mean, interval or count of so few can be relied on."
     )
-    return ([few] if n < MIN_PAIRS else []) + [" ".join(words)]
+    warnings = _limits_of_controls(run.get("data", {})) + ([few] if n < MIN_PAIRS else [])
+    return [*warnings, " ".join(words)]
 
 # %% ../../nbs/24b_words.ipynb #36632af2
 def _limits_of_pairs(pairs: pd.DataFrame) -> list[str]:
@@ -651,12 +665,19 @@ _BEHIND = {
     "simulated": "profiles are simulated",
 }
 _COMPARED = ("calibrated_sum", "sum", "mean_ab", "stronger")
+_RULE_HOLDS = {
+    "world: sum": "A and B add up",
+    "world: mean": "A|B is their mean",
+    "world: stronger": "the stronger wins",
+    "world: one at random": "one of them wins, at random",
+}
+_percent = lambda value: f"{100 * value:.0f} %".replace("-", "−")
 
 
 def skill_findings(
     skill: pd.DataFrame | None,  # skill.csv, if there is one
-) -> list[str]:  # a paragraph for each kind of evidence, plain text
-    """What sums of A and B explain of what tells pairs apart.
+) -> list[str]:  # a paragraph for each kind of evidence, plain text; one on worlds of known rule
+    """What sums of A and B explain of what tells pairs apart, and what they could have explained.
 
     Parameters
     ----------
@@ -666,38 +687,79 @@ def skill_findings(
     Returns
     -------
     list[str]
-        a paragraph for each kind of evidence, plain text
+        a paragraph for each kind of evidence, plain text; one on worlds of known rule
     """
     if skill is None or not len(skill):
         return []
-    paragraphs = []
-    for kind, rows in skill.groupby("evidence", sort=False):
-        n = counted(int(rows["n_pairs"].iloc[0]), "pair")
-        own = rows[rows["space"] == "input"].set_index("predictor")
-        shown = [own.loc[name] for name in _COMPARED if name in own.index]
-        shown = [row for row in shown if np.isfinite(row["skill"])]
-        if not shown:
-            paragraphs.append(
-                f"Too few or too noisy to say what a sum explains: {n} where {_BEHIND[kind]}."
-            )
-            continue
-        first, *others = (
-            f"{display_name(row.name)} {100 * row['skill']:.0f} %"
-            + (
-                f" (95 %: {100 * row['low']:.0f} to {100 * row['high']:.0f})"
-                if np.isfinite(row["low"])
-                else ""
-            )
-            for row in shown
+    own = skill[skill["space"] == "input"]
+    real = own[~own["evidence"].isin(_RULE_HOLDS)]
+    said = [_explained(kind, rows) for kind, rows in real.groupby("evidence", sort=False)]
+    return said + _about_worlds(own) * bool(real["skill"].notna().any())
+
+
+def _explained(kind: str, rows: pd.DataFrame) -> str:
+    "What is explained of one kind of evidence."
+    n = counted(int(rows["n_pairs"].iloc[0]), "pair")
+    by_name = rows.set_index("predictor")
+    shown = [by_name.loc[name] for name in _COMPARED if name in by_name.index]
+    shown = [row for row in shown if np.isfinite(row["skill"])]
+    if not shown:
+        return f"Too few or too noisy to say what a sum explains: {n} where {_BEHIND[kind]}."
+    ends = lambda row: f" (95 %: {_percent(row['low'])[:-2]} to {_percent(row['high'])[:-2]})"
+    first, *others = (
+        f"{display_name(row.name)} {_percent(row['skill'])}"
+        + (ends(row) if np.isfinite(row["low"]) else "")
+        for row in shown
+    )
+    best = shown[0]
+    nothing = bool(best["skill"] <= 0 or best["low"] <= 0)
+    start = "No sum explains" if nothing else "Sums explain"
+    noise = ""
+    if nothing and np.isnan(best["noise"]) and 0 < best["high"] < 0.5:
+        # skill is divided by what is no noise
+        noise = (
+            " Nothing is repeated here, so that noise is not taken off: only if more than"
+            f" {_percent(1 - 2 * best['high'])} of what tells the truths apart were noise could"
+            f" {display_name(best.name)} explain half of the rest."
         )
-        nothing = bool(shown[0]["skill"] <= 0 or shown[0]["low"] <= 0)
-        start = "No sum explains" if nothing else "Sums explain"
-        paragraphs.append(
-            f"{start} what tells {kind} pairs apart{' beyond doubt' * nothing}. Explained over {n}"
-            f" where {_BEHIND[kind]}: {first}; {', '.join(others)}. Nought is what is blind to the"
-            " pair, a hundred the truth without its noise; below nought a prediction misleads."
+    return (
+        f"{start} what tells {kind} pairs apart{' beyond doubt' * nothing}. Explained over {n}"
+        f" where {_BEHIND[kind]}: {'; '.join([first, *others])}. Nought is what is blind to the"
+        f" pair, a hundred the truth without its noise; below nought a prediction misleads.{noise}"
+    )
+
+# %% ../../nbs/24b_words.ipynb #b06c6a4a
+def _about_worlds(own: pd.DataFrame) -> list[str]:
+    "What the table could have shown, by worlds of known rule made from its own compounds."
+    worlds = own[own["evidence"].isin(_RULE_HOLDS)]
+    if worlds.empty:
+        return [
+            "Whether this table could have shown otherwise is not known: too few of its pairs have"
+            " two compounds of both A and B, or two wells of one, to make truths of known rule from"
+            " half of them."
+        ]
+    skill = worlds.pivot(index="predictor", columns="evidence", values="skill")
+    ceiling = worlds.set_index(["evidence", "predictor"]).loc[("world: sum", "calibrated_sum")]
+    seen = bool(ceiling["skill"] > 0 and not ceiling["low"] <= 0)
+    start = (
+        "Had A and B simply added up, this table would have shown it."
+        if seen
+        else "Even had A and B simply added up, this table could not have shown it."
+    )
+    said = {
+        name: ", ".join(
+            f"{_percent(skill.loc[name, rule])} where {words}"
+            for rule, words in _RULE_HOLDS.items()
+            if rule in skill
         )
-    return paragraphs
+        for name in ("calibrated_sum", "sum", "mean_ab")
+    }
+    n = counted(int(worlds["n_pairs"].iloc[0]), "pair")
+    return [
+        f"{start} In worlds of known rule, made from halves of this table's own compounds or wells"
+        f" ({n}), {display_name('calibrated_sum')} explains {said['calibrated_sum']};"
+        f" {display_name('sum')} {said['sum']}; {display_name('mean_ab')} {said['mean_ab']}."
+    ]
 
 # %% ../../nbs/24b_words.ipynb #2a451c1d
 def findings(
@@ -737,14 +799,16 @@ def findings(
         )
         return words + [f"Arithmetic was not scored. {why}"]
     *warning, limits = limit_findings(run, lsa)
+    coordinates = run.get("data", {}).get("kind") == "coordinates"
+    metrics = REPORTED[:1] if coordinates else REPORTED
     return [
-        *words,
-        *warning,
         *skill_findings(skill),
-        *(p for metric in METRICS for p in baseline_findings(lsa, metric)),
-        *blind_findings(lsa),
+        *warning,
+        *words,
+        *(p for metric in metrics for p in baseline_findings(lsa, metric)),
+        *blind_findings(lsa, metrics),
         *specificity_findings(lsa),
-        *reference_findings(lsa),
+        *([] if coordinates else reference_findings(lsa)),
         *significance_findings(lsa),
         *level_findings(levels),
         limits,
