@@ -423,3 +423,17 @@ def test_a_checkpoint_is_written_every_so_many_epochs_and_at_the_end(tmp_path, m
     module = _Trainable(network, Objective(0.0, 0.0, "squared_error", "gaussian"))
     train_module.train(module, torch.ones(40, 3), None, Plan(7), checkpoint=tmp_path / "c", every=3)
     assert at == [3, 6, 7]
+
+
+def test_an_epoch_tells_the_mean_over_profiles_whatever_the_batches():
+    class Told(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(1))
+
+        def loss_parts(self, x, generator, done):  # means over the batch
+            return {"loss": x.mean() + 0 * self.w.sum(), "twice": 2 * x.mean()}
+
+    plan, x = Plan(1, batch_size=4), torch.arange(10.0)[:, None]  # batches of 4, 4 and 2
+    log = train_epoch(Standing.new(Told(), plan, 10), x, plan)
+    assert log == pytest.approx({"loss": 4.5, "twice": 9.0})
