@@ -2,6 +2,8 @@
 contract; what a saved model may be.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from cpvae.model.presets import PRESETS, make_vae
 from cpvae.model.store import load_model, save_model
 from cpvae.model.vae import VAE
 from cpvae.model.plan import Plan
+from cpvae.model import train as train_module
 from cpvae.model.train import Standing, train_epoch
 
 PAPER = [preset for preset in PRESETS if preset != "recommended"]
@@ -397,3 +400,40 @@ def test_a_sampled_code_strays_from_its_mean_as_far_as_the_posterior_says():
     sd = np.exp(logvar / 2)
     assert sd.mean() < 0.6  # far from one, where a variance is a standard deviation
     assert ((vae.transform(x) - mu) / sd).std() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "so_far, best, epochs, over",
+    [(7, 4, 100, False), (8, 4, 100, True), (3, 1, 3, True), (5, 0, 100, False)],
+)
+def test_patience_counts_from_the_best_epoch(so_far, best, epochs, over):
+    kept = {"weight": torch.ones(1)} if best else {}
+    standing = SimpleNamespace(history=[{}] * so_far, best=kept, best_epoch=best)
+    assert train_module.ended(standing, Plan(epochs, patience=4)) is over
+
+
+def test_a_checkpoint_is_written_every_so_many_epochs_and_at_the_end(tmp_path, monkeypatch):
+    at = []
+    monkeypatch.setattr(
+        train_module,
+        "write_checkpoint",
+        lambda path, standing, about: at.append(len(standing.history)),
+    )
+    network = Network(3, (3,), 2, generator=torch.Generator().manual_seed(0))
+    module = _Trainable(network, Objective(0.0, 0.0, "squared_error", "gaussian"))
+    train_module.train(module, torch.ones(40, 3), None, Plan(7), checkpoint=tmp_path / "c", every=3)
+    assert at == [3, 6, 7]
+
+
+def test_an_epoch_tells_the_mean_over_profiles_whatever_the_batches():
+    class Told(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(1))
+
+        def loss_parts(self, x, generator, done):  # means over the batch
+            return {"loss": x.mean() + 0 * self.w.sum(), "twice": 2 * x.mean()}
+
+    plan, x = Plan(1, batch_size=4), torch.arange(10.0)[:, None]  # batches of 4, 4 and 2
+    log = train_epoch(Standing.new(Told(), plan, 10), x, plan)
+    assert log == pytest.approx({"loss": 4.5, "twice": 9.0})

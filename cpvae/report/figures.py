@@ -96,7 +96,7 @@ def plot_reconstruction(
     models = usual_order(table.model)
     n = reconstruction.loc[reconstruction.split == "test", "n"].max()
     fvu = table.set_index(["model", "shuffled", "split"]).fvu
-    fig = Figure(figsize=(1.1 * len(models) + 1.8, 2.6), layout="constrained")
+    fig = Figure(figsize=(max(1.1 * len(models) + 1.8, 4.8), 2.6), layout="constrained")
     ax = fig.subplots()
     for x, model in enumerate(models):
         for shuffled in (False, True):
@@ -152,7 +152,8 @@ def plot_umap(
     """
     models = usual_order(m for m in umap_df.model.unique() if m != "data")
     rows = sorted(umap_df.shuffled.unique())
-    fig = Figure(figsize=(2.05 * len(models) + 0.3, 2.05 * len(rows) + 0.5), layout="constrained")
+    size = max(2.05 * len(models) + 0.3, 3.9), 2.05 * len(rows) + 0.5
+    fig = Figure(figsize=size, layout="constrained")
     axes = fig.subplots(len(rows), len(models), squeeze=False, sharex=True, sharey=True)
     for i, shuffled in enumerate(rows):
         for ax, model in zip(axes[i], models):
