@@ -567,9 +567,10 @@ def level_findings(
         "few": "Fewer than 3 %, so that a p of such pairs is too large",
     }
     said = [f"{words}: {listed(levels[kind == k])}." for k, words in meant.items() if k in kind]
+    fooled = " or ".join(SCHEMES[scheme] for scheme in levels.scheme[levels.flagged])
     verdict = (
-        "The permutation test does not keep its level on this table."
-        if levels.flagged.any()
+        f"On this table the permutation test calls too many pairs of compounds {fooled}."
+        if fooled
         else "On false pairs of this table the permutation test keeps its level."
     )
     left = [name for scheme, name in SCHEMES.items() if scheme not in {*levels.scheme}]
@@ -607,7 +608,8 @@ def limit_findings(
         "The permutation test deals labels among compounds that share most of their plates, batches"
         " and cell lines, and their times and scaffold, where ten or more do; those of smaller"
         " groups are dealt together, unmatched, and what the table does not record cannot be"
-        " matched. Strength and cell count are taken off as a smooth path, not matched one by one.",
+        " matched. Strength is matched by strata of about ten compounds, cell count is not; what"
+        " moves smoothly with either is taken off.",
     ]
     if run.get("data", {}).get("kind") == "coordinates":
         words += [

@@ -36,7 +36,8 @@ from cpvae.threads import one_thread
 NULLS = ("matched", "a_given_b", "b_given_a")
 SEEDS = range(10)  # tables of each simulated world
 PAIRS = 60  # of each of them
-DATASETS = {"u2os": 200, "l1000": 12}  # of false pairs, each of as many as there are real ones
+# Datasets of false pairs, each of as many as there are real ones.
+DATASETS = {"u2os": range(200), "l1000": range(12)}
 PERMUTATIONS = 999
 # Records by the world in which they are plates: the same offsets under another name.
 ALSO = {"cell lines": "cell", "batches": "Metadata_batch"}
@@ -69,7 +70,7 @@ def worlds(tables: dict[str, Measured]) -> Iterator[tuple[str, bool, int, Measur
                     blind = measured.compounds.assign(cell_count=np.nan)
                     known = type(measured)(**{**vars(measured), "compounds": blind})
                 n, rng = len(measured.pairs), np.random.default_rng(at)
-                for k in range(DATASETS[name]):
+                for k in DATASETS[name]:
                     if pairs := false_pairs(measured, scheme, n, rng):
                         one = type(known)(**{**vars(known), "pairs": tuple(pairs)})
                         yield f"{name}, {scheme}", recorded, k, one
@@ -127,7 +128,8 @@ if __name__ == "__main__":
     by = ["world", "recorded", "null"]
     rows = [dict(zip(by, key)) | rates(p) for key, p in pd.concat(found).groupby(by, sort=False)]
     settings = {"relabellings": PERMUTATIONS, "pairs of a simulated table": PAIRS}
-    settings |= {"simulated tables of a world": len(SEEDS), "datasets of false pairs": DATASETS}
+    settings |= {"simulated tables of a world": len(SEEDS)}
+    settings |= {"datasets of false pairs": {name: len(n) for name, n in DATASETS.items()}}
     files = [folder / file for file, _ in TABLES.values()]
     write_table("levels", pd.DataFrame(rows), settings=settings, sources=files, seeds=SEEDS)
     real = pd.concat([parents(name, measured) for name, measured in tables.items()])
