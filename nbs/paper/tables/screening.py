@@ -136,7 +136,9 @@ def candidates(folder: Path, name: str, top: int = TOP) -> pd.DataFrame:
     "The best candidates of a screen, and how many there are."
     _, measured, near = ready(folder, name)
     new = screen(measured, barred=near).query("not known")
-    counts = {"n_q05": int((new["q"] < 0.05).sum()), "n_p05": int((new["p"] <= 0.05).sum())}
+    found = new[new["q"] < 0.05]
+    counts = {"n_q05": len(found), "n_p05": int((new["p"] <= 0.05).sum())}
+    counts["similarity_q05"] = found["similarity"].median()
     return new.head(top).assign(n_tests=len(new), **counts, table=name)
 
 
