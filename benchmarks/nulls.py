@@ -92,7 +92,7 @@ def loop(model, space, measured, blocks, seconds=10):
         pair = measured.pairs[done % len(measured.pairs)]
         if done < len(measured.pairs):  # what a loop would also do once a pair
             pool = (compounds["moa"] != "").to_numpy() & ~pair.carriers
-            strata = null_strata("matched", compounds["strength"].to_numpy(), pool, blocks)
+            strata = null_strata("matched", pair, compounds["strength"].to_numpy(), pool, blocks)
             kept = globals().setdefault("_kept", {})
             kept[pair.name] = (
                 strata,

@@ -114,6 +114,10 @@ def _example_lsa(
             p.assign(
                 p=p.p_matched,
                 p_floor=1 / 201,
+                p_a_given_b=p.p_matched,
+                # in every other pair B adds nothing to A
+                p_b_given_a=p.p_matched.where(p.groupby("model").cumcount() % 2 == 0, 0.5),
+                p_both_floor=1 / 201,
                 z10=-1.5,
                 specificity=0.3 if works else 0.01,
                 p_table=1e-4 if works else 0.4,

@@ -3,6 +3,7 @@ tables.
 """
 
 import os
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from project import ROOT
 from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, SplineTransformer
 
 from cpvae.datasets import load_dataset
 from cpvae.lsa.kinds import active_compounds
 from cpvae.lsa.nulls import (
+    NULLS,
     bootstrap_cosine,
+    common_of,
     common_path,
     null_p_values,
     permutation_scores,
@@ -235,10 +238,10 @@ def test_permutations_are_decoded_in_blocks():
     model = Counting(10, random_state=0).fit(profiles.X)
     measured = average_wells(profiles)
     _, null = permutation_tests({"pca": latent_space(model, measured)}, 5000)
-    assert len(null) == 20 * 5001 and sum(decoded) == 2 * len(null), (
+    assert len(null) == 20 * 5001 and sum(decoded) == 4 * len(null), (
         "each relabelling of each null is decoded once"
     )
-    assert len(decoded) == 2 * 20 * 2, "4,096 at a time"
+    assert len(decoded) == 4 * 20 * 2, "4,096 at a time"
 
 
 def test_order_of_wells_and_company_of_models_change_nothing():
@@ -362,11 +365,11 @@ def test_only_exchangeable_compounds_are_relabelled(monkeypatch):
     )
     tests, _ = permutation_tests({"x": latent_space(identity, measured)}, 99)
     compounds = measured.compounds["compound"].to_numpy()
-    pair, strata = next((p, s) for p, s in seen if {p.a, p.b} == {"m0", "m1"})
-    out = set(compounds[strata < 0])
-    assert out == {"m5-0", "m6-0"} | set(compounds[pair.in_ab]) and len(seen) == 2 * len(
-        measured.pairs
-    )
+    pair = next(p for p, _ in seen if {p.a, p.b} == {"m0", "m1"})
+    out = [set(compounds[strata < 0]) for p, strata in seen if p is pair]
+    never = {"m5-0", "m6-0"} | set(compounds[pair.in_ab])
+    kept = [set(compounds[one]) for one in (pair.in_b, pair.in_a)]  # by what is given
+    assert out == [never, never, never | kept[0], never | kept[1]]
     assert (tests.p_floor >= 1 / 100).all() and tests.p_floor.min() == pytest.approx(0.01)
 
 
@@ -493,6 +496,154 @@ def test_who_shares_half_of_its_plates_with_a_block_joins_it():
         ("abcdefgh", 10), ("aq", 1), ("abrst", 1), ("ars", 1), smallest={"smallest": 10}
     )
     assert found["aq"] == found["abcdefgh"] > 0 and found["abrst"] == found["ars"] == 0
+
+
+def in_places(column, *kinds):
+    "The block of compounds that stand on plate p alone and in these values of a column, ten each."
+    rows = [row | {column: at} for at in kinds for row in stand("p", moa=f"m{at}", n=10)]
+    rows = [row | {column: one} for row in rows for one in row[column]]
+    measured = average_wells(as_profiles(np.ones((len(rows), 2)), rows, zero_control=True))
+    found = pd.Series(compound_blocks(measured)).groupby(measured.compounds["moa"])
+    assert found.nunique().max() == 1
+    return [found.first()[f"m{at}"] for at in kinds]
+
+
+@pytest.mark.parametrize("column", ["cell", "Metadata_batch", "Metadata_Experiment_Name"])
+def test_cell_lines_and_batches_part_compounds_of_one_plate(column):
+    "Two of three in common are one block, one of three are not."
+    one, other, three, two, single = in_places(column, "a", "b", "cde", "cd", "c")
+    assert len({one, other, three}) == 3 and two == three and min(one, other, three) > 0
+    # c and cd share half, and clusters are parted by means over their members
+    assert single == two or single not in (one, other)
+
+
+@pytest.mark.parametrize("column", ["cell", "Metadata_batch"])
+def test_offsets_of_cell_lines_and_batches_are_matched_where_they_are_recorded(column):
+    "No compound does anything; those of a pair stand in one cell line, or batch, of its own mean."
+    rate = {}
+    for recorded in (True, False):
+        p = []
+        for seed in (7, 8):
+            world = silent_world("plates", seed)
+            home, world.obs["plate"] = world.obs["plate"], ""
+            world.obs[column] = home if recorded else ""
+            space = latent_space(FunctionTransformer(), average_wells(world))
+            p += [*permutation_tests({"x": space}, 99, nulls=("matched",))[0]["p_matched"]]
+        rate[recorded] = (np.array(p) <= 0.05).mean()
+    assert len(p) == 300 and rate[True] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300) < 0.5 < rate[False]
+
+
+def test_labels_of_one_parent_are_dealt_while_those_of_the_other_stay():
+    "All ways to draw A' beside B, and B' beside A, written down."
+    rng = np.random.default_rng(3)
+    moas = ["a", "a", "b", "a|b", *(f"c{k}" for k in range(7))]
+    effect = {"a": rng.normal(size=8), "b": rng.normal(size=8)}
+    rows = [("DMSO", "", 0.1 * rng.normal(size=8), True) for _ in range(9)]
+    for k, moa in enumerate(moas):
+        state = sum((effect.get(term, 0) for term in moa.split("|")), np.zeros(8))
+        rows.append((f"{k:02d}", moa, state + 0.8 * rng.normal(size=8), False))
+    obs = [
+        {"compound": c, "moa": m, "dose": 1.0, "plate": "p", "is_control": k} for c, m, _, k in rows
+    ]
+    world = as_profiles(np.array([x for *_, x, _ in rows]), obs, zero_control=False)
+    measured = average_wells(world)
+    (pair,) = measured.pairs
+    means, moa, control, common, free = by_hand(world, pair)
+    of = lambda names: means.loc[list(names)].to_numpy().mean(axis=0)
+    truth = free @ (of(["03"]) - common)
+
+    def cosine(a, b):
+        x = free @ (of(a) - control + of(b) - common)
+        return x @ truth / np.sqrt((x @ x) * (truth @ truth))
+
+    rest, real = [f"{k:02d}" for k in range(4, 11)], cosine(["00", "01"], ["02"])
+    every_a = [cosine(a, ["02"]) for a in combinations(["00", "01", *rest], 2)]
+    every_b = [cosine(["00", "01"], [b]) for b in ["02", *rest]]
+    exact = [np.mean(np.array(one) >= real - 1e-6) for one in (every_a, every_b)]
+    space = latent_space(FunctionTransformer(), measured)
+    tests, null = permutation_tests({"x": space}, 20_000)
+    found = tests.loc[0, ["p_a_given_b", "p_b_given_a"]].to_numpy(float)
+    assert (len(every_a), len(every_b)) == (36, 8) and exact[0] != exact[1]
+    np.testing.assert_allclose(found, exact, atol=0.015)
+    assert tests.loc[0, "p_both_floor"] == pytest.approx(1 / 8)  # of B', the larger of the two
+    few, _ = permutation_tests({"x": space}, 3)
+    assert few.loc[0, "p_both_floor"] == pytest.approx(1 / 4)
+
+
+def test_a_parent_that_does_nothing_is_told_from_one_that_does_all():
+    "A|B is A: the labels of both are called, those of A given B too, those of B given A are not."
+    rng, rows, x = np.random.default_rng(0), [], []
+    for i in range(60):
+        effect = rng.normal(size=30)
+        for moa, size in ((f"a{i:02d}", 1), (f"b{i:02d}", 0), (f"a{i:02d}|b{i:02d}", 1)):
+            for k in range(3):
+                rows.append({"compound": f"{moa}-{k}", "moa": moa, "dose": 1.0, "plate": ""})
+                x.append(size * effect + 0.5 * rng.normal(size=30))
+    obs = pd.DataFrame(rows).assign(is_control=False)
+    space = latent_space(FunctionTransformer(), average_wells(as_profiles(x, obs, True)))
+    tests, _ = permutation_tests({"x": space}, 199)
+    rate = (tests.filter(like="p_") <= 0.05).mean()
+    assert rate["p_matched"] > 0.9 and rate["p_a_given_b"] > 0.9 and rate["p_b_given_a"] < 0.15
+
+
+def cells_lost(rng, n, G=20):
+    "States that follow a strength, bend with a cell count, and differ at random; the counts."
+    strong, lost, bent = rng.normal(size=(3, G))
+    count, s = rng.uniform(0, 1, n), rng.gamma(2, 1, n)
+    states = (
+        np.outer(s, strong) + np.outer(count, 3 * lost) + np.outer((count - 0.5) ** 2, 20 * bent)
+    )
+    return states + 0.05 * rng.normal(size=(n, G)), count, np.stack([strong, lost, bent])
+
+
+def test_the_path_holds_where_states_move_as_cells_get_fewer():
+    states, count, ways = cells_lost(np.random.default_rng(0), 120)
+    control = np.zeros(20)
+    path = common_path(states, control, count)
+    ways = ways / np.linalg.norm(ways, axis=1, keepdims=True)
+    outside = lambda path: np.linalg.norm(ways - ways @ path @ path.T, axis=1)
+    np.testing.assert_allclose(path.T @ path, np.eye(5), atol=1e-9)
+    assert outside(path).max() < 0.05 < 0.3 < outside(common_path(states, control)).max()
+    # a compound without a count says nothing of counts, however far away it is
+    extra = np.vstack([states, 50 * np.random.default_rng(1).normal(size=(1, 20))])
+    strength = common_path(extra, control)
+    some = common_path(extra, control, np.append(count, np.nan))
+    np.testing.assert_allclose(some[:, :2], strength, atol=1e-12)
+    left = states - states @ strength @ strength.T
+    known = SplineTransformer(3, 2, knots="quantile").fit_transform(count[:, None])
+    moves = left.T @ (known - known.mean(axis=0))
+    assert np.abs(moves - some @ (some.T @ moves)).max() < 1e-6 * np.abs(moves).max()
+    # twenty-nine counts are too few, and one value is none
+    few = np.where(np.arange(120) < 29, count, np.nan)
+    for unknown in (few, np.full(120, np.nan), np.ones(120), None):
+        np.testing.assert_array_equal(
+            common_path(states, control, unknown), common_path(states, control)
+        )
+
+
+def test_pairs_of_like_cell_count_are_not_called_for_it():
+    "Strength and cell loss act, a bent path each; compounds of a pair lose as many cells."
+    rng, rows = np.random.default_rng(5), [*groups(100, np.random.default_rng(4))]
+    share = rng.uniform(0, 1, 100)[[i for i, *_ in rows]] + 0.02 * rng.normal(size=len(rows))
+    strong, lost, bent = rng.normal(size=(3, 30))
+    x = np.outer(rng.gamma(2, 3, len(rows)), strong) + np.outer(share, 6 * lost)
+    x += np.outer((share - 0.5) ** 2, 20 * bent) + rng.normal(size=x.shape)
+    obs = [dict(compound=c, moa=m, dose=1.0, plate="", is_control=False) for _, c, m in rows]
+    rate = {}
+    for known in (True, False):
+        world = as_profiles(x, obs, zero_control=True)
+        world.obs["cell_count"] = share if known else np.nan
+        measured = average_wells(world)
+        space = latent_space(FunctionTransformer(), measured)
+        tests, _ = permutation_tests({"x": space}, 99, nulls=("anyone", "matched"))
+        rate[known] = (tests["p"] <= 0.05).mean()
+        pool, common, path = common_of(measured, measured.pairs[0])
+        counts = measured.compounds["cell_count"].to_numpy()[pool] if known else None
+        np.testing.assert_array_equal(
+            path, common_path(measured.means[pool], measured.control, counts)
+        )
+        assert not pool[measured.pairs[0].carriers].any()
+    assert rate[True] < 0.14 < 0.3 < rate[False]
 
 
 def test_ten_compounds_are_a_block_and_nine_are_not():
@@ -681,7 +832,7 @@ def test_real_labels_are_among_the_relabelled_in_every_null():
     found = null_p_values(
         latent_space(FunctionTransformer(), average_wells(additive_world(n_pairs=6))), 9
     )
-    tenths = 10 * found[["wells", "anyone", "strength", "matched"]].to_numpy()
+    tenths = 10 * found[["wells", *NULLS]].to_numpy()
     np.testing.assert_allclose(tenths, tenths.round(), atol=1e-9)
     assert tenths.min() == pytest.approx(1)
 

@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ..errors import LsaError
 from .kinds import describe_pairs
-from .nulls import bootstrap_cosine, common_path, permutation_tests
+from .nulls import bootstrap_cosine, common_of, permutation_tests
 from .nulls import shuffled_scores, specificity, zscore_10_shuffles
 from .predictors import MechanismBlind, Predictor, Sum, predict_pairs
 from .predictors import predictors_called, trivial_predictors
@@ -115,8 +115,8 @@ COLUMNS += (
     " beats_both_parents z10 z10_pearson".split()
 )
 COLUMNS += (
-    "cosine cosine_low cosine_high effect p p_matched p_floor q p_specific specificity p_table"
-    " replicate_r split_half_r reconstruction_r".split()
+    "cosine cosine_low cosine_high effect p p_matched p_floor q p_a_given_b p_b_given_a"
+    " p_both_floor p_specific specificity p_table replicate_r split_half_r reconstruction_r".split()
 )
 # Correlations over features: they change with the turn of the axes, and are left blank for
 # coordinates. Distances and cosines do not.
@@ -132,8 +132,7 @@ def _of_pairs(name: str, spaces: Space | tuple[Space, ...], seed: int) -> list[d
     states, x = predict_pairs(Sum(), spaces)[0], measured.profiles.layers["scaled"]
     specific, gain, p_table = specificity(states, measured, seed=seed)
     for i, pair in enumerate(measured.pairs):
-        own, known = of_pair(spaces, i), (measured.compounds["moa"] != "").to_numpy()
-        path = common_path(measured.means[known & ~pair.carriers], measured.control)
+        own, (_, _, path) = of_pair(spaces, i), common_of(measured, pair)
         low, high = bootstrap_cosine(own, pair, path, 400, seed)
         wells = np.unique(measured.weights[np.flatnonzero(pair.in_ab)].indices)
         rebuilt = correlate(own.decode(own.z_wells[wells]), x[wells])
@@ -221,12 +220,14 @@ def arithmetic(
         raise LsaError(_no_pair(profiles, protocol))
     spaces = latent_spaces({**models, "additive_input": FunctionTransformer()}, measured)
     table = score_table(usual_predictors(spaces, besides))
-    tests, null = permutation_tests(spaces, n_permutations, seed, jobs=jobs, progress=progress)
+    nulls = ("anyone", "matched", *("a_given_b", "b_given_a") * protocol.steps)
+    tests, null = permutation_tests(spaces, n_permutations, seed, nulls, jobs, progress)
     known = tests[tests["p_matched"].notna()]
     tests["q"] = known.groupby("model")["p_matched"].transform(false_discovery_control)
     # each well was a vote, and wells of a compound are not exchangeable with others
     if not protocol.steps:
         tests[["effect", "p", "p_matched", "p_floor", "q"]] = np.nan
+        tests[["p_a_given_b", "p_b_given_a", "p_both_floor"]] = np.nan
     more = pd.DataFrame(
         [
             row | z10

@@ -26,7 +26,7 @@ from .figures import plot_training, plot_umap
 from .summary import advantages, arithmetic_models, lsa_summary, pair_table
 from .summary import score_matrix
 from .words import findings
-from ..style import METRICS, NAMES, REPORTED, display_name, number, usual_order
+from ..style import METRICS, NAMES, REPORTED, SCHEMES, display_name, number, usual_order
 
 # %% ../../nbs/24_page.ipynb #d5e95910
 def page_table(
@@ -83,7 +83,7 @@ def _column(values: pd.Series) -> pd.Series:
     if (
         not pd.api.types.is_float_dtype(values)
         or values.isna().all()
-        or values.name in ("p_matched", "p_floor", "q")
+        or values.name in ("p_matched", "p_a_given_b", "p_b_given_a", "p_floor", "q")
     ):
         return values.astype(object).map(number)
     size = values.abs().median()
@@ -355,6 +355,8 @@ _PAIR_COLUMNS = {
     "delta_pearson": "delta-Pearson",
     "rank": "rank",
     "p_matched": "p, matched",
+    "p_a_given_b": "p of A given B",
+    "p_b_given_a": "p of B given A",
     "q": "q",
     "p_floor": "smallest p",
     "n_profiles": "profiles",
@@ -385,9 +387,26 @@ _SUMMARY_CAPTION = (
 _PAIR_CAPTION = (
     "One row a pair, smallest p first. Blind: L2 of the mechanism-blind prediction. Nearer parent:"
     " the smaller L2 of A alone and B alone. Smallest p: what the number of compounds and"
-    " permutations allows. Paper's z: the authors' ten shuffles of profiles, at most √10 by"
-    " construction, kept for comparison only. Replicate r: agreement of the A|B compounds among"
-    " themselves. Were labels of no use, one pair in twenty would have p below 0.05."
+    " permutations allows p, matched. p of A given B: labels of A alone are dealt anew."
+    " Paper's z: the authors' ten shuffles of profiles, at most √10 by construction, kept for"
+    " comparison only. Replicate r: agreement of the A|B compounds among themselves. Were labels"
+    " of no use, one pair in twenty would have p below 0.05."
+)
+_LEVEL_COLUMNS = {
+    "scheme": "compounds of a false pair",
+    "n_pairs": "pairs",
+    "rate_05": "p ≤ 0.05",
+    "low": "low",
+    "high": "high",
+    "rate_01": "p ≤ 0.01",
+    "ks_p": "uniform",
+    "flagged": "too many",
+}
+_LEVEL_CAPTION = (
+    "How often the test (p, matched) calls pairs that are none: compounds of this table, whatever"
+    " their mechanism, dealt to A, B and A|B in groups as large as those of real pairs. 0.05 and"
+    " 0.01 are what an honest test calls; low, high: 99 % interval of the former (Wilson); uniform:"
+    " p of the Kolmogorov–Smirnov test that p-values are. Too many: the interval lies above 0.05."
 )
 _NULL_CAPTION = (
     "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is"
@@ -438,14 +457,14 @@ _SKILL_CAPTION = (
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf
 def arithmetic_sections(
-    tables: Mapping[str, pd.DataFrame],  # lsa, lsa_null and skill; each may be missing
+    tables: Mapping[str, pd.DataFrame],  # lsa, lsa_null, levels, skill; each may be missing
 ) -> list[dict[str, Any]]:  # scores, comparison with baselines, permutations
     """Scores of the arithmetic beside the baselines, pair by pair, and against permuted labels.
 
     Parameters
     ----------
     tables : Mapping[str, pd.DataFrame]
-        lsa, lsa_null and skill; each may be missing
+        lsa, lsa_null, levels, skill; each may be missing
 
     Returns
     -------
@@ -472,6 +491,9 @@ def arithmetic_sections(
             for m in models
             if m in tested
         ]
+        if len(levels := tables.get("levels", ())):
+            told = levels.assign(scheme=levels["scheme"].map(SCHEMES))
+            shown = [page_table(told, _LEVEL_COLUMNS, _LEVEL_CAPTION), *shown]
         sections.append(_section("Real against permuted labels", shown))
     return sections
 
@@ -535,6 +557,9 @@ TABLES = {  # file in `tables/` -> what a row is
         " reference levels"
     ),
     "lsa_null": "a pair, model and relabelling (0: the real labels): L2 and cosine",
+    "levels": (
+        "what the compounds of false pairs share: how often the permutation test calls them"
+    ),
     "skill": (
         "a predictor, the space it looks into, and a kind of evidence: what it explains of what"
         " tells pairs apart"
@@ -618,7 +643,7 @@ def render_report(
         ),
         findings=[
             re.match(r"(.*?\.)(?= |$)(.*)", p, re.S).groups()
-            for p in findings(run, *map(tables.get, ("reconstruction", "lsa", "skill")))
+            for p in findings(run, *map(tables.get, ("reconstruction", "lsa", "skill", "levels")))
         ],
         sections=[
             *run_sections(run),

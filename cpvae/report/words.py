@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['reconstruction_findings', 'shuffled_findings', 'baseline_findings', 'no_interval', 'blind_findings',
-           'significance_findings', 'specificity_findings', 'reference_findings', 'limit_findings', 'skill_findings',
-           'findings', 'best_model', 'model_called']
+           'significance_findings', 'specificity_findings', 'reference_findings', 'level_findings', 'limit_findings',
+           'skill_findings', 'findings', 'best_model', 'model_called']
 
 # %% ../../nbs/24b_words.ipynb #ad5356e8
 import re
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..errors import choose, counted
 from .summary import advantages, arithmetic_models, score_matrix
-from ..style import METRICS, MIN_CONTROLS, MIN_PAIRS, REPORTED, TRIVIAL
+from ..style import METRICS, MIN_CONTROLS, MIN_PAIRS, REPORTED, SCHEMES, TRIVIAL
 from ..style import display_name, number, usual_order
 
 # %% ../../nbs/24b_words.ipynb #17c66272
@@ -365,7 +365,7 @@ def _interval(row: pd.Series) -> str:
 # %% ../../nbs/24b_words.ipynb #68de7141
 def significance_findings(
     lsa: pd.DataFrame,  # lsa.csv
-) -> list[str]:  # one paragraph
+) -> list[str]:  # one paragraph, and one on A and B apart where that was tested
     """How many pairs each model tells from relabelled compounds, and how many chance would.
 
     Parameters
@@ -376,7 +376,7 @@ def significance_findings(
     Returns
     -------
     list[str]
-        one paragraph
+        one paragraph, and one on A and B apart where that was tested
     """
     tested = lsa[lsa.model.isin(arithmetic_models(lsa)) & lsa.p_matched.notna()]
     if tested.empty:
@@ -405,11 +405,39 @@ def significance_findings(
         f"{verdict} At p < 0.05: {small}; chance alone brings about"
         f" {0.05 * (tested.p_floor <= 0.05).groupby(tested.pair).all().sum():.3g} in each.{floor}"
         " Null hypothesis: given the state of A|B, the compounds labelled A and B are exchangeable"
-        " with other annotated compounds of like strength that share their record of plates, times"
-        " and scaffold. Labels are dealt anew over compounds; the score is the cosine with the"
-        " true state, after the response that compounds have in common, and more or less of it, is"
-        " taken off; q is Benjamini–Hochberg over the pairs of a model. A small p says that the"
-        " labels matter, not that A − D + B is closer than A or B alone."
+        " with other annotated compounds of like strength that share their record of plates,"
+        " batches, cell lines, times and scaffold. Labels are dealt anew over compounds; the score"
+        " is the cosine with the true state, after the response that compounds have in common,"
+        " more or less of it, and what goes with recorded cell counts, are taken off; q is"
+        " Benjamini–Hochberg over the pairs of a model. A small p says that the labels of A or of"
+        " B matter: one of them may suffice.",
+        *_both_matter(by_model),
+    ]
+
+# %% ../../nbs/24b_words.ipynb #73f09276
+def _both_matter(by_model: Mapping[str, pd.DataFrame]) -> list[str]:
+    "In how many pairs A matters given B, and B given A: a paragraph, if it was tested."
+    if not all({"p_a_given_b", "p_b_given_a", "p_both_floor"} <= {*t} for t in by_model.values()):
+        return []
+    larger = {m: t[["p_a_given_b", "p_b_given_a"]].max(axis=1) for m, t in by_model.items()}
+    counts = {m: (p < 0.05).sum() for m, p in larger.items()}
+    said = ", ".join(f"{display_name(m)} {n} of {len(larger[m])}" for m, n in counts.items())
+    every = pd.concat(by_model.values())
+    few = (every.p_both_floor > 0.05).groupby(every.pair).any().sum()
+    verdict = (
+        "A and B both matter in some pairs"
+        if any(counts.values())
+        else ("In no pair is it shown that A and B both matter")
+    )
+    return [
+        f"{verdict}: {said}. Counted are pairs in which p < 0.05 both when the labels of A alone"
+        " are dealt anew, B's staying as they are, and the other way round (p_a_given_b,"
+        " p_b_given_a in lsa.csv). In other pairs one parent may do all the work."
+        + (
+            f" In {counted(few, 'pair')} there are too few compounds to show it, whatever they do."
+            if few
+            else ""
+        )
     ]
 
 # %% ../../nbs/24b_words.ipynb #2113c944
@@ -502,6 +530,57 @@ def reference_findings(
         f" {_brief(best)} (median delta-Pearson)."
     ]
 
+# %% ../../nbs/24b_words.ipynb #e6bcb099
+_HELD = (0.03, 0.07)  # rates at p of 0.05 or less that need no remark
+
+
+def level_findings(
+    levels: pd.DataFrame | None,  # levels.csv, if there is one
+) -> list[str]:  # one paragraph; none without the table
+    """Whether the permutation test keeps its level on false pairs of this table's own compounds.
+
+    Parameters
+    ----------
+    levels : pd.DataFrame | None
+        levels.csv, if there is one
+
+    Returns
+    -------
+    list[str]
+        one paragraph; none without the table
+    """
+    if levels is None or not len(levels):
+        return []
+    kind = np.select(
+        [levels.flagged, levels.rate_05 < _HELD[0], levels.rate_05 > _HELD[1]],
+        ["too many", "few", "more"],
+        "level",
+    )
+    listed = lambda rows: "; ".join(
+        f"{SCHEMES[r.scheme]} {100 * r.rate_05:.1f} % ({100 * r.low:.1f} to {100 * r.high:.1f})"
+        for r in rows.itertuples()
+    )
+    meant = {
+        "too many": "Too many were called, beyond noise, so that a p of such pairs is too small",
+        "more": "More than 7 %, within noise",
+        "level": "Between 3 and 7 %",
+        "few": "Fewer than 3 %, so that a p of such pairs is too large",
+    }
+    said = [f"{words}: {listed(levels[kind == k])}." for k, words in meant.items() if k in kind]
+    fooled = " or ".join(SCHEMES[scheme] for scheme in levels.scheme[levels.flagged])
+    verdict = (
+        f"On this table the permutation test calls too many pairs of compounds {fooled}."
+        if fooled
+        else "On false pairs of this table the permutation test keeps its level."
+    )
+    left = [name for scheme, name in SCHEMES.items() if scheme not in {*levels.scheme}]
+    return [
+        f"{verdict} Compounds of any mechanism were dealt to A, B and A|B, {levels.n_pairs.max()}"
+        " pairs a row, and tested in the features; at p of 0.05 or less, 5 % should be called"
+        f" (in brackets a 99 % interval). {' '.join(said)}"
+        + (f" Not tried, as too few are on record: {', '.join(left)}." if left else "")
+    ]
+
 # %% ../../nbs/24b_words.ipynb #c915c2a0
 def limit_findings(
     run: Mapping[str, Any],  # run.json
@@ -526,9 +605,11 @@ def limit_findings(
         "Limits.",
         *_limits_of_pairs(pairs),
         "Intervals take account of mechanisms that pairs share, q-values do not; one seed was run.",
-        "The permutation test keeps its level on simulated pairs without effect whose compounds"
-        " share plates, a scaffold or their potency, or hold a reference compound; plates, times"
-        " and scaffolds that the table does not record it cannot match.",
+        "The permutation test deals labels among compounds that share most of their plates, batches"
+        " and cell lines, and their times and scaffold, where ten or more do; those of smaller"
+        " groups are dealt together, unmatched, and what the table does not record cannot be"
+        " matched. Strength is matched by strata of about ten compounds, cell count is not; what"
+        " moves smoothly with either is taken off.",
     ]
     if run.get("data", {}).get("kind") == "coordinates":
         words += [
@@ -688,6 +769,7 @@ def findings(
     reconstruction: pd.DataFrame | None,  # reconstruction.csv, if there is one
     lsa: pd.DataFrame | None,  # lsa.csv, if there is one
     skill: pd.DataFrame | None = None,  # skill.csv, if there is one
+    levels: pd.DataFrame | None = None,  # levels.csv, if there is one
 ) -> list[str]:  # paragraphs, plain text
     """What a run found and did not find, in words computed from its tables.
 
@@ -701,6 +783,8 @@ def findings(
         lsa.csv, if there is one
     skill : pd.DataFrame | None, default None
         skill.csv, if there is one
+    levels : pd.DataFrame | None, default None
+        levels.csv, if there is one
 
     Returns
     -------
@@ -728,6 +812,7 @@ def findings(
         *specificity_findings(lsa),
         *([] if coordinates else reference_findings(lsa)),
         *significance_findings(lsa),
+        *level_findings(levels),
         limits,
     ]
 

@@ -21,6 +21,7 @@ from sklearn.decomposition import PCA
 
 from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
+from ..lsa.levels import level_table
 from ..lsa.space import average_wells
 from ..lsa.skill import pair_skill
 from ..lsa.table import arithmetic
@@ -65,9 +66,12 @@ def _measurements(
     real = {name: model for (name, shuffled), model in fitted.items() if not shuffled}
     protocol = RUN_PRESETS[config.preset].protocol
     asked = (config.n_permutations, config.seed)
+    # of false pairs, and of relabellings of each: never more than the real ones get
+    few = (min(300, config.n_permutations), min(999, config.n_permutations))
     return {
         "umap": (umap_table, fitted, profiles, config.seed, 500, told),
         "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
+        "levels": (level_table, profiles, protocol, *few, config.seed),
         "skill": (pair_skill, real, profiles, protocol, config.predictors),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
@@ -119,6 +123,8 @@ def compute_tables(
     missing = scored if isinstance(scored, str) else ""
     if not missing:
         tables |= dict(zip(("lsa", "lsa_null"), scored)) | {"skill": done["skill"][0]}
+        if len(levels := done["levels"][0]):  # the paper's protocol gives no p
+            tables["levels"] = levels
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #d4df01f9
