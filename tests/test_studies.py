@@ -77,7 +77,7 @@ def fewer(line):
 
 
 # Scripts that take minutes even so are only read; of one, two of its four tables are made.
-LONG = {"nulls.py", "processing.py", "selection.py", "simulation.py"}
+LONG = {"decoys.py", "nulls.py", "processing.py", "selection.py", "simulation.py"}
 WORDS = {"models.py": ["codes", "classes"], "interpretation.py": ["2"]}  # of the latter, seeds
 
 

@@ -23,7 +23,7 @@ from cpvae.report.words import significance_findings
 from cpvae.style import number
 from cpvae.lsa.space import Measured, average_wells
 from cpvae.lsa.states import unit
-from cpvae.lsa.relabel import draw_disjoint, strength_strata
+from cpvae.lsa.relabel import draw_disjoint
 from cpvae.profiles.worlds import silent_world
 from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
@@ -31,7 +31,7 @@ from cpvae.run.preset import RunConfig, prepare
 from cpvae.preparation.clean import sort_rows
 from cpvae.preparation.split import split_profiles
 from cpvae.lsa.kinds import active_compounds
-from cpvae.screening.screen import random_groups, relabelled_p, screen, screen_pairs
+from cpvae.screening.screen import screen, screen_pairs
 from cpvae.screening.votes import half_whiten
 
 
@@ -185,43 +185,6 @@ def test_whitening_holds_no_matrix_of_features_by_features(monkeypatch):
     monkeypatch.setattr(np.linalg, "eigh", lambda a: sizes.append(a.shape) or eigh(a))
     half_whiten(np.random.default_rng(0).normal(size=(6, 30_000)))
     assert sizes == [(6, 6)]
-
-
-def plain_p(similarity, members, allowed, strata, n_draws, seed, sharpness=12.0):
-    "One compound, one mechanism, one group at a time."
-    vote = np.where(allowed, np.exp(sharpness * (similarity - 1)), -np.inf).astype(np.float32)
-    p, rng = np.full(members.shape, np.nan), np.random.default_rng(seed)
-    for k, one in enumerate(map(np.flatnonzero, members.T)):
-        speak, which = np.unique(allowed[:, one], axis=0, return_inverse=True)
-        for part, pattern in enumerate(speak):
-            rows, group = np.flatnonzero(which.ravel() == part), one[pattern]
-            for n in (min(999, n_draws), n_draws) if len(group) else ():
-                groups = random_groups(group, strata, n, rng)
-                for i in rows:
-                    drawn = vote[i, groups].sum(1, dtype=float)
-                    real = vote[i, group].sum(dtype=float)
-                    p[i, k] = (1 + (drawn >= real * (1 - 1e-5)).sum()) / (
-                        1 + np.isfinite(drawn).sum()
-                    )
-                rows = np.array([i for i in rows if p[i, k] <= 0.02 and not members[i, k]], int)
-    return p
-
-
-@pytest.mark.parametrize("C,K,size,n", [(40, 3, 4, 1500), (25, 2, 3, 700), (60, 2, 11, 1200)])
-def test_p_is_that_of_one_group_at_a_time(C, K, size, n):
-    rng = np.random.default_rng(C)
-    x, members = rng.normal(size=(C, 6)), np.zeros((C, K), bool)
-    for k in range(K):
-        members[rng.choice(C, size, replace=False), k] = True
-        x[members[:, k]] += 2 * rng.normal(size=6)
-    u, allowed = unit(x, centre=False), ~np.eye(C, dtype=bool)
-    allowed[0, 1:5] = allowed[1:5, 0] = False
-    strata = strength_strata(np.linalg.norm(x, axis=1), np.ones(C, bool))
-    found = relabelled_p(u @ u.T, members, allowed, strata, n, 5)
-    np.testing.assert_allclose(
-        found, plain_p(u @ u.T, members, allowed, strata, n, 5), atol=1.5 / n
-    )
-    assert (found <= 0.02).any()
 
 
 def test_disjoint_draws_of_any_size_repeat_nothing_and_are_fair():

@@ -3,11 +3,12 @@
 
 DATA is a folder that holds the two public tables and the Repurposing Hub's map. Without TOOL, the
 tools below run one after another; the studies also read what `models`, `selection`, `scoreboard`,
-`nulls`, `screening` and `processing` made, which take longer and can be named. A table agrees if
-rows and words are the same and numbers within one part in a thousand of the largest of their
-column: on one kind of processor tables come out byte for byte, seconds aside; on another, matrix
-products round differently, and training carries that on. Where a table comes from (dates, versions,
-code) stands in nbs/results/provenance.json, which the tools write and nothing here compares.
+`nulls`, `screening`, `decoys` and `processing` made, which take longer and can be named. A table
+agrees if rows and words are the same and numbers within one part in a thousand of the largest of
+their column: on one kind of processor tables come out byte for byte, seconds aside; on another,
+matrix products round differently, and training carries that on. Where a table comes from (dates,
+versions, code) stands in nbs/results/provenance.json, which the tools write and nothing here
+compares.
 
 Fits are kept in results/fits, and results/paper.json says what each tool was made from: a tool
 whose script, package, versions and data are as they were, and whose tables still stand, is not

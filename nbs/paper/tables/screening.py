@@ -1,5 +1,6 @@
-"""Hide mechanisms and look whether they are found: `python nbs/paper/tables/screening.py DATA`
-writes nbs/results/screening.csv and screening_candidates.csv, which nbs/11_screening reads.
+"""Hide mechanisms and look whether they are found: `python nbs/paper/tables/screening.py DATA
+[candidates]` writes nbs/results/screening.csv and screening_candidates.csv, which nbs/11_screening
+reads; or the latter only.
 
 DATA is a folder that holds the U2OS and the L1000 table. Each is prepared as a run prepares it; PCA
 and a beta-VAE of ten latent units are fitted on its training part, which takes no labels. Compounds
@@ -123,22 +124,29 @@ def pairs_found(
     return found
 
 
-def candidates(measured, near: np.ndarray, top: int = TOP) -> pd.DataFrame:
-    "The best candidates of a screen, and how many there are."
-    new = screen(measured, barred=near).query("not known")
-    return new.head(top).assign(
-        n_tests=len(new), n_q05=int((new["q"] < 0.05).sum()), n_p05=int((new["p"] <= 0.05).sum())
-    )
-
-
-def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "Every score of one table, on both halves and on all of its compounds; and its candidates."
+def ready(folder: Path, name: str):
+    "One table as a run prepares it, its compounds, and which are analogues."
     file, how = TABLES[name]
     profiles = prepare(read_profiles(folder / file, **how), RunConfig())
     measured = average_wells(profiles)
+    return profiles, measured, analogues(measured)
+
+
+def candidates(folder: Path, name: str, top: int = TOP) -> pd.DataFrame:
+    "The best candidates of a screen, and how many there are."
+    _, measured, near = ready(folder, name)
+    new = screen(measured, barred=near).query("not known")
+    found = new[new["q"] < 0.05]
+    counts = {"n_q05": len(found), "n_p05": int((new["p"] <= 0.05).sum())}
+    counts["similarity_q05"] = found["similarity"].median()
+    return new.head(top).assign(n_tests=len(new), **counts, table=name)
+
+
+def measure(folder: Path, name: str) -> pd.DataFrame:
+    "Every score of one table, on both halves and on all of its compounds."
+    profiles, measured, near = ready(folder, name)
     members = mechanism_members(measured.compounds["moa"])
     states = spaces(profiles, measured)
-    near = analogues(measured)
     first = np.random.default_rng(0).random(len(near)) < 0.5
     rows = []
     for removed in (False, True):
@@ -188,36 +196,38 @@ def measure(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             }
             | summarize_hidden(ranked)
         )
-    every = pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2)
-    return every, candidates(measured, near).assign(table=name)
+    return pd.DataFrame(rows).assign(analogue_pairs=int(near.sum()) // 2)
 
 
 if __name__ == "__main__":
     keep_fits()
-    folder = Path(sys.argv[1])
-    done = [measure(folder, name) for name in TABLES]
+    folder, parts = Path(sys.argv[1]), {"screening": measure, "screening_candidates": candidates}
+    if sys.argv[2:] == ["candidates"]:
+        del parts["screening"]
     sources = [folder / file for file, _ in TABLES.values()]
-    for (name, settings), parts in zip(SETTINGS.items(), zip(*done, strict=True), strict=True):
-        write_table(name, pd.concat(parts), sources=sources, settings=settings, seeds=[0])
-    table = pd.concat(found for found, _ in done)
-    shown = table[(table["part"] == "all") & (table["hidden"] == "second")]
-    print(
-        shown[
-            [
-                "table",
-                "space",
-                "method",
-                "analogues",
-                "n",
-                "recall_1pct",
-                "low",
-                "high",
-                "mrr",
-                "gain",
-                "gain_low",
-                "gain_high",
+    for name, part in parts.items():
+        table = pd.concat(part(folder, of) for of in TABLES)
+        write_table(name, table, sources=sources, settings=SETTINGS[name], seeds=[0])
+        if name == "screening_candidates":
+            continue
+        shown = table[(table["part"] == "all") & (table["hidden"] == "second")]
+        print(
+            shown[
+                [
+                    "table",
+                    "space",
+                    "method",
+                    "analogues",
+                    "n",
+                    "recall_1pct",
+                    "low",
+                    "high",
+                    "mrr",
+                    "gain",
+                    "gain_low",
+                    "gain_high",
+                ]
             ]
-        ]
-        .round(3)
-        .to_string(index=False)
-    )
+            .round(3)
+            .to_string(index=False)
+        )
