@@ -34,6 +34,7 @@ NAMES = {  # models and baselines: name in tables -> name for readers
     "mechanism_blind": "mechanism-blind",
     "shrunk": "empirical Bayes",
     "calibrated_sum": "calibrated sum",
+    "same_place": "others in the same place",
     "regressed": "ridge",
 }
 # Predictions that know less, in their usual order; `cell_count` knows how many cells the truth has

@@ -78,16 +78,21 @@ def _halves(
 # %% ../../nbs/08d_known_rules.ipynb #a8c03445
 def known_worlds(
     measured: Measured,  # from `average_wells`
+    # `[K]` int, the pairs both of whose mechanisms can be halved; and rule to world, of K pairs; no
+    # world where there is no such pair
 ) -> tuple[np.ndarray, dict[str, Measured]]:
     """Worlds in which A|B is what a rule makes of compounds, or wells, that no prediction sees.
-
-    `[K]` int, the pairs both of whose mechanisms can be halved; and rule to world, of K pairs.
-    No world where there is none.
 
     Parameters
     ----------
     measured : Measured
         from `average_wells`
+
+    Returns
+    -------
+    tuple[np.ndarray, dict[str, Measured]]
+        `[K]` int, the pairs both of whose mechanisms can be halved; and rule to world, of K
+        pairs; no world where there is no such pair
     """
     seen, held, weights, compounds = _halves(measured)
     at = [i for i, p in enumerate(measured.pairs) if p.a in seen and p.b in seen]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_FOLDS', 'MIN_PAIRS_OF_SKILL', 'MOST_NOISE', 'SKILL_COLUMNS', 'frozen_folds', 'centred_in_folds', 'Skill',
-           'discriminated', 'skill_of', 'replicate_covariance', 'skill_table', 'pair_skill']
+           'discriminated', 'skill_of', 'replicate_covariance', 'SamePlace', 'skill_table', 'pair_skill']
 
 # %% ../../nbs/08c_skill.ipynb #36c610f6
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +22,9 @@ from .kinds import evidence_of
 from .known import known_worlds, world_space
 from .predictors import CalibratedSum, Predictor, Sum, predict_folds, predictors_called
 from .predictors import trivial_predictors
+from .relabel import compound_blocks
 from .scores import dyadic_half_width
-from .space import Measured, Space, average_wells, latent_spaces, of_pair
+from .space import Measured, Pair, Space, average_wells, latent_spaces, of_pair
 from .states import PROTOCOLS, Protocol, conditions, unit
 from ..profiles.schema import OBS_BLANKS, with_blanks
 
@@ -289,6 +290,37 @@ def replicate_covariance(
 def _of_groups(masks: np.ndarray) -> np.ndarray:  # `[P,C]` weights of a mean over each group
     return masks / masks.sum(axis=1, keepdims=True)
 
+# %% ../../nbs/08c_skill.ipynb #98f9cea0
+class SamePlace(Sum):
+    "The mean of other compounds that stand where A|B stands, whatever their mechanisms."
+
+    learns = True
+
+    def predict(
+        self,
+        pairs: Sequence[Pair],  # K pairs
+    ) -> np.ndarray:  # `[K,G]` predicted states, scaled feature values
+        """The mean of each pair's neighbours; of all compounds where its place is not recorded.
+
+        Parameters
+        ----------
+        pairs : Sequence[Pair]
+            K pairs
+
+        Returns
+        -------
+        np.ndarray
+            `[K,G]` predicted states, scaled feature values
+        """
+        block, states = compound_blocks(self.space), []
+        gone = [p.carriers for p in self.without]
+        allowed = ~np.any([np.zeros(len(block), bool), *gone], axis=0) & (block > 0)
+        for p in pairs:
+            others = allowed & ~(p.in_a | p.in_b | p.carriers)
+            near = others & np.isin(block, block[p.in_ab])
+            states.append(self.space.means[near if near.any() else ~p.carriers].mean(axis=0))
+        return np.stack(states)
+
 # %% ../../nbs/08c_skill.ipynb #a475736a
 # Columns of skill.csv.
 SKILL_COLUMNS = ["predictor", "space", "evidence", *Skill.__dataclass_fields__]
@@ -405,4 +437,5 @@ def _asked(spaces, besides):
     asked += [(w, name, one, s) for w, one in besides.items() for name, s in spaces.items()]
     if "calibrated_sum" not in besides:
         asked.append(("calibrated_sum", "input", CalibratedSum(), first))
-    return asked + [(name, "input", one, first) for name, one in trivial_predictors(first).items()]
+    asked += [(name, "input", one, first) for name, one in trivial_predictors(first).items()]
+    return [*asked, ("same_place", "input", SamePlace(), first)]

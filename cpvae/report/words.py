@@ -716,6 +716,14 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     best = shown[0]
     nothing = bool(best["skill"] <= 0 or best["low"] <= 0)
     start = "No sum explains" if nothing else "Sums explain"
+    place, where = by_name.reindex(["same_place"]).iloc[0], ""
+    if place["low"] > 0:
+        where = (
+            " Other compounds on the same plates, batches or cell lines, whatever their mechanisms,"
+            f" explain {_percent(place['skill'])}{ends(place)}, which a sum may owe to place."
+        )
+        if place["skill"] > 0.5 * best["skill"] and not nothing:
+            start = "Where they stand may be all by which sums seem to explain"
     noise = ""
     if nothing and np.isnan(best["noise"]) and 0 < best["high"] < 0.5:
         # skill is divided by what is no noise
@@ -727,7 +735,8 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     return (
         f"{start} what tells {kind} pairs apart{' beyond doubt' * nothing}. Explained over {n}"
         f" where {_BEHIND[kind]}: {'; '.join([first, *others])}. Nought is what is blind to the"
-        f" pair, a hundred the truth without its noise; below nought a prediction misleads.{noise}"
+        " pair, a hundred the truth without its noise; below nought a prediction misleads."
+        f"{where}{noise}"
     )
 
 # %% ../../nbs/24b_words.ipynb #b06c6a4a
