@@ -2,6 +2,7 @@
 contract; what a saved model may be.
 """
 
+from itertools import permutations
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,14 +16,15 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from cpvae.model.losses import mmd
 from cpvae.model.codes import collapse_note, latent_units, posterior
 from cpvae.model.network import Network, Objective, _Trainable
 from cpvae.model.presets import PRESETS, make_vae
 from cpvae.model.store import load_model, save_model
 from cpvae.model.vae import VAE
 from cpvae.model.plan import Plan
-from cpvae.model import train as train_module
-from cpvae.model.train import Standing, train_epoch
+from cpvae.model import store, train as train_module
+from cpvae.model.train import Standing, evaluate, train_epoch
 
 PAPER = [preset for preset in PRESETS if preset != "recommended"]
 
@@ -437,3 +439,43 @@ def test_an_epoch_tells_the_mean_over_profiles_whatever_the_batches():
     plan, x = Plan(1, batch_size=4), torch.arange(10.0)[:, None]  # batches of 4, 4 and 2
     log = train_epoch(Standing.new(Told(), plan, 10), x, plan)
     assert log == pytest.approx({"loss": 4.5, "twice": 9.0})
+    assert evaluate(Told(), x, seed=0, block=4) == pytest.approx({"loss": 4.5, "twice": 9.0})
+
+
+def test_mmd_of_samples_of_unequal_size_is_a_mean_over_their_pairs():
+    rng = np.random.default_rng(0)
+    z, prior = rng.normal(size=(3, 2)), rng.normal(size=(6, 2))
+    kernel = lambda u, v: np.exp(-np.square(u - v).sum() / (2 * 0.7**2))
+    within = lambda x: np.mean([kernel(u, v) for u, v in permutations(x, 2)])
+    between = np.mean([kernel(u, v) for u in z for v in prior])
+    found = mmd(torch.tensor(z), torch.tensor(prior), 0.7)
+    assert float(found) == pytest.approx(within(z) + within(prior) - 2 * between)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_vae_takes_two_profiles_and_no_fewer(rows):
+    small = VAE(n_latent=1, hidden_layer_sizes=(2,), epochs=1, batch_size=2)
+    x = np.arange(3.0 * rows).reshape(rows, 3)
+    assert small.fit(x).transform(x).shape == (rows, 1)
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        small.fit(x[:1])
+
+
+@pytest.mark.parametrize(
+    "change, belongs",
+    [
+        ({}, True),
+        ({"n_features": 4, "features": list("abcd")}, False),  # no tensor is so wide
+        ({"features": list("ab")}, False),  # two names of three
+        ({"params": {"n_latent": 3, "hidden_layer_sizes": [5]}}, False),  # no layer of five
+    ],
+)
+def test_weights_and_their_config_belong_together(change, belongs):
+    config = {"class": "VAE", "n_features": 3, "features": list("abc")}
+    config |= {"params": {"n_latent": 2, "hidden_layer_sizes": [6]}} | change
+    tensors = {"encoder": torch.zeros(6, 3), "heads": torch.zeros(2, 6)}
+    if belongs:
+        store._check_belonging(config, tensors)
+    else:
+        with pytest.raises(ValueError, match="do not belong together"):
+            store._check_belonging(config, tensors)
