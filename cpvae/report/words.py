@@ -715,7 +715,9 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     )
     best = shown[0]
     nothing = bool(best["skill"] <= 0 or best["low"] <= 0)
-    start = "No sum explains" if nothing else "Sums explain"
+    start = f"Sums explain what tells {kind} pairs apart."
+    if nothing:
+        start = f"No sum explains what tells {kind} pairs apart beyond doubt."
     place, where = by_name.reindex(["same_place"]).iloc[0], ""
     if place["low"] > 0:
         where = (
@@ -723,7 +725,10 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
             f" explain {_percent(place['skill'])}{ends(place)}, which a sum may owe to place."
         )
         if place["skill"] > 0.5 * best["skill"] and not nothing:
-            start = "Where they stand may be all by which sums seem to explain"
+            start = (
+                f"What sums seem to explain of what tells {kind} pairs apart may be no more than"
+                " where compounds stand."
+            )
     noise = ""
     if nothing and np.isnan(best["noise"]) and 0 < best["high"] < 0.5:
         # skill is divided by what is no noise
@@ -733,7 +738,7 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
             f" {display_name(best.name)} explain half of the rest."
         )
     return (
-        f"{start} what tells {kind} pairs apart{' beyond doubt' * nothing}. Explained over {n}"
+        f"{start} Explained over {n}"
         f" where {_BEHIND[kind]}: {'; '.join([first, *others])}. Nought is what is blind to the"
         " pair, a hundred the truth without its noise; below nought a prediction misleads."
         f"{where}{noise}"
