@@ -514,7 +514,7 @@ def _skill_section(skill: pd.DataFrame) -> dict[str, Any]:
         heads = {rule: rule.removeprefix("world: ") for rule in worlds}
         columns = {"predictor": "prediction", "space": "made in"} | heads
         table = page_table(worlds.reset_index(), columns, _WORLDS_CAPTION)
-        items.append(_folded("what would have been seen, had the rule been known", [table]))
+        items.append(_folded("worlds of known rule: what this table could have shown", [table]))
     return _section("What tells pairs apart, and who explains it", items)
 
 
