@@ -54,7 +54,7 @@ def _found_again(measured: Measured, controls: np.ndarray, n_draws: int, seed: i
         )
     return found.set_index("compound")["below_corrected_p"].astype(bool)
 
-
+# %% ../../nbs/08a_kinds_of_pairs.ipynb #af22ef3b
 def active_compounds(
     measured: Measured,  # from `average_wells`
     n_draws: int = 999,  # random ranks of a compound's wells, or random control means
@@ -87,7 +87,7 @@ def active_compounds(
         tested = tested.fillna(pd.Series(_far_off(measured, controls, n_draws, seed)))
     return tested.array
 
-
+# %% ../../nbs/08a_kinds_of_pairs.ipynb #0768d133
 # compounds further from the control than 95 % of means of as many control wells
 def _far_off(measured: Measured, controls: np.ndarray, n_draws: int, seed: int):
     obs, rng = with_blanks(measured.profiles.obs, OBS_BLANKS), np.random.default_rng(seed)

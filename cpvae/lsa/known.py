@@ -120,7 +120,7 @@ def known_worlds(
         )
     return np.array(at), worlds
 
-
+# %% ../../nbs/08d_known_rules.ipynb #31ddb8fa
 # pairs whose parents are the halves that are seen, and whose A|B is a row of its own
 def _world(measured, pairs, keep, known, made, truths, seen) -> Measured:
     weights, compounds, means = known

@@ -377,6 +377,8 @@ _ADVANTAGE_COLUMNS = {
     "high": "high",
     "better": "pairs better",
 }
+
+# %% ../../nbs/24_page.ipynb #98d27b03
 _SUMMARY_CAPTION = (
     "Means over pairs. L2: less is better; delta-Pearson: correlation of predicted and true change"
     " from the control, more is better; rank: share of other truths that are nearer,"

@@ -676,6 +676,13 @@ _RULE_HOLDS = {
 _percent = lambda value: f"{100 * value:.0f} %".replace("-", "−")
 
 
+def _ends(row: pd.Series) -> str:
+    "The interval of a skill, if it has one."
+    if not np.isfinite(row["low"]):
+        return ""
+    return f" (95 %: {_percent(row['low'])[:-2]} to {_percent(row['high'])[:-2]})"
+
+# %% ../../nbs/24b_words.ipynb #8d8384ff
 def skill_findings(
     skill: pd.DataFrame | None,  # skill.csv, if there is one
 ) -> list[str]:  # a paragraph for each kind of evidence, plain text; one on worlds of known rule
@@ -698,7 +705,18 @@ def skill_findings(
     said = [_explained(kind, rows) for kind, rows in real.groupby("evidence", sort=False)]
     return said + _about_worlds(own) * bool(real["skill"].notna().any())
 
+# %% ../../nbs/24b_words.ipynb #5e8c1c1e
+def _noise_needed(best: pd.Series) -> str:
+    "How much noise of truths would overturn that a prediction explains less than half."
+    if not (np.isnan(best["noise"]) and 0 < best["high"] < 0.5):
+        return ""
+    return (  # skill is divided by what is no noise
+        " Nothing is repeated here, so that noise is not taken off: only if more than"
+        f" {_percent(1 - 2 * best['high'])} of what tells the truths apart were noise could"
+        f" {display_name(best.name)} explain half of the rest."
+    )
 
+# %% ../../nbs/24b_words.ipynb #b9b95606
 def _explained(kind: str, rows: pd.DataFrame) -> str:
     "What is explained of one kind of evidence."
     n = counted(int(rows["n_pairs"].iloc[0]), "pair")
@@ -707,12 +725,7 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     shown = [row for row in shown if np.isfinite(row["skill"])]
     if not shown:
         return f"Too few or too noisy to say what a sum explains: {n} where {_BEHIND[kind]}."
-    ends = lambda row: f" (95 %: {_percent(row['low'])[:-2]} to {_percent(row['high'])[:-2]})"
-    first, *others = (
-        f"{display_name(row.name)} {_percent(row['skill'])}"
-        + (ends(row) if np.isfinite(row["low"]) else "")
-        for row in shown
-    )
+    said = [f"{display_name(row.name)} {_percent(row['skill'])}{_ends(row)}" for row in shown]
     best = shown[0]
     nothing = bool(best["skill"] <= 0 or best["low"] <= 0)
     start = f"Sums explain what tells {kind} pairs apart."
@@ -722,24 +735,17 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     if place["low"] > 0:
         where = (
             " Other compounds on the same plates, batches or cell lines, whatever their mechanisms,"
-            f" explain {_percent(place['skill'])}{ends(place)}, which a sum may owe to place."
+            f" explain {_percent(place['skill'])}{_ends(place)}, which a sum may owe to place."
         )
         if place["skill"] > 0.5 * best["skill"] and not nothing:
             start = (
                 f"What sums seem to explain of what tells {kind} pairs apart may be no more than"
                 " where compounds stand."
             )
-    noise = ""
-    if nothing and np.isnan(best["noise"]) and 0 < best["high"] < 0.5:
-        # skill is divided by what is no noise
-        noise = (
-            " Nothing is repeated here, so that noise is not taken off: only if more than"
-            f" {_percent(1 - 2 * best['high'])} of what tells the truths apart were noise could"
-            f" {display_name(best.name)} explain half of the rest."
-        )
+    noise = _noise_needed(best) if nothing else ""
     return (
         f"{start} Explained over {n}"
-        f" where {_BEHIND[kind]}: {'; '.join([first, *others])}. Nought is what is blind to the"
+        f" where {_BEHIND[kind]}: {'; '.join(said)}. Nought is what is blind to the"
         " pair, a hundred the truth without its noise; below nought a prediction misleads."
         f"{where}{noise}"
     )

@@ -161,7 +161,7 @@ def screen(
     measured = profiles if isinstance(profiles, Measured) else average_wells(profiles)
     members, compounds = _checked_members(measured, min_compounds), measured.compounds
     states = half_whiten(measured.means - measured.control) if states is None else states
-    u, m = unit(states, centre=False), members.to_numpy()
+    u, m = unit(states, centre=False), np.ascontiguousarray(members)  # another order rounds else
     similarity, allowed = np.nan_to_num(u @ u.T), ~np.eye(len(u), dtype=bool)
     allowed &= ~(analogues(measured) if barred is None else barred)
     share = vote_shares(similarity, m, allowed)
