@@ -25,9 +25,12 @@ from cpvae.profiles.simulate import simulate_profiles
 from cpvae.lsa.table import COLUMNS, arithmetic
 from cpvae.io.write import write_profiles
 from cpvae.model.fits import fit_one
+from cpvae.run import folder as folder_module
+from cpvae.run import preset
 from cpvae.run.folder import into_place
 from cpvae.run.pipeline import run_pipeline
 from cpvae.run.preset import RunConfig, make_model, prepare
+from cpvae.run.tables import run_record
 
 DATA = Path(os.environ.get("CPVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = ["vanilla", "beta", "mmd", "pca"]
@@ -522,3 +525,39 @@ def test_two_runs_cannot_write_to_one_place(tmp_path, no_figures, monkeypatch):
     second = cli(*command)
     assert second.exit_code == 2 and "another run is writing there" in second.stderr
     assert process.wait() == 0 and (tmp_path / "run" / "run.json").is_file()
+
+
+def test_models_are_fitted_to_training_rows_and_judged_on_validation_rows(monkeypatch):
+    config = RunConfig(models=("vanilla", "pca"))
+    profiles = prepare(
+        simulate_profiles(n_mechanisms=5, n_pairs=2, n_features=40, n_maps=1), config
+    )
+    given = {}
+    keep = lambda models, x, x_valid, **how: given.update(models=models, x=x, valid=x_valid, **how)
+    monkeypatch.setattr(preset, "fit_many", keep)
+    preset.fit_models(profiles, config)
+    x, split = profiles.layers["scaled"], profiles.obs["split"].to_numpy()
+    np.testing.assert_array_equal(given["x"], x[split == "train"])
+    np.testing.assert_array_equal(given["valid"], x[split == "valid"])
+    assert len(given["valid"]) and given["shuffled"] == [("vanilla", True), ("pca", True)]
+    record = run_record(profiles, config, "by hand", {})
+    assert set(record["config"]["parameters"]) == {"vanilla"}  # PCA has none of its own
+    assert record["config"]["parameters"]["vanilla"]["random_state"] == config.seed
+
+
+def test_an_earlier_run_comes_back_if_its_successor_cannot_stand(tmp_path, monkeypatch):
+    out, part = tmp_path / "run", tmp_path / "run.part"
+    for folder in (out, part):
+        folder.mkdir()
+        (folder / "plan.json").write_text(folder.name)
+    rename = Path.rename
+
+    def fails(path, target):
+        if path == part:
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="no"):
+        folder_module._swap(part, out)
+    assert (out / "plan.json").read_text() == "run" and not (tmp_path / "run.part.old").exists()
