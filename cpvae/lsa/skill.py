@@ -300,7 +300,7 @@ class SamePlace(Sum):
         self,
         pairs: Sequence[Pair],  # K pairs
     ) -> np.ndarray:  # `[K,G]` predicted states, scaled feature values
-        """The mean of each pair's neighbours; of all compounds where its place is not recorded.
+        """The mean of each pair's neighbours; of all compounds where there is one place, or none.
 
         Parameters
         ----------
@@ -312,13 +312,13 @@ class SamePlace(Sum):
         np.ndarray
             `[K,G]` predicted states, scaled feature values
         """
-        block, states = compound_blocks(self.space), []
-        gone = [p.carriers for p in self.without]
-        allowed = ~np.any([np.zeros(len(block), bool), *gone], axis=0) & (block > 0)
+        block, means, states = compound_blocks(self.space), self.space.means, []
+        allowed = ~np.any([np.zeros(len(block), bool), *(p.carriers for p in self.without)], axis=0)
+        several = len(np.unique(block[allowed & (block > 0)])) > 1
         for p in pairs:
-            others = allowed & ~(p.in_a | p.in_b | p.carriers)
+            others = allowed & ~(p.in_a | p.in_b | p.carriers) & (block > 0) & several
             near = others & np.isin(block, block[p.in_ab])
-            states.append(self.space.means[near if near.any() else ~p.carriers].mean(axis=0))
+            states.append(means[near if near.any() else allowed].mean(axis=0))
         return np.stack(states)
 
 # %% ../../nbs/08c_skill.ipynb #a475736a
