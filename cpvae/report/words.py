@@ -17,7 +17,15 @@ import pandas as pd
 
 from ..errors import choose, counted
 from .summary import advantages, arithmetic_models, score_matrix
-from ..style import METRICS, MIN_CONTROLS, MIN_PAIRS, REPORTED, SCHEMES, TRIVIAL
+from cpvae.style import (
+    METRICS,
+    MIN_CONTROLS,
+    MIN_PAIRS,
+    MIN_PAIRS_OF_SKILL,
+    REPORTED,
+    SCHEMES,
+    TRIVIAL,
+)
 from ..style import display_name, number, usual_order
 
 # %% ../../nbs/24b_words.ipynb #17c66272
@@ -474,8 +482,8 @@ def specificity_findings(
     return [
         verdict
         + " Mean cosine with the own truth less that with those of others, and its p over random"
-        f" assignments of predictions to pairs: {each}. Pairs that share plates, scaffold or"
-        " potency pass this test without any mechanism."
+        f" assignments of predictions to pairs: {each}. Pairs that share plates, cell lines,"
+        " scaffold or potency pass this test without any mechanism."
     ]
 
 # %% ../../nbs/24b_words.ipynb #ababe633
@@ -626,7 +634,11 @@ def limit_findings(
         f"Only {counted(n, 'pair')} could be scored: read {'it' if n == 1 else 'them one by one'},"
         " because no mean, interval or count of so few can be relied on."
     )
+    inert = (pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum()
     warnings = _limits_of_controls(run.get("data", {})) + ([few] if n < MIN_PAIRS else [])
+    if inert:
+        said = f"In {inert} of {n} pairs the compounds of A, B or A|B cannot be told from controls."
+        warnings += [said + " There nothing is to be predicted."]
     return [*warnings, " ".join(words)]
 
 # %% ../../nbs/24b_words.ipynb #36632af2
@@ -636,14 +648,12 @@ def _limits_of_pairs(pairs: pd.DataFrame) -> list[str]:
     seen = pairs.in_sample.fillna(True).astype(bool).sum()
     single = (pairs[["n_compounds_a", "n_compounds_b", "n_compounds_ab"]].min(axis=1) == 1).sum()
     shared, known = (overlap > 0).sum(), overlap.notna().sum()
-    weak = (pairs[["active_a", "active_b", "active_ab"]].astype(str) == "False").any(axis=1).sum()
     limits = {
         f"Of {seen} of {n} pairs an A|B compound is among the training profiles: there the"
         " arithmetic is in-sample, as in the paper, which flatters it.": seen,
         f"{single} of {n} pairs rest on a single compound for A, B or A|B.": single,
         f"In {shared} of {known} pairs with annotated targets A and B share a target, so they may"
         " be two names for one mechanism.": shared,
-        f"In {weak} of {n} pairs the compounds of A, B or A|B cannot be told from controls.": weak,
     }
     none = [] if seen else ["No A|B compound of the scored pairs was among the training profiles."]
     return none + [limit for limit, count in limits.items() if count]
@@ -724,7 +734,9 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
     shown = [by_name.loc[name] for name in _COMPARED if name in by_name.index]
     shown = [row for row in shown if np.isfinite(row["skill"])]
     if not shown:
-        return f"Too few or too noisy to say what a sum explains: {n} where {_BEHIND[kind]}."
+        few = rows["n_pairs"].iloc[0] < MIN_PAIRS_OF_SKILL
+        what = f"Too few pairs: it takes {MIN_PAIRS_OF_SKILL}" if few else "Too noisy"
+        return f"{what} to say what a sum explains. There are {n} where {_BEHIND[kind]}."
     said = [f"{display_name(row.name)} {_percent(row['skill'])}{_ends(row)}" for row in shown]
     best = shown[0]
     nothing = bool(best["skill"] <= 0 or best["low"] <= 0)
@@ -740,13 +752,13 @@ def _explained(kind: str, rows: pd.DataFrame) -> str:
         if place["skill"] > 0.5 * best["skill"] and not nothing:
             start = (
                 f"What sums seem to explain of what tells {kind} pairs apart may be no more than"
-                " where compounds stand."
+                " their plate, batch or cell line."
             )
     noise = _noise_needed(best) if nothing else ""
     return (
         f"{start} Explained over {n}"
-        f" where {_BEHIND[kind]}: {'; '.join(said)}. Nought is what is blind to the"
-        " pair, a hundred the truth without its noise; below nought a prediction misleads."
+        f" where {_BEHIND[kind]}: {'; '.join(said)}. 0 % is one guess for every"
+        " pair, 100 % the truth but for its noise; below 0 a prediction misleads."
         f"{where}{noise}"
     )
 
@@ -762,12 +774,15 @@ def _about_worlds(own: pd.DataFrame) -> list[str]:
         ]
     skill = worlds.pivot(index="predictor", columns="evidence", values="skill")
     ceiling = worlds.set_index(["evidence", "predictor"]).loc[("world: sum", "calibrated_sum")]
-    seen = bool(ceiling["skill"] > 0 and not ceiling["low"] <= 0)
-    start = (
-        "Had A and B simply added up, this table would have shown it."
-        if seen
-        else "Even had A and B simply added up, this table could not have shown it."
-    )
+    place = skill.reindex(["same_place"]).iloc[0].get("world: sum", np.nan)
+    start = "Had A and B simply added up, this table would have shown it."
+    if not ceiling["skill"] > 0 or ceiling["low"] <= 0:
+        start = "Even had A and B simply added up, this table could not have shown it."
+    elif place > 0.5 * ceiling["skill"]:
+        start = (
+            "Plate, batch or cell line explain as much as a sum would, so that this table cannot"
+            f" tell by which rule A and B combine ({_percent(place)} where A and B add up)."
+        )
     said = {
         name: ", ".join(
             f"{_percent(skill.loc[name, rule])} where {words}"
