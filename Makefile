@@ -124,7 +124,7 @@ $(READY): settings.ini setup.py constraints.txt
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip >$(LOG) 2>&1; } || \
 	  { echo "No virtual environment could be made with $(PYTHON): it needs its venv module and pip" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { tail -n 30 $(LOG) >&2; exit 1; }
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >>$(LOG) 2>&1 || true # on all cores; pip has one. What cannot be compiled is nothing that is imported
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib >>$(LOG) 2>&1 || true # on all cores; pip has one. What cannot be compiled is nothing that is imported
 	@touch $@
 
 $(BENCH)/.ready: settings.ini setup.py constraints.txt

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 
-from .predictors import global_mean, trivial_baselines
+from .predictors import PREDICTORS, global_mean, predict_pairs
 from .space import Measured
 from .states import correlate, unit
 
@@ -202,7 +202,9 @@ def score_states(
         (against the global mean), mismatch_r, rank, ap, scale, l2_scaled,
         beats_both_parents
     """
-    pairs, control, base = measured.pairs, measured.control, trivial_baselines(measured)
+    pairs, control = measured.pairs, measured.control
+    plain = lambda name: predict_pairs(PREDICTORS[name](), measured)[0]
+    base = {name: plain(name) for name in ("global_mean", "a", "b")}
     truths = measured.group_mean([p.in_ab for p in pairs])
     common = global_mean(measured, *pairs)
     rows = list(predictions if comparisons is None else comparisons)
