@@ -212,7 +212,7 @@ def pages(root: Path = ROOT) -> list[str]:
     for name in ["_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css", "references.bib"]:
         if not (cache / name).is_file() or (cache / name).is_symlink():
             wrong.append(f"{name} did not reach the site's folder")
-    listed = (cache / "sidebar.yml").read_text(encoding="utf-8")
+    listed, exporter = (cache / "sidebar.yml").read_text(encoding="utf-8"), MarkdownExporter()
     for path in notebooks(root):
         name = path.relative_to(root / "nbs")
         if not (cache / name).exists():
@@ -223,7 +223,7 @@ def pages(root: Path = ROOT) -> list[str]:
         cells = json.loads((cache / name).read_text(encoding="utf-8"))["cells"]
         if any(out["output_type"] == "error" for cell in cells for out in cell.get("outputs", [])):
             wrong.append(f"{name}: an output is an error")
-        if not MarkdownExporter().from_filename(str(cache / name))[0].strip():
+        if not exporter.from_filename(str(cache / name))[0].strip():
             wrong.append(f"{name}: the page is empty")
     return wrong
 
