@@ -69,7 +69,8 @@ def _halves(
     for m, group in groups.items():
         at = np.flatnonzero(group)
         if len(at) == 1:
-            at = np.flatnonzero([n.startswith(f"{name[at[0]]}, half ") for n in name])
+            halves = np.isin(name, [f"{name[at[0]]}, half {k}" for k in (1, 2)])
+            at = np.flatnonzero(halves & (np.arange(len(name)) >= len(measured.compounds)))
         at = at[np.argsort([_digest(name[i]) for i in at])]
         if len(at) > 1:
             seen[m], held[m] = (np.isin(np.arange(len(name)), half) for half in (at[::2], at[1::2]))

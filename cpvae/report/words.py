@@ -775,9 +775,9 @@ def _about_worlds(own: pd.DataFrame) -> list[str]:
     skill = worlds.pivot(index="predictor", columns="evidence", values="skill")
     ceiling = worlds.set_index(["evidence", "predictor"]).loc[("world: sum", "calibrated_sum")]
     place = skill.reindex(["same_place"]).iloc[0].get("world: sum", np.nan)
-    start = "Had A and B simply added up, this table would have shown it."
+    start = "Had A and B simply added up, half of this table would have shown it."
     if not ceiling["skill"] > 0 or ceiling["low"] <= 0:
-        start = "Even had A and B simply added up, this table could not have shown it."
+        start = "Even had A and B simply added up, half of this table would not have shown it."
     elif place > 0.5 * ceiling["skill"]:
         start = (
             "Plate, batch or cell line explain as much as a sum would, so that this table cannot"
