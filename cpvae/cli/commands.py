@@ -1058,10 +1058,11 @@ def benchmark(
         from cpvae.judging.benchmark import rivals
 
         asked = [*(entries or ()), *(split_names(predictors) or rivals())]
-        board = ask_all(asked, split_names(tables), out, progress=not quiet)
+        board = ask_all(asked, [t.strip() for t in tables.split(",")], out, not quiet)
         page = board.save(out)
         columns = ["tie", "method", "skill", "low", "high", "gain", "gain_low", "gain_high", "leak"]
-        for name, rows in board.rows.replace({"leak": {"": None}}).groupby("dataset", sort=False):
+        told = board.rows.assign(tie=board.rows["tie"].astype(str).replace("<NA>", "–"))
+        for name, rows in told.replace({"leak": {"": None}}).groupby("dataset", sort=False):
             typer.echo(f"{name}\n{_shown(rows[columns])}\n")
         typer.echo("\n".join([*map(as_typed, board.notes), f"leaderboard: {page}"]))
 

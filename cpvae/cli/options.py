@@ -116,8 +116,8 @@ def _is_a_truth(text: str) -> None:
 
 
 def _names_tables(text: str) -> None:
-    for name in split_names(text) or [text]:
-        _is_a_truth(name)
+    for name in text.split(","):
+        _is_a_truth(name.strip())
 
 
 def _names_rivals(text: str) -> None:

@@ -7,7 +7,7 @@ __all__ = ['TABLES', 'PINNED', 'SCORER', 'TIERS', 'LEADERBOARD', 'rivals', 'entr
            'kept_predictions', 'tie_groups', 'reference_rows', 'tiers_of', 'tier_columns', 'table_rows', 'Board',
            'benchmark', 'board_page']
 
-# %% ../../nbs/12b_benchmark.ipynb #6a6e2ce5
+# %% ../../nbs/12b_benchmark.ipynb #4301b373
 import inspect
 import io
 import json
@@ -40,7 +40,7 @@ from ..progress import Stage
 from ..report.page import page_table, render_page
 from ..style import MIN_PAIRS_OF_SKILL, display_name, small_type
 
-# %% ../../nbs/12b_benchmark.ipynb #4fe16e35
+# %% ../../nbs/12b_benchmark.ipynb #9fd5d08b
 # Tables that everyone is asked on: measured pairs, in the package. Any other dataset can be named.
 TABLES = ("norman", "korkut", "ecoli")
 # Always there and never ranked: who says the same of every pair, and the plain sum.
@@ -88,7 +88,7 @@ def entrants(
             found[name] = PREDICTORS[choose(name, rivals(), "predictor")]()
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #a02214ae
+# %% ../../nbs/12b_benchmark.ipynb #d31d2ef8
 def code_of(
     name: str,  # as asked for: of the registry, or FILE.py:Name
     predictor: Predictor,  # what it made
@@ -137,7 +137,7 @@ def learned_from(
         return "all other profiles, none of A or B"
     return "other pairs, all profiles" if getattr(predictor, "learns", True) else "A, B, control"
 
-# %% ../../nbs/12b_benchmark.ipynb #5d9491a1
+# %% ../../nbs/12b_benchmark.ipynb #0e36444e
 # Of what judges: predictions of another version are made anew.
 SCORER = f"cpvae {__version__}"
 
@@ -188,7 +188,7 @@ def kept_predictions(
     os.replace(new, path.with_suffix(".json"))
     return states
 
-# %% ../../nbs/12b_benchmark.ipynb #5683b4fb
+# %% ../../nbs/12b_benchmark.ipynb #570fa8c0
 def tie_groups(
     states: Mapping[str, np.ndarray],  # `[P,G]` predicted states by name
     truth: Truth,  # of what
@@ -222,7 +222,7 @@ def tie_groups(
         groups[name] = number
     return groups
 
-# %% ../../nbs/12b_benchmark.ipynb #3fd6ab9e
+# %% ../../nbs/12b_benchmark.ipynb #4555f134
 def _halves(truth):  # places of pairs, `[K,G]` of the even wells, `[K,G]` of the odd ones
     "States of two halves of the wells of A|B, of pairs whose every condition has two wells."
     obs = with_blanks(truth.measured.profiles.obs, OBS_BLANKS)
@@ -261,7 +261,7 @@ def _others(truth):  # places of pairs, `[K,G]` of all compounds but one, `[K,G]
     shape = (-1, len(truth.features))
     return np.array(at, int), np.reshape(means, shape), np.reshape(ones, shape)
 
-# %% ../../nbs/12b_benchmark.ipynb #07f753a3
+# %% ../../nbs/12b_benchmark.ipynb #167aff49
 def reference_rows(
     truth: Truth,  # of what
 ) -> list[dict[str, Any]]:  # by `SUMMARY`; none where there is no such thing
@@ -296,7 +296,7 @@ def reference_rows(
         rows += [{column: row[column] for column in SUMMARY}] if len(at) else []
     return rows
 
-# %% ../../nbs/12b_benchmark.ipynb #6835c177
+# %% ../../nbs/12b_benchmark.ipynb #2486dd76
 TIERS = ("none", "one", "both")  # members of a held-out pair that stand in pairs to learn from
 
 
@@ -354,7 +354,7 @@ def tier_columns(
         found |= {f"skill_{name}": 1 - left / length if enough else np.nan}
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #971cd267
+# %% ../../nbs/12b_benchmark.ipynb #7b8db3e8
 # Columns of leaderboard.csv, one row a table and method.
 LEADERBOARD = [
     *"dataset evidence tie method".split(),
@@ -399,7 +399,7 @@ def table_rows(
     told = dict(dataset=truth.name, evidence=truth.evidence, scorer=SCORER)
     return table.assign(**told).reindex(columns=LEADERBOARD).reset_index(drop=True)
 
-# %% ../../nbs/12b_benchmark.ipynb #c36b4696
+# %% ../../nbs/12b_benchmark.ipynb #34067d99
 @dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard of several tables.
@@ -439,7 +439,7 @@ class Board:
         (folder / "leaderboard.html").write_text(page, encoding="utf-8")
         return folder / "leaderboard.html"
 
-# %% ../../nbs/12b_benchmark.ipynb #39a7e59f
+# %% ../../nbs/12b_benchmark.ipynb #d4af7d70
 def benchmark(
     # names in `rivals()`, or FILE.py:Name of one's own; or predictors by name; None: all rivals
     predictors: Sequence[str] | Mapping[str, Predictor] | None = None,
@@ -501,13 +501,13 @@ def _table_called(name, tables):
         choose(name, known_datasets(), "table")
     return read_truth(name)
 
-# %% ../../nbs/12b_benchmark.ipynb #00c215b9
+# %% ../../nbs/12b_benchmark.ipynb #d29901cf
 def _interval(row, value, low, high):  # "0.67 [0.60, 0.75]"
     if not np.isfinite(row[value]):
         return "–"
     text = f"{row[value] + 0.0:.2f}"
     if np.isfinite(row[low]) and row[low] < row[high]:
-        text += f" [{row[low]:.2f}, {row[high]:.2f}]"
+        text += f" [{row[low]:.2f}, {row[high]:.2f}]"
     return text.replace("-", "−")
 
 
@@ -522,12 +522,12 @@ _REFERENCES = {
 def _method_name(name):
     return _REFERENCES.get(name, display_name(name))
 
-# %% ../../nbs/12b_benchmark.ipynb #dd9cb3ef
+# %% ../../nbs/12b_benchmark.ipynb #f8f7d3e1
 _COLUMNS = {
     "tie": "group",
     "who": "method",
-    "s": "S [95 %]",
-    "delta": "Δ to calibrated sum [95 %]",
+    "s": "S [95 %]",
+    "delta": "Δ to calibrated sum [95 %]",
     "interaction": "S of interaction",
     "discrimination": "discrimination",
     "slope": "slope",
@@ -536,19 +536,20 @@ _COLUMNS = {
 _CAPTION = (
     "S: share of what tells pairs apart that is explained; 0 is whoever says the same of every"
     " pair, 1 the truth without its noise. Intervals respect that pairs share mechanisms. Group:"
-    " the best"
-    " method opens a group; whoever's paired difference from it has a 95 % interval with 0 in it"
-    " belongs to it; the best of those left opens the next. Without a group: pinned rows, which are"
-    " no entries, and leaks. S of interaction: of what the plain sum leaves, the share explained"
-    " (needs replicates). Discrimination: share of other truths, and of A and B, less like the"
-    " prediction than its own truth; 0.5 is chance. Slope below 1: it exaggerates."
+    " down the list by S, a method belongs to the group of the one that opened it as long as the"
+    " 95 % interval of their paired difference holds 0; the first that does not opens the next."
+    " Without a group: pinned rows, which are no entries, and leaks. S of interaction: of what"
+    " the plain sum leaves, the share explained (needs replicates). Discrimination: share of"
+    " other truths, and of A and B, less like the prediction than its own truth; 0.5 is chance."
+    " Slope below 1: it exaggerates."
 )
-_WHERE = {"who": "method", "tiers": "S by tier", "learned_from": "learned from", "code": "code"}
+_WHERE = {"who": "method", **{tier: f"S, {tier}" for tier in ("both", "one", "none")}}
+_WHERE |= {"learned_from": "learned from", "code": "code"}
 _WHERE_CAPTION = (
-    "Tiers: members of a held-out pair that stand in pairs to learn from; of a tier with fewer than"
-    f" {MIN_PAIRS_OF_SKILL} pairs only the number is told. Code: SHA-256 of the file that the"
-    " method stands in, its first twelve digits. What a method of one's own learned from is its"
-    " maker's word."
+    "S of pairs of which both, one or none of the members stand in pairs to learn from, and how"
+    f" many such pairs there are; of fewer than {MIN_PAIRS_OF_SKILL} only the number is told."
+    " Code: SHA-256 of the file that the method stands in, its first twelve digits. What a"
+    " method of one's own learned from is its maker's word."
 )
 _EVIDENCE = {
     "measured": "A and B were really applied together.",
@@ -560,14 +561,13 @@ _EVIDENCE = {
     "simulated": "Simulated: the truth is known.",
 }
 
-# %% ../../nbs/12b_benchmark.ipynb #c83e9d47
-def _tiers_text(row):
-    told = []
-    for tier in reversed(TIERS):
-        n, skill = row[f"pairs_{tier}"], row[f"skill_{tier}"]
-        if np.isfinite(n) and n:
-            told.append(f"{tier} {'' if np.isnan(skill) else f'{skill + 0.0:.2f} '}({int(n)})")
-    return ", ".join(told).replace("-", "−") or "–"
+# %% ../../nbs/12b_benchmark.ipynb #8ffbf0d3
+def _tier_text(row, tier):  # "0.68 (106)", "(3)"
+    n, skill = row[f"pairs_{tier}"], row[f"skill_{tier}"]
+    if not (np.isfinite(n) and n):
+        return "–"
+    told = "" if np.isnan(skill) else f"{skill + 0.0:.2f} ".replace("-", "−")
+    return f"{told}({int(n)})"
 
 
 def _shown_rows(rows):  # the columns of both tables of a page
@@ -581,12 +581,13 @@ def _shown_rows(rows):  # the columns of both tables of a page
         told[column] = rows[column].to_numpy(float)
         told.loc[leaks.to_numpy(), column] = np.nan
     told["counts"] = [f"{int(p)} / {int(m)}" for p, m in zip(rows["pairs"], rows["members"])]
-    told["tiers"] = [_tiers_text(r) for _, r in rows.iterrows()]
+    for tier in TIERS:
+        told[tier] = [_tier_text(r, tier) for _, r in rows.iterrows()]
     told["learned_from"] = rows["learned_from"].fillna("measurements of A|B").to_numpy()
     told["code"] = [str(c)[:12] if isinstance(c, str) and c else "–" for c in rows["code"]]
     return told
 
-# %% ../../nbs/12b_benchmark.ipynb #5138346d
+# %% ../../nbs/12b_benchmark.ipynb #bd386725
 def _forest(rows):  # a figure: S with its interval, best on top
     shown = rows[np.isfinite(rows["skill"]) & (rows["leak"].fillna("") == "")]
     fig = Figure(figsize=(7, 0.6 + 0.3 * len(shown)), layout="constrained")
@@ -611,7 +612,7 @@ def _png(figure):
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
-# %% ../../nbs/12b_benchmark.ipynb #cbbb438c
+# %% ../../nbs/12b_benchmark.ipynb #889db775
 def _finding(rows):  # lead and rest of a paragraph
     first = rows.iloc[0]
     kind = f"{first.dataset}: {int(first.pairs)} {first.evidence} pairs."
@@ -619,7 +620,7 @@ def _finding(rows):  # lead and rest of a paragraph
     if ranked.empty:
         return kind, " No skill is told: too few pairs, or too much noise; the counts are below."
     best = ranked.iloc[0]
-    told = f" {_method_name(best.method)} stands first, S {_interval(best, 'skill', 'low', 'high')}"
+    told = f" First: {_method_name(best.method)}, S {_interval(best, 'skill', 'low', 'high')}"
     ahead = ranked[ranked["gain_low"] > 0]["method"].map(_method_name).tolist()
     many = f"{', '.join(ahead[:-1])} and {ahead[-1]}" if len(ahead) > 1 else "".join(ahead)
     told += f"; ahead of the calibrated sum: {many or 'nobody'}."
@@ -630,28 +631,31 @@ def _finding(rows):  # lead and rest of a paragraph
     return kind, told + (f" {_EVIDENCE['annotated']}" if first.evidence == "annotated" else "")
 
 
-def _board_section(rows, name):
+_AS_ABOVE = "Columns as in the first table of their kind."
+
+
+def _board_section(rows, name, first_of_all):
     told, first = _shown_rows(rows), rows.iloc[0]
     caption = f"{name}: S and its 95 % interval. Grey: no entries, pinned for comparison."
     who = "; ".join(f"{a} {b}" for a, b in zip(told["who"], told["s"]) if b != "–")
     figure = dict(kind="figure", name=name, caption=caption, alt=f"{caption} {who}.")
-    items = [page_table(told, _COLUMNS, _CAPTION)]
+    captions = (_CAPTION, _WHERE_CAPTION) if first_of_all else (_AS_ABOVE, _AS_ABOVE)
+    items = [page_table(told, _COLUMNS, captions[0])]
     items += [figure] if np.isfinite(rows["skill"]).any() else []
-    items.append(page_table(told, _WHERE, _WHERE_CAPTION))
+    items.append(page_table(told, _WHERE, captions[1]))
     text = [_EVIDENCE.get(first.evidence, "")]
     share = rows["top_share"].dropna()
     if len(share):
-        text.append(
-            f"The strongest tenth of the pairs holds {share.iloc[0]:.0%} of what tells them apart."
-        )
+        said = f"{100 * share.iloc[0]:.0f} % of what tells them apart"
+        text.append(f"The strongest tenth of the pairs holds {said}.")
     return dict(title=f"{name} ({first.evidence})", text=text, items=items)
 
-# %% ../../nbs/12b_benchmark.ipynb #61012f72
+# %% ../../nbs/12b_benchmark.ipynb #9e4752e5
 _HOW = (
     "Every fold was predicted from a table without the compounds of its pairs; folds follow from"
     " the pairs' names. Enter with ten lines: cpvae benchmark FILE.py:Name. Truths are public:"
-    " whoever"
-    " learned from elsewhere has to say so, and a score here is worth what that word is worth."
+    " whoever learned from elsewhere has to say so, and a score here is worth what that word is"
+    " worth."
 )
 
 
@@ -675,7 +679,7 @@ def board_page(
     """
     groups = list(board.rows.groupby("dataset", sort=False))
     drawn = [(name, rows) for name, rows in groups if np.isfinite(rows["skill"]).any()]
-    sections = [_board_section(rows, name) for name, rows in groups]
+    sections = [_board_section(rows, name, i == 0) for i, (name, rows) in enumerate(groups)]
     notes = [dict(title="Notes", text=[*board.notes], items=[])] if board.notes else []
     return render_page(
         title="cpvae: who predicts what A and B do together",

@@ -6,7 +6,7 @@
 __all__ = ['RIVAL', 'REFERENCES', 'SUMMARY', 'RESULTS', 'skill_gain', 'reference_states', 'summary_row', 'pair_results',
            'leak_in', 'Score', 'judge', 'score']
 
-# %% ../../nbs/12a_score.ipynb #84168ac0
+# %% ../../nbs/12a_score.ipynb #e9a34582
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from ..lsa.skill import centred_in_folds, discriminated, skill_of
 from ..lsa.states import unit
 from ..style import MIN_PAIRS_OF_SKILL, NAMES, TRIVIAL
 
-# %% ../../nbs/12a_score.ipynb #918b204a
+# %% ../../nbs/12a_score.ipynb #788e28ba
 from ..lsa.scores import dyadic_half_width
 
 
@@ -40,7 +40,7 @@ def skill_gain(predicted, rival, truths, pairs, noise):
     half = dyadic_half_width((u - value * v) / v.sum(), pairs)
     return value, value - half, value + half
 
-# %% ../../nbs/12a_score.ipynb #3b635347
+# %% ../../nbs/12a_score.ipynb #6cc9fba0
 RIVAL = "calibrated_sum"  # whom every prediction is compared with, pair by pair
 # What is asked beside a prediction: the simple sums, then what knows less, in the usual order. How
 # many cells a truth has left is a property of the truth, so nobody is told it here.
@@ -64,7 +64,7 @@ def reference_states(
     """
     return predict_apart({name: PREDICTORS[name]() for name in REFERENCES}, truth)
 
-# %% ../../nbs/12a_score.ipynb #071d5f7e
+# %% ../../nbs/12a_score.ipynb #aafd8535
 # Columns of a summary, one row a prediction or guess.
 SUMMARY = (
     "predictor skill low high gain gain_low gain_high interaction discrimination slope noise"
@@ -105,7 +105,7 @@ def summary_row(
     told |= {"pairs": found.n_pairs, "members": len({m for p in truth.members for m in p})}
     return {column: {"predictor": name, **told}[column] for column in SUMMARY}
 
-# %% ../../nbs/12a_score.ipynb #e60847ec
+# %% ../../nbs/12a_score.ipynb #df60b36b
 # Columns of `results`, one row a pair; lengths are L2 norms in the table's own unit.
 RESULTS = (
     "pair fold error length cosine discrimination nearest rival_error apart_error apart_length"
@@ -157,7 +157,7 @@ def pair_results(
     }
     return pd.DataFrame(columns)[RESULTS]
 
-# %% ../../nbs/12a_score.ipynb #a8c8f3be
+# %% ../../nbs/12a_score.ipynb #5d512f4e
 def leak_in(
     states: np.ndarray,  # `[P,G]` predicted states
     truth: Truth,  # what they are predictions of
@@ -206,7 +206,7 @@ def _likeness(states, truth):  # `[F]` squared cosine with the truths, fold by f
             found[fold] = (y[at] * guess[at]).sum() ** 2 / sizes
     return found
 
-# %% ../../nbs/12a_score.ipynb #8e54e37b
+# %% ../../nbs/12a_score.ipynb #f56c0e04
 @dataclass(frozen=True, eq=False)
 class Score:
     """What a prediction is worth: pair by pair, in one row beside trivial guesses, and in words.
@@ -261,7 +261,7 @@ class Score:
             path = Path(folder, f"{name}.csv")
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../../nbs/12a_score.ipynb #f3e090f0
+# %% ../../nbs/12a_score.ipynb #653dd4d1
 def _range(row, what):  # "0.67 [0.60, 0.75]"
     low, high = ("low", "high") if what == "skill" else (f"{what}_low", f"{what}_high")
     return f"{row[what]:.2f} [{row[low]:.2f}, {row[high]:.2f}]"
@@ -276,7 +276,7 @@ def _skill_in_words(own, evidence):
         )
     if not np.isfinite(own.skill):
         return f"{of}: what tells these truths apart is mostly replicate noise; no skill is told."
-    said = f"{own.predictor} explains {own.skill:.0%} of what tells pairs apart: S"
+    said = f"{own.predictor} explains {100 * own.skill:.0f} % of what tells pairs apart: S"
     if own.skill < 0 or not own.low > 0:
         better = "worse than" if own.high < 0 else "not told from"
         said = f"{own.predictor} is {better} a guess that is the same for every pair: S"
@@ -297,7 +297,7 @@ def _beside(summary):
         told.append(f"The best trivial guess is {NAMES.get(best.predictor, best.predictor)}.")
     return " ".join(told)
 
-# %% ../../nbs/12a_score.ipynb #282cc95c
+# %% ../../nbs/12a_score.ipynb #5bd56a75
 def judge(
     told: Predictions,  # from `read_predictions`
     truth: Truth,  # what they are predictions of
