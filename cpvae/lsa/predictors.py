@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 
 from .space import Measured, Pair, Space, of_pair, predict_states
 from ..errors import LsaError
