@@ -22,7 +22,7 @@ from cpvae.profiles.read import read_profiles
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.lsa.space import latent_space, average_wells
 from cpvae.lsa.states import unit
-from cpvae.lsa.predictors import Regressed
+from cpvae.lsa.learned import PENALTIES, Regressed
 from cpvae.preparation.clean import drop_copies
 from cpvae.preparation.scale import scale_profiles
 from cpvae.preparation.split import split_profiles
@@ -178,19 +178,29 @@ def test_genes_carry_symbols_and_have_no_compartments():
 
 
 def test_a_ridge_of_codes_on_mechanisms_is_the_known_one():
+    "Effects less the control, and of the penalties the one with the least leave-one-out error."
     profiles = world()
     measured = average_wells(profiles)
     identity = FunctionTransformer(inverse_func=None, func=None, check_inverse=False)
     space = latent_space(identity, measured)
     pool = np.arange(len(measured.compounds)) % 5 > 0
     terms = MultiLabelBinarizer().fit(measured.compounds["moa"].str.split("|"))
-    x = terms.transform(measured.compounds["moa"].str.split("|"))
-    common = space.z_compounds[pool].mean(axis=0)
-    ridge = Ridge(alpha=10, fit_intercept=False).fit(x[pool], space.z_compounds[pool] - common)
+    x = terms.transform(measured.compounds["moa"].str.split("|"))[pool].astype(float)
+    y = space.z_compounds[pool] - space.z_control
+
+    def left_out(penalty):  # residuals of a linear smoother, each over what it leaves to itself
+        hat = x @ np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T)
+        return np.square((y - hat @ y) / (1 - np.diag(hat))[:, None]).sum()
+
+    best = min(PENALTIES, key=left_out)
+    assert PENALTIES[0] < best < PENALTIES[-1]
+    ridge = Ridge(alpha=best, fit_intercept=False).fit(x, y)
     asked = terms.transform([(p.a, p.b) for p in measured.pairs])
     out = [SimpleNamespace(carriers=~pool)]
-    states = Regressed().fit(space, out).predict(space.pairs)
-    assert np.allclose(states, common + ridge.predict(asked), atol=1e-5)
+    found = Regressed().fit(space, out)
+    assert found.penalty_ == best
+    expected = space.z_control + ridge.predict(asked)
+    assert np.allclose(found.predict(space.pairs), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -609,7 +609,7 @@ def test_there_are_options_to_try():
 
 def test_words_of_the_command_line_are_those_of_the_package():
     "A list of words stands in the command line too, so that it need not load what it does not use."
-    from cpvae.lsa.predictors import PREDICTORS
+    from cpvae.lsa.learned import PREDICTORS
     from cpvae.run.preset import MODELS, USUAL
     from cpvae.style import TRIVIAL
 

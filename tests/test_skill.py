@@ -17,7 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 from cpvae.datasets import PACKAGED, load_dataset
 from cpvae.errors import CpvaeError
 from cpvae.lsa.kinds import evidence_of
-from cpvae.lsa.predictors import CalibratedSum, Sum, predict_folds
+from cpvae.lsa.learned import CalibratedSum
+from cpvae.lsa.predictors import Sum, predict_folds
 from cpvae.lsa.skill import SKILL_COLUMNS, frozen_folds, pair_skill, skill_of
 from cpvae.lsa.space import average_wells, latent_space
 from cpvae.lsa.table import OF_AXES, arithmetic

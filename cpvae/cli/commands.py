@@ -214,8 +214,9 @@ _Predictors = Annotated[
     str,
     typer.Option(
         help=(
-            "Predictors beside A - D + B, in every model, joined by commas: shrunk (empirical"
-            " Bayes), regressed (ridge), calibrated_sum, or your own as FILE.py:Name."
+            "Predictors beside A - D + B, in every model, joined by commas: calibrated_sum, process"
+            " (it and a Gaussian process on what it leaves), regressed (ridge), shrunk (empirical"
+            " Bayes), mean_of_codes, additive_latent, or your own as FILE.py:Name."
         ),
         show_default=False,
         callback=_checked_by(_names_predictors),

@@ -58,9 +58,11 @@ def _names_models(text: str) -> None:
 
 
 def _names_predictors(text: str) -> None:
+    from cpvae.style import LEARNED
+
     for name in split_names(text):
         if ".py:" not in name:
-            choose(name, ("shrunk", "regressed", "calibrated_sum"), "predictor")
+            choose(name, LEARNED, "predictor")
 
 
 def _names_a_pair(text: str) -> None:

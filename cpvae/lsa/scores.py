@@ -14,7 +14,8 @@ import pandas as pd
 from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 
-from .predictors import PREDICTORS, global_mean, predict_pairs
+from .learned import PREDICTORS
+from .predictors import global_mean, predict_pairs
 from .space import Measured
 from .states import correlate, unit
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_FOLDS', 'MOST_NOISE', 'SKILL_COLUMNS', 'frozen_folds', 'centred_in_folds', 'Skill', 'discriminated', 'skill_of',
-           'replicate_covariance', 'SamePlace', 'skill_table', 'pair_skill']
+           'skill_gain', 'replicate_covariance', 'SamePlace', 'skill_table', 'pair_skill']
 
 # %% ../../nbs/08c_skill.ipynb #36c610f6
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +20,8 @@ from sklearn.preprocessing import FunctionTransformer
 from ..errors import LsaError
 from .kinds import evidence_of
 from .known import known_worlds, world_space
-from .predictors import CalibratedSum, Predictor, Sum, predict_folds, predictors_called
-from .predictors import trivial_predictors
+from .learned import CalibratedSum, predictors_called
+from .predictors import Predictor, Sum, predict_folds, trivial_predictors
 from .relabel import compound_blocks
 from .scores import dyadic_half_width
 from .space import Measured, Pair, Space, average_wells, latent_spaces, of_pair
@@ -250,6 +250,49 @@ def skill_of(
             beyond = 1 - (error - taken).sum() / true
     told = (*tilt, float(found.mean()), float(beyond), share, float(strongest))
     return Skill(len(pairs), 1 - left, 1 - high, 1 - low, *told)
+
+# %% ../../nbs/08c_skill.ipynb #8420bd79
+def skill_gain(
+    predicted: np.ndarray,  # `[P,G]` states, each fold predicted from the others
+    rival: np.ndarray,  # `[P,G]` those of another predictor
+    truths: np.ndarray,  # `[P,G]` states of A|B
+    pairs: Sequence[tuple[str, str]],  # P names of A and B
+    noise: np.ndarray | None = None,  # `[P]` replicate noise of the truths; None: no replicates
+) -> tuple[float, float, float]:  # S less the rival's, low and high of its 95 % interval
+    """How much more of what tells pairs apart one prediction explains than another.
+
+    Raises CpvaeError for a prediction that is not finite.
+
+    Parameters
+    ----------
+    predicted : np.ndarray
+        `[P,G]` states, each fold predicted from the others
+    rival : np.ndarray
+        `[P,G]` those of another predictor
+    truths : np.ndarray
+        `[P,G]` states of A|B
+    pairs : Sequence[tuple[str, str]]
+        P names of A and B
+    noise : np.ndarray | None, default None
+        `[P]` replicate noise of the truths; None: no replicates
+
+    Returns
+    -------
+    tuple[float, float, float]
+        S less the rival's, low and high of its 95 % interval
+    """
+    if not (np.isfinite(predicted).all() and np.isfinite(rival).all()):
+        raise LsaError("a predicted state is not finite")
+    if len(pairs) < MIN_PAIRS_OF_SKILL:
+        return (np.nan,) * 3
+    fold = frozen_folds(["|".join(pair) for pair in pairs])
+    y, one, other = (centred_in_folds(x, fold) for x in (truths, predicted, rival))
+    taken = 0 if noise is None else (1 - 1 / np.bincount(fold)[fold]) * noise
+    length = np.square(y).sum(1)
+    if np.sum(taken) > MOST_NOISE * length.sum():
+        return (np.nan,) * 3
+    nearer = np.square(other - y).sum(1) - np.square(one - y).sum(1)
+    return _ratio(nearer, length - taken, pairs)
 
 # %% ../../nbs/08c_skill.ipynb #de31666e
 def replicate_covariance(

@@ -22,7 +22,8 @@ from .kinds import describe_pairs
 from .nulls import bootstrap_cosine, common_of, permutation_tests
 from .nulls import shuffled_scores, specificity, zscore_10_shuffles
 from .predictors import MechanismBlind, Predictor, Sum, predict_pairs
-from .predictors import predictors_called, trivial_predictors
+from .learned import predictors_called
+from .predictors import trivial_predictors
 from .scores import score_states
 from .space import Space, average_wells, latent_spaces, of_pair
 from .states import PROTOCOLS, Protocol, correlate, main_time
@@ -176,7 +177,7 @@ def arithmetic(
     # pairs tested at the same time; -1: one a core; None: as `joblib.parallel_config` says
     jobs: int | None = 1,
     progress: bool = False,  # tell how far it is, see `Stage`
-    # beside the sum: "shrunk", "regressed", or one's own as `FILE.py:Name`; see `PREDICTORS`
+    # beside the sum: "process", "regressed" ..., or one's own as `FILE.py:Name`; see `PREDICTORS`
     predictors: Sequence[str] = (),
     # scores and tests, a row for each predictor and pair, correlations over features blank for
     # coordinates; and the null: model, pair, permutation, l2, cosine
@@ -205,7 +206,7 @@ def arithmetic(
     progress : bool, default False
         tell how far it is, see `Stage`
     predictors : Sequence[str], default ()
-        beside the sum: "shrunk", "regressed", or one's own as `FILE.py:Name`; see
+        beside the sum: "process", "regressed" ..., or one's own as `FILE.py:Name`; see
         `PREDICTORS`
 
     Returns

@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch.cuda import OutOfMemoryError
 
 from ..errors import RunError, choose, counted
-from ..lsa.predictors import predictors_called
+from ..lsa.learned import predictors_called
 from ..lsa.states import PROTOCOLS, Protocol
 from ..model.codes import CollapseWarning
 from ..model.fits import fit_many
@@ -186,8 +186,9 @@ class RunConfig:
         any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components
         with a learned decoder), pca; or a transformer of one's own, FILE.py:Name
     predictors : tuple[str, ...], default ()
-        beside A - D + B: shrunk (empirical Bayes), regressed (ridge), or a predictor of
-        one's own, FILE.py:Name
+        beside A - D + B: calibrated_sum, process (Gaussian process), regressed (ridge),
+        shrunk (empirical Bayes), mean_of_codes, additive_latent, or a predictor of one's
+        own, FILE.py:Name
     n_latent : int | None, default None
         L, latent units, and components of PCA; None: as the preset says
     n_permutations : int, default 10000
@@ -216,8 +217,8 @@ class RunConfig:
     # any of vanilla, beta, mmd, ae (a plain autoencoder), pca-mlp (principal components with a
     # learned decoder), pca; or a transformer of one's own, FILE.py:Name
     models: tuple[str, ...] = USUAL
-    # beside A - D + B: shrunk (empirical Bayes), regressed (ridge), or a predictor of one's own,
-    # FILE.py:Name
+    # beside A - D + B: calibrated_sum, process (Gaussian process), regressed (ridge), shrunk
+    # (empirical Bayes), mean_of_codes, additive_latent, or a predictor of one's own, FILE.py:Name
     predictors: tuple[str, ...] = ()
     n_latent: int | None = None  # L, latent units, and components of PCA; None: as the preset says
     n_permutations: int = 10_000  # relabellings of each pair of mechanisms

@@ -16,11 +16,13 @@ nbs/results/scoreboard_pairs.csv  a row a pair: compounds, shared targets, agree
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from sources import ROOT, TABLES, keep_fits
 from provenance import write_table
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
@@ -33,7 +35,8 @@ from cpvae.lsa.nulls import permutation_tests
 from cpvae.lsa.left_out import leave_pairs_out, scale_without
 from cpvae.preparation.clean import drop_copies
 from cpvae.lsa.kinds import describe_pairs
-from cpvae.lsa.predictors import MechanismBlind, Regressed, Shrunk
+from cpvae.lsa.learned import trust
+from cpvae.lsa.predictors import MechanismBlind, Sum
 from cpvae.lsa.table import score_table, usual_predictors
 
 SEEDS = {"pairs": range(5), "nothing": range(2), "strict": range(2)}  # by what is left out
@@ -56,14 +59,54 @@ def models(table: str, seed: int) -> dict:
     return found | {"pca": PCA(10, random_state=0), "pca100": PCA(100, random_state=0)}
 
 
-class Ensemble(Shrunk):
+def pool(predictor: Sum) -> np.ndarray:  # `[C]` bool: compounds that may be learned from
+    carriers = [p.carriers for p in predictor.without]
+    return ~np.any([np.zeros(len(predictor.space.compounds), bool), *carriers], axis=0)
+
+
+class EmpiricalBayes(Sum):
+    "Sum of the effects of A and B on the common response, each shrunk by what it can be trusted."
+
+    learns = True
+
+    def predict(self, pairs):
+        z, moa, some = self.space.z_compounds, self.space.compounds["moa"], pool(self)
+        known = some & (moa != "").to_numpy()
+        common, r = z[some].mean(axis=0), trust(z[known], moa[known])
+
+        def effect(mask):
+            n = mask.sum()
+            return (z[mask].mean(axis=0) - common) * r * n / np.maximum(r * n + 1 - r, 1e-12)
+
+        sums = [common + effect(p.in_a) + effect(p.in_b) for p in pairs]
+        return self.space.decode(np.stack(sums)).astype(float)
+
+
+class OneRidge(Sum):
+    "Sum of the effects of A and B on the common response in a ridge of penalty 10."
+
+    learns = True
+
+    def predict(self, pairs):
+        z, moa = self.space.z_compounds, self.space.compounds["moa"]
+        terms = moa.map(lambda label: frozenset(label.split("|")) - {""})
+        known = sorted(frozenset().union(*terms))
+        x = np.array([[t in have for t in known] for have in terms], float)
+        train = pool(self) & x.any(axis=1)
+        common = z[train].mean(axis=0)
+        ridge = Ridge(10, fit_intercept=False).fit(x[train], z[train] - common)
+        asked = np.array([[t in (p.a, p.b) for t in known] for p in pairs], float)
+        return self.space.decode(common + ridge.predict(asked)).astype(float)
+
+
+class Ensemble(EmpiricalBayes):
     "The mean of shrunk predictions in several spaces."
 
     def __init__(self, spaces):
         self.spaces = spaces
 
     def predict(self, pairs):
-        each = [Shrunk().fit(space, self.without).predict(pairs) for space in self.spaces]
+        each = [EmpiricalBayes().fit(space, self.without).predict(pairs) for space in self.spaces]
         return sum(each) / len(each)
 
 
@@ -106,8 +149,8 @@ def one(folder: Path, table: str, seed: int, way: str) -> pd.DataFrame:
     spaces = latent_spaces(fitted, measured)
     asked = usual_predictors(spaces)
     for name in ("vanilla", "beta", "mmd", "pca100", "additive_input"):
-        asked += both_ways(f"empirical_bayes, {name}", Shrunk(), spaces[name])
-    asked += both_ways("ridge, pca100", Regressed(), spaces["pca100"])
+        asked += both_ways(f"empirical_bayes, {name}", EmpiricalBayes(), spaces[name])
+    asked += both_ways("ridge, pca100", OneRidge(), spaces["pca100"])
     several = [spaces[name] for name in ("vanilla", "beta", "mmd", "pca100")]
     asked += both_ways("ensemble", Ensemble(several), several[0])
     # models first, then what needs none, then the mechanism-blind
