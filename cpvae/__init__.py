@@ -66,8 +66,8 @@ _HOMES = {
     "write_profiles": "io.write",
 }
 _FLOORS = frozenset(
-    "cli datasets errors io judging latents lsa measure model preparation profiles progress report run"
-    " screening style threads tune".split()
+    "cli datasets errors io judging latents lsa measure model preparation profiles progress report"
+    " run screening style threads tune".split()
 )
 __all__ = [
     "datasets",

@@ -7,7 +7,7 @@ __all__ = ['TABLES', 'PINNED', 'SCORER', 'TIERS', 'LEADERBOARD', 'rivals', 'entr
            'kept_predictions', 'tie_groups', 'reference_rows', 'tiers_of', 'tier_columns', 'table_rows', 'Board',
            'benchmark', 'board_page']
 
-# %% ../../nbs/12b_benchmark.ipynb #4301b373
+# %% ../../nbs/12b_benchmark.ipynb #10776412
 import inspect
 import io
 import json
@@ -30,9 +30,9 @@ from ..errors import JudgingError, choose, counted
 from .predictions import Truth, as_predictions, predict_apart
 from .predictions import read_predictions, read_truth, truth_of
 from .score import RIVAL, SUMMARY, leak_in, pair_results, summary_row
-from ..lsa.predictors import PREDICTORS, Predictor, predictors_called
-from .score import skill_gain
-from ..lsa.skill import skill_of
+from ..lsa.learned import PREDICTORS, predictors_called
+from ..lsa.predictors import Predictor
+from ..lsa.skill import skill_gain, skill_of
 from ..lsa.states import conditions
 from ..model.named import file_digest, is_named, short_name
 from ..profiles.schema import OBS_BLANKS, with_blanks
@@ -40,7 +40,7 @@ from ..progress import Stage
 from ..report.page import page_table, render_page
 from ..style import MIN_PAIRS_OF_SKILL, display_name, small_type
 
-# %% ../../nbs/12b_benchmark.ipynb #9fd5d08b
+# %% ../../nbs/12b_benchmark.ipynb #401be8f8
 # Tables that everyone is asked on: measured pairs, in the package. Any other dataset can be named.
 TABLES = ("norman", "korkut", "ecoli")
 # Always there and never ranked: who says the same of every pair, and the plain sum.
@@ -88,7 +88,7 @@ def entrants(
             found[name] = PREDICTORS[choose(name, rivals(), "predictor")]()
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #d31d2ef8
+# %% ../../nbs/12b_benchmark.ipynb #4920f9ad
 def code_of(
     name: str,  # as asked for: of the registry, or FILE.py:Name
     predictor: Predictor,  # what it made
@@ -134,10 +134,10 @@ def learned_from(
     if told := getattr(predictor, "learned_from", ""):
         return str(told)
     if getattr(predictor, "blind", False):
-        return "all other profiles, none of A or B"
+        return "all other profiles, alike for every pair"
     return "other pairs, all profiles" if getattr(predictor, "learns", True) else "A, B, control"
 
-# %% ../../nbs/12b_benchmark.ipynb #0e36444e
+# %% ../../nbs/12b_benchmark.ipynb #c454d8d3
 # Of what judges: predictions of another version are made anew.
 SCORER = f"cpvae {__version__}"
 
@@ -188,7 +188,7 @@ def kept_predictions(
     os.replace(new, path.with_suffix(".json"))
     return states
 
-# %% ../../nbs/12b_benchmark.ipynb #570fa8c0
+# %% ../../nbs/12b_benchmark.ipynb #10d2efd9
 def tie_groups(
     states: Mapping[str, np.ndarray],  # `[P,G]` predicted states by name
     truth: Truth,  # of what
@@ -222,7 +222,7 @@ def tie_groups(
         groups[name] = number
     return groups
 
-# %% ../../nbs/12b_benchmark.ipynb #4555f134
+# %% ../../nbs/12b_benchmark.ipynb #2f14b71d
 def _halves(truth):  # places of pairs, `[K,G]` of the even wells, `[K,G]` of the odd ones
     "States of two halves of the wells of A|B, of pairs whose every condition has two wells."
     obs = with_blanks(truth.measured.profiles.obs, OBS_BLANKS)
@@ -261,7 +261,7 @@ def _others(truth):  # places of pairs, `[K,G]` of all compounds but one, `[K,G]
     shape = (-1, len(truth.features))
     return np.array(at, int), np.reshape(means, shape), np.reshape(ones, shape)
 
-# %% ../../nbs/12b_benchmark.ipynb #167aff49
+# %% ../../nbs/12b_benchmark.ipynb #a3fbf463
 def reference_rows(
     truth: Truth,  # of what
 ) -> list[dict[str, Any]]:  # by `SUMMARY`; none where there is no such thing
@@ -296,7 +296,7 @@ def reference_rows(
         rows += [{column: row[column] for column in SUMMARY}] if len(at) else []
     return rows
 
-# %% ../../nbs/12b_benchmark.ipynb #2486dd76
+# %% ../../nbs/12b_benchmark.ipynb #c1ece10d
 TIERS = ("none", "one", "both")  # members of a held-out pair that stand in pairs to learn from
 
 
@@ -354,7 +354,7 @@ def tier_columns(
         found |= {f"skill_{name}": 1 - left / length if enough else np.nan}
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #7b8db3e8
+# %% ../../nbs/12b_benchmark.ipynb #11501cc2
 # Columns of leaderboard.csv, one row a table and method.
 LEADERBOARD = [
     *"dataset evidence tie method".split(),
@@ -399,7 +399,7 @@ def table_rows(
     told = dict(dataset=truth.name, evidence=truth.evidence, scorer=SCORER)
     return table.assign(**told).reindex(columns=LEADERBOARD).reset_index(drop=True)
 
-# %% ../../nbs/12b_benchmark.ipynb #34067d99
+# %% ../../nbs/12b_benchmark.ipynb #25ae6344
 @dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard of several tables.
@@ -439,7 +439,7 @@ class Board:
         (folder / "leaderboard.html").write_text(page, encoding="utf-8")
         return folder / "leaderboard.html"
 
-# %% ../../nbs/12b_benchmark.ipynb #d4af7d70
+# %% ../../nbs/12b_benchmark.ipynb #49aff3ea
 def benchmark(
     # names in `rivals()`, or FILE.py:Name of one's own; or predictors by name; None: all rivals
     predictors: Sequence[str] | Mapping[str, Predictor] | None = None,
@@ -501,7 +501,7 @@ def _table_called(name, tables):
         choose(name, known_datasets(), "table")
     return read_truth(name)
 
-# %% ../../nbs/12b_benchmark.ipynb #d29901cf
+# %% ../../nbs/12b_benchmark.ipynb #870f7042
 def _interval(row, value, low, high):  # "0.67 [0.60, 0.75]"
     if not np.isfinite(row[value]):
         return "–"
@@ -522,7 +522,7 @@ _REFERENCES = {
 def _method_name(name):
     return _REFERENCES.get(name, display_name(name))
 
-# %% ../../nbs/12b_benchmark.ipynb #f8f7d3e1
+# %% ../../nbs/12b_benchmark.ipynb #c595ac5e
 _COLUMNS = {
     "tie": "group",
     "who": "method",
@@ -561,7 +561,7 @@ _EVIDENCE = {
     "simulated": "Simulated: the truth is known.",
 }
 
-# %% ../../nbs/12b_benchmark.ipynb #8ffbf0d3
+# %% ../../nbs/12b_benchmark.ipynb #9af188d8
 def _tier_text(row, tier):  # "0.68 (106)", "(3)"
     n, skill = row[f"pairs_{tier}"], row[f"skill_{tier}"]
     if not (np.isfinite(n) and n):
@@ -587,7 +587,7 @@ def _shown_rows(rows):  # the columns of both tables of a page
     told["code"] = [str(c)[:12] if isinstance(c, str) and c else "–" for c in rows["code"]]
     return told
 
-# %% ../../nbs/12b_benchmark.ipynb #bd386725
+# %% ../../nbs/12b_benchmark.ipynb #45ed69a3
 def _forest(rows):  # a figure: S with its interval, best on top
     shown = rows[np.isfinite(rows["skill"]) & (rows["leak"].fillna("") == "")]
     fig = Figure(figsize=(7, 0.6 + 0.3 * len(shown)), layout="constrained")
@@ -612,7 +612,7 @@ def _png(figure):
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
-# %% ../../nbs/12b_benchmark.ipynb #889db775
+# %% ../../nbs/12b_benchmark.ipynb #4bdc193a
 def _finding(rows):  # lead and rest of a paragraph
     first = rows.iloc[0]
     kind = f"{first.dataset}: {int(first.pairs)} {first.evidence} pairs."
@@ -650,7 +650,7 @@ def _board_section(rows, name, first_of_all):
         text.append(f"The strongest tenth of the pairs holds {said}.")
     return dict(title=f"{name} ({first.evidence})", text=text, items=items)
 
-# %% ../../nbs/12b_benchmark.ipynb #9e4752e5
+# %% ../../nbs/12b_benchmark.ipynb #0600fe6f
 _HOW = (
     "Every fold was predicted from a table without the compounds of its pairs; folds follow from"
     " the pairs' names. Enter with ten lines: cpvae benchmark FILE.py:Name. Truths are public:"

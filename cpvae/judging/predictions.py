@@ -6,7 +6,7 @@
 __all__ = ['NO_DRUG', 'Truth', 'truth_of', 'read_truth', 'known_without', 'predict_apart', 'pair_called', 'Predictions',
            'folds_of', 'read_predictions', 'as_predictions']
 
-# %% ../../nbs/12_predictions.ipynb #c1f6a129
+# %% ../../nbs/12_predictions.ipynb #1d5ebf53
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from ..profiles.pairs import by_target, by_treatment, evaluable_pairs, why_no_pa
 from ..profiles.read import read_profiles
 from ..profiles.schema import annotated, enlarged
 
-# %% ../../nbs/12_predictions.ipynb #faf7e3ff
+# %% ../../nbs/12_predictions.ipynb #a25d74df
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What was measured of pairs, and the folds in which predictions of them are judged.
@@ -183,7 +183,7 @@ class Truth:
         values = np.ascontiguousarray(self.profiles.X, np.float64).tobytes()
         return hashlib.sha256(told.encode() + values).hexdigest()
 
-# %% ../../nbs/12_predictions.ipynb #e4f1cc31
+# %% ../../nbs/12_predictions.ipynb #13de8ad6
 def _mean_weights(pairs, group):  # `[P,C]` weights of a mean over each group of compounds
     masks = np.stack([getattr(p, group) for p in pairs])
     return masks / masks.sum(axis=1, keepdims=True)
@@ -194,7 +194,7 @@ def _carries(moa: Sequence[str], pairs) -> np.ndarray:  # `[N]` bool: rows with 
     carried = {m: any(w <= {*m.split("|")} for w in wanted) for m in set(moa)}
     return np.array([carried[m] for m in moa], bool)
 
-# %% ../../nbs/12_predictions.ipynb #b2c9494d
+# %% ../../nbs/12_predictions.ipynb #28d70568
 def truth_of(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `load_dataset`
     group_by: Literal["moa", "target", "treatment"] = "moa",  # what A and B are, as of a run
@@ -242,7 +242,7 @@ def _name_of(profiles):  # of a dataset, or else of a file
     about = profiles.uns.get("cpvae", {})
     return str(about.get("dataset") or about.get("source") or "table")
 
-# %% ../../nbs/12_predictions.ipynb #f64b8904
+# %% ../../nbs/12_predictions.ipynb #786d544e
 def read_truth(
     # profiles in memory, the name of a dataset, or a file of profiles
     real: AnnData | pd.DataFrame | str | Path,
@@ -273,7 +273,7 @@ def read_truth(
         real = load_dataset(real, **how) if named else read_profiles(real, **how)
     return truth_of(real, group_by)
 
-# %% ../../nbs/12_predictions.ipynb #5c41f3c6
+# %% ../../nbs/12_predictions.ipynb #fe76a20f
 def known_without(
     truth: Truth,  # pairs and profiles
     fold: int,  # the fold to be predicted
@@ -349,7 +349,7 @@ def _asked(predictor, space, asked, who, where):  # `[K,G]` scaled
         raise JudgingError(f"{who} on {where}: what it predicts of {bad.name} is not finite")
     return told
 
-# %% ../../nbs/12_predictions.ipynb #a1fa4f4f
+# %% ../../nbs/12_predictions.ipynb #c824b517
 NO_DRUG = ("control", "ctrl", "DMSO")  # beside another name, or alone: nothing was added
 
 
@@ -390,7 +390,7 @@ def pair_called(
             return () if {*read[0]} & blank else read[0]
     return None
 
-# %% ../../nbs/12_predictions.ipynb #30ced413
+# %% ../../nbs/12_predictions.ipynb #96ac04bc
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a method says of every pair of a truth.
@@ -409,7 +409,7 @@ class Predictions:
     states: np.ndarray  # `[P,G]` in the order of the truth, and in its unit
     notes: tuple[str, ...] = ()  # what was done on the way, a sentence each
 
-# %% ../../nbs/12_predictions.ipynb #06591fa4
+# %% ../../nbs/12_predictions.ipynb #4244933a
 def _opened(source):  # name, table of labels and numbers, `uns`
     "Whatever was handed in as one table, an AnnData's numbers beside its labels."
     if isinstance(source, (str, Path)):
@@ -454,7 +454,7 @@ def _numbers(table, features, labels, name):  # `[R,G]` finite
         )
     return values
 
-# %% ../../nbs/12_predictions.ipynb #22bf1e96
+# %% ../../nbs/12_predictions.ipynb #975ed47b
 def _check_features(table, truth, name):  # a note on those too many, or none
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
@@ -486,7 +486,7 @@ def _check_rows(written, truth, name):  # places of rows by pair, in the truth's
         )
     return [next(iter(rows[key].values())) for key in wanted]
 
-# %% ../../nbs/12_predictions.ipynb #434cc767
+# %% ../../nbs/12_predictions.ipynb #4be6036f
 def _known_names(truth):  # mechanisms of the table, alone or in pairs
     return sorted({m for moa in truth.measured.compounds["moa"] for m in moa.split("|")} - {""})
 
@@ -516,7 +516,7 @@ def _pair_rows(labels, truth, control, name):  # (place, (A, B)) of each row of 
         )
     return found
 
-# %% ../../nbs/12_predictions.ipynb #48238fd1
+# %% ../../nbs/12_predictions.ipynb #c6948492
 def _scale_said(scale, uns, name):
     said = str(uns["scale"]) if "scale" in uns else None
     for one in filter(None, (scale, said)):
@@ -561,7 +561,7 @@ def folds_of(
     """
     return pd.DataFrame({"perturbation": truth.names, "fold": truth.fold})
 
-# %% ../../nbs/12_predictions.ipynb #7cdb0ce3
+# %% ../../nbs/12_predictions.ipynb #c61703c8
 def read_predictions(
     # a file (.h5ad, .parquet, .feather, .csv, .tsv), an AnnData or a table
     source: AnnData | pd.DataFrame | str | Path,
@@ -634,7 +634,7 @@ def _notes_on(table, rows, truth, pert_col):
         )
     return tuple(notes)
 
-# %% ../../nbs/12_predictions.ipynb #0498a74f
+# %% ../../nbs/12_predictions.ipynb #b74f8491
 def as_predictions(
     states: np.ndarray,  # `[P,G]` in the order and the unit of the truth
     truth: Truth,  # what they are predictions of
