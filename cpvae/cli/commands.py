@@ -937,6 +937,8 @@ _REAL = Annotated[
         callback=_checked_by(_is_a_truth),
     ),
 ]
+
+# %% ../../nbs/26_commands.ipynb #cli0jud07
 _PERT_COL = Annotated[
     str, typer.Option(help="Column of the predictions that names the pair, such as A+B.")
 ]

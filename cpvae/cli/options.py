@@ -109,7 +109,7 @@ def split_weights(
 
 # %% ../../nbs/26a_options.ipynb #cli0jud01
 def _is_a_truth(text: str) -> None:
-    if text != "simulated" and "://" not in text and not Path(text).exists():
+    if text != "simulated" and "://" not in text and not (text and Path(text).exists()):
         from cpvae.datasets import known_datasets
 
         if Path(text).suffix:

@@ -6,7 +6,7 @@
 __all__ = ['NO_DRUG', 'Truth', 'truth_of', 'read_truth', 'known_without', 'predict_apart', 'pair_called', 'Predictions',
            'folds_of', 'read_predictions', 'as_predictions']
 
-# %% ../../nbs/12_predictions.ipynb #1d5ebf53
+# %% ../../nbs/12_predictions.ipynb #75b8fad6
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from ..profiles.pairs import by_target, by_treatment, evaluable_pairs, why_no_pa
 from ..profiles.read import read_profiles
 from ..profiles.schema import annotated, enlarged
 
-# %% ../../nbs/12_predictions.ipynb #a25d74df
+# %% ../../nbs/12_predictions.ipynb #731e444b
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What was measured of pairs, and the folds in which predictions of them are judged.
@@ -160,13 +160,7 @@ class Truth:
         dict[str, np.ndarray | None]
             "noise" `[P]` and "of_sums" `[P,P]`
         """
-        square = float(self.profiles.var["scale"].iloc[0]) ** 2
-        weights = {g: _mean_weights(self.pairs, g) for g in ("in_a", "in_b", "in_ab")}
-        noise = replicate_covariance(self.measured, weights["in_ab"])
-        if noise is None:
-            return {"noise": None, "of_sums": None}
-        sums = replicate_covariance(self.measured, weights["in_a"] + weights["in_b"])
-        return {"noise": np.diag(noise) * square, "of_sums": sums * square}
+        return _noise_of(self)
 
     @cached_property
     def digest(self) -> str:  # SHA-256, 64 hexadecimal digits
@@ -177,13 +171,27 @@ class Truth:
         str
             SHA-256, 64 hexadecimal digits
         """
-        obs = annotated(self.profiles).obs
-        told = obs[["compound", "moa", "is_control"]].astype(str).to_csv(index=False)
-        told += "\n".join(self.features + self.names)
-        values = np.ascontiguousarray(self.profiles.X, np.float64).tobytes()
-        return hashlib.sha256(told.encode() + values).hexdigest()
+        return _digest_of(self)
 
-# %% ../../nbs/12_predictions.ipynb #13de8ad6
+# %% ../../nbs/12_predictions.ipynb #14456ee8
+def _noise_of(truth):
+    square = float(truth.profiles.var["scale"].iloc[0]) ** 2
+    weights = {g: _mean_weights(truth.pairs, g) for g in ("in_a", "in_b", "in_ab")}
+    noise = replicate_covariance(truth.measured, weights["in_ab"])
+    if noise is None:
+        return {"noise": None, "of_sums": None}
+    sums = replicate_covariance(truth.measured, weights["in_a"] + weights["in_b"])
+    return {"noise": np.diag(noise) * square, "of_sums": sums * square}
+
+
+def _digest_of(truth):
+    obs = annotated(truth.profiles).obs
+    told = obs[["compound", "moa", "is_control"]].astype(str).to_csv(index=False)
+    told += "\n".join(truth.features + truth.names)
+    values = np.ascontiguousarray(truth.profiles.X, np.float64).tobytes()
+    return hashlib.sha256(told.encode() + values).hexdigest()
+
+
 def _mean_weights(pairs, group):  # `[P,C]` weights of a mean over each group of compounds
     masks = np.stack([getattr(p, group) for p in pairs])
     return masks / masks.sum(axis=1, keepdims=True)
@@ -194,7 +202,7 @@ def _carries(moa: Sequence[str], pairs) -> np.ndarray:  # `[N]` bool: rows with 
     carried = {m: any(w <= {*m.split("|")} for w in wanted) for m in set(moa)}
     return np.array([carried[m] for m in moa], bool)
 
-# %% ../../nbs/12_predictions.ipynb #28d70568
+# %% ../../nbs/12_predictions.ipynb #14f2bc3b
 def truth_of(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `load_dataset`
     group_by: Literal["moa", "target", "treatment"] = "moa",  # what A and B are, as of a run
@@ -242,7 +250,7 @@ def _name_of(profiles):  # of a dataset, or else of a file
     about = profiles.uns.get("cpvae", {})
     return str(about.get("dataset") or about.get("source") or "table")
 
-# %% ../../nbs/12_predictions.ipynb #786d544e
+# %% ../../nbs/12_predictions.ipynb #23eb8c43
 def read_truth(
     # profiles in memory, the name of a dataset, or a file of profiles
     real: AnnData | pd.DataFrame | str | Path,
@@ -266,6 +274,7 @@ def read_truth(
     Truth
         as from `truth_of`
     """
+    choose(group_by, ("moa", "target", "treatment"), "group")
     if isinstance(real, Truth):
         return real
     if not isinstance(real, AnnData):
@@ -273,7 +282,7 @@ def read_truth(
         real = load_dataset(real, **how) if named else read_profiles(real, **how)
     return truth_of(real, group_by)
 
-# %% ../../nbs/12_predictions.ipynb #fe76a20f
+# %% ../../nbs/12_predictions.ipynb #0e0d9c2c
 def known_without(
     truth: Truth,  # pairs and profiles
     fold: int,  # the fold to be predicted
@@ -349,7 +358,7 @@ def _asked(predictor, space, asked, who, where):  # `[K,G]` scaled
         raise JudgingError(f"{who} on {where}: what it predicts of {bad.name} is not finite")
     return told
 
-# %% ../../nbs/12_predictions.ipynb #c824b517
+# %% ../../nbs/12_predictions.ipynb #5ab0ce7f
 NO_DRUG = ("control", "ctrl", "DMSO")  # beside another name, or alone: nothing was added
 
 
@@ -390,7 +399,7 @@ def pair_called(
             return () if {*read[0]} & blank else read[0]
     return None
 
-# %% ../../nbs/12_predictions.ipynb #96ac04bc
+# %% ../../nbs/12_predictions.ipynb #248051b1
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a method says of every pair of a truth.
@@ -409,7 +418,7 @@ class Predictions:
     states: np.ndarray  # `[P,G]` in the order of the truth, and in its unit
     notes: tuple[str, ...] = ()  # what was done on the way, a sentence each
 
-# %% ../../nbs/12_predictions.ipynb #4244933a
+# %% ../../nbs/12_predictions.ipynb #01800530
 def _opened(source):  # name, table of labels and numbers, `uns`
     "Whatever was handed in as one table, an AnnData's numbers beside its labels."
     if isinstance(source, (str, Path)):
@@ -454,7 +463,7 @@ def _numbers(table, features, labels, name):  # `[R,G]` finite
         )
     return values
 
-# %% ../../nbs/12_predictions.ipynb #975ed47b
+# %% ../../nbs/12_predictions.ipynb #b80d0b15
 def _check_features(table, truth, name):  # a note on those too many, or none
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
@@ -486,7 +495,7 @@ def _check_rows(written, truth, name):  # places of rows by pair, in the truth's
         )
     return [next(iter(rows[key].values())) for key in wanted]
 
-# %% ../../nbs/12_predictions.ipynb #4be6036f
+# %% ../../nbs/12_predictions.ipynb #883fc4c9
 def _known_names(truth):  # mechanisms of the table, alone or in pairs
     return sorted({m for moa in truth.measured.compounds["moa"] for m in moa.split("|")} - {""})
 
@@ -516,11 +525,12 @@ def _pair_rows(labels, truth, control, name):  # (place, (A, B)) of each row of 
         )
     return found
 
-# %% ../../nbs/12_predictions.ipynb #c6948492
+# %% ../../nbs/12_predictions.ipynb #54566477
+_SCALES = ("state", "effect")
+
+
 def _scale_said(scale, uns, name):
-    said = str(uns["scale"]) if "scale" in uns else None
-    for one in filter(None, (scale, said)):
-        choose(one, ("state", "effect"), "scale")
+    said = choose(str(uns["scale"]), _SCALES, "scale") if "scale" in uns else None
     if scale and said and scale != said:
         raise JudgingError(
             f"{name}: says that it holds {said}s (uns['scale']), and you say `scale={scale!r}`;"
@@ -561,7 +571,7 @@ def folds_of(
     """
     return pd.DataFrame({"perturbation": truth.names, "fold": truth.fold})
 
-# %% ../../nbs/12_predictions.ipynb #c61703c8
+# %% ../../nbs/12_predictions.ipynb #68b9afa3
 def read_predictions(
     # a file (.h5ad, .parquet, .feather, .csv, .tsv), an AnnData or a table
     source: AnnData | pd.DataFrame | str | Path,
@@ -593,6 +603,8 @@ def read_predictions(
     Predictions
         rows of a pair averaged, in the truth's order
     """
+    if scale is not None:
+        choose(scale, _SCALES, "scale")
     if isinstance(source, Predictions):
         return source
     name, table, uns = _opened(source)
@@ -634,7 +646,7 @@ def _notes_on(table, rows, truth, pert_col):
         )
     return tuple(notes)
 
-# %% ../../nbs/12_predictions.ipynb #b74f8491
+# %% ../../nbs/12_predictions.ipynb #1497022f
 def as_predictions(
     states: np.ndarray,  # `[P,G]` in the order and the unit of the truth
     truth: Truth,  # what they are predictions of

@@ -6,7 +6,7 @@
 __all__ = ['RIVAL', 'REFERENCES', 'SUMMARY', 'RESULTS', 'reference_states', 'summary_row', 'pair_results', 'leak_in', 'Score',
            'judge', 'score']
 
-# %% ../../nbs/12a_score.ipynb #813e14c5
+# %% ../../nbs/12a_score.ipynb #ff205db4
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..errors import counted
+from ..errors import choose, counted
 from .predictions import Predictions, Truth, predict_apart, read_predictions
 from .predictions import read_truth
 from ..lsa.learned import PREDICTORS
@@ -23,7 +23,7 @@ from ..lsa.skill import centred_in_folds, discriminated, skill_gain, skill_of
 from ..lsa.states import unit
 from ..style import MIN_PAIRS_OF_SKILL, NAMES, TRIVIAL
 
-# %% ../../nbs/12a_score.ipynb #f5892d47
+# %% ../../nbs/12a_score.ipynb #2520d9a5
 RIVAL = "calibrated_sum"  # whom every prediction is compared with, pair by pair
 # What is asked beside a prediction: the simple sums, then what knows less, in the usual order. How
 # many cells a truth has left is a property of the truth, so nobody is told it here.
@@ -47,7 +47,7 @@ def reference_states(
     """
     return predict_apart({name: PREDICTORS[name]() for name in REFERENCES}, truth)
 
-# %% ../../nbs/12a_score.ipynb #d580cda3
+# %% ../../nbs/12a_score.ipynb #fba4bd0e
 # Columns of a summary, one row a prediction or guess.
 SUMMARY = (
     "predictor skill low high gain gain_low gain_high interaction discrimination slope noise"
@@ -88,7 +88,7 @@ def summary_row(
     told |= {"pairs": found.n_pairs, "members": len({m for p in truth.members for m in p})}
     return {column: {"predictor": name, **told}[column] for column in SUMMARY}
 
-# %% ../../nbs/12a_score.ipynb #6f81e785
+# %% ../../nbs/12a_score.ipynb #20c18bdc
 # Columns of `results`, one row a pair; lengths are L2 norms in the table's own unit.
 RESULTS = (
     "pair fold error length cosine discrimination nearest rival_error apart_error apart_length"
@@ -140,7 +140,7 @@ def pair_results(
     }
     return pd.DataFrame(columns)[RESULTS]
 
-# %% ../../nbs/12a_score.ipynb #0ac4a9fa
+# %% ../../nbs/12a_score.ipynb #0327a1fd
 def leak_in(
     states: np.ndarray,  # `[P,G]` predicted states
     truth: Truth,  # what they are predictions of
@@ -189,7 +189,7 @@ def _likeness(states, truth):  # `[F]` squared cosine with the truths, fold by f
             found[fold] = (y[at] * guess[at]).sum() ** 2 / sizes
     return found
 
-# %% ../../nbs/12a_score.ipynb #215230d0
+# %% ../../nbs/12a_score.ipynb #bb93bb61
 @dataclass(frozen=True, eq=False)
 class Score:
     """What a prediction is worth: pair by pair, in one row beside trivial guesses, and in words.
@@ -244,7 +244,7 @@ class Score:
             path = Path(folder, f"{name}.csv")
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../../nbs/12a_score.ipynb #3c70044f
+# %% ../../nbs/12a_score.ipynb #2a406efb
 def _range(row, what):  # "0.67 [0.60, 0.75]"
     low, high = ("low", "high") if what == "skill" else (f"{what}_low", f"{what}_high")
     value, low, high = (round(row[name], 2) + 0.0 for name in (what, low, high))
@@ -281,7 +281,7 @@ def _beside(summary):
         told.append(f"The best trivial guess is {NAMES.get(best.predictor, best.predictor)}.")
     return " ".join(told)
 
-# %% ../../nbs/12a_score.ipynb #2f2af7fa
+# %% ../../nbs/12a_score.ipynb #f39b6140
 def judge(
     told: Predictions,  # from `read_predictions`
     truth: Truth,  # what they are predictions of
@@ -346,6 +346,8 @@ def score(
     Score
         pair by pair, beside trivial guesses, and in words
     """
+    if scale is not None:
+        choose(scale, ("state", "effect"), "scale")
     truth = read_truth(real)
     told = read_predictions(pred, truth, pert_col, control, scale)
     return judge(told, truth, reference_states(truth))
