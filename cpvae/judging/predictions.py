@@ -6,7 +6,7 @@
 __all__ = ['NO_DRUG', 'Truth', 'truth_of', 'read_truth', 'known_without', 'predict_apart', 'pair_called', 'Predictions',
            'folds_of', 'read_predictions', 'as_predictions']
 
-# %% ../../nbs/12_predictions.ipynb #75b8fad6
+# %% ../../nbs/12_predictions.ipynb #c7cad36c
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from ..profiles.pairs import by_target, by_treatment, evaluable_pairs, why_no_pa
 from ..profiles.read import read_profiles
 from ..profiles.schema import annotated, enlarged
 
-# %% ../../nbs/12_predictions.ipynb #731e444b
+# %% ../../nbs/12_predictions.ipynb #f1e5ca75
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What was measured of pairs, and the folds in which predictions of them are judged.
@@ -173,7 +173,7 @@ class Truth:
         """
         return _digest_of(self)
 
-# %% ../../nbs/12_predictions.ipynb #14456ee8
+# %% ../../nbs/12_predictions.ipynb #afeabf74
 def _noise_of(truth):
     square = float(truth.profiles.var["scale"].iloc[0]) ** 2
     weights = {g: _mean_weights(truth.pairs, g) for g in ("in_a", "in_b", "in_ab")}
@@ -202,7 +202,7 @@ def _carries(moa: Sequence[str], pairs) -> np.ndarray:  # `[N]` bool: rows with 
     carried = {m: any(w <= {*m.split("|")} for w in wanted) for m in set(moa)}
     return np.array([carried[m] for m in moa], bool)
 
-# %% ../../nbs/12_predictions.ipynb #14f2bc3b
+# %% ../../nbs/12_predictions.ipynb #22e95450
 def truth_of(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `load_dataset`
     group_by: Literal["moa", "target", "treatment"] = "moa",  # what A and B are, as of a run
@@ -250,7 +250,7 @@ def _name_of(profiles):  # of a dataset, or else of a file
     about = profiles.uns.get("cpvae", {})
     return str(about.get("dataset") or about.get("source") or "table")
 
-# %% ../../nbs/12_predictions.ipynb #23eb8c43
+# %% ../../nbs/12_predictions.ipynb #da7950b5
 def read_truth(
     # profiles in memory, the name of a dataset, or a file of profiles
     real: AnnData | pd.DataFrame | str | Path,
@@ -282,7 +282,7 @@ def read_truth(
         real = load_dataset(real, **how) if named else read_profiles(real, **how)
     return truth_of(real, group_by)
 
-# %% ../../nbs/12_predictions.ipynb #0e0d9c2c
+# %% ../../nbs/12_predictions.ipynb #fa6a79b9
 def known_without(
     truth: Truth,  # pairs and profiles
     fold: int,  # the fold to be predicted
@@ -358,7 +358,7 @@ def _asked(predictor, space, asked, who, where):  # `[K,G]` scaled
         raise JudgingError(f"{who} on {where}: what it predicts of {bad.name} is not finite")
     return told
 
-# %% ../../nbs/12_predictions.ipynb #5ab0ce7f
+# %% ../../nbs/12_predictions.ipynb #c59fcb0d
 NO_DRUG = ("control", "ctrl", "DMSO")  # beside another name, or alone: nothing was added
 
 
@@ -399,7 +399,7 @@ def pair_called(
             return () if {*read[0]} & blank else read[0]
     return None
 
-# %% ../../nbs/12_predictions.ipynb #248051b1
+# %% ../../nbs/12_predictions.ipynb #83239676
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a method says of every pair of a truth.
@@ -418,7 +418,7 @@ class Predictions:
     states: np.ndarray  # `[P,G]` in the order of the truth, and in its unit
     notes: tuple[str, ...] = ()  # what was done on the way, a sentence each
 
-# %% ../../nbs/12_predictions.ipynb #01800530
+# %% ../../nbs/12_predictions.ipynb #257f63f3
 def _opened(source):  # name, table of labels and numbers, `uns`
     "Whatever was handed in as one table, an AnnData's numbers beside its labels."
     if isinstance(source, (str, Path)):
@@ -435,17 +435,22 @@ def _opened(source):  # name, table of labels and numbers, `uns`
             f"{type(source).__name__}: is no table of predictions; give a file (.h5ad, .parquet,"
             " .csv), an AnnData or a DataFrame"
         )
+    return name, _of_anndata(source, name), dict(source.uns)
+
+
+def _of_anndata(source, name):
     if source.X is None:
         raise JudgingError(f"{name}: X is empty; put one row a pair there")
     values = source.X.toarray() if hasattr(source.X, "toarray") else np.asarray(source.X)
     numbers = pd.DataFrame(values, columns=source.var_names.astype(str))
     # a label goes before a feature of the same name
     obs = source.obs.reset_index(drop=True).rename(columns=str)
-    numbers = numbers.drop(
-        columns=[c for c in ("perturbation", "fold", "context") if c in obs and c in numbers]
-    )
-    labels = obs[[c for c in obs if c not in numbers]]
-    return name, pd.concat([labels, numbers], axis=1), dict(source.uns)
+    labels = obs[[c for c in obs if c not in numbers or c in _LABELS]]
+    numbers = numbers.drop(columns=[c for c in labels if c in numbers])
+    return pd.concat([labels, numbers], axis=1)
+
+
+_LABELS = ("perturbation", "fold", "context")
 
 
 def _numbers(table, features, labels, name):  # `[R,G]` finite
@@ -463,7 +468,7 @@ def _numbers(table, features, labels, name):  # `[R,G]` finite
         )
     return values
 
-# %% ../../nbs/12_predictions.ipynb #b80d0b15
+# %% ../../nbs/12_predictions.ipynb #7d46a0de
 def _check_features(table, truth, name):  # a note on those too many, or none
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
@@ -495,7 +500,7 @@ def _check_rows(written, truth, name):  # places of rows by pair, in the truth's
         )
     return [next(iter(rows[key].values())) for key in wanted]
 
-# %% ../../nbs/12_predictions.ipynb #883fc4c9
+# %% ../../nbs/12_predictions.ipynb #7ae4ca8e
 def _known_names(truth):  # mechanisms of the table, alone or in pairs
     return sorted({m for moa in truth.measured.compounds["moa"] for m in moa.split("|")} - {""})
 
@@ -525,7 +530,7 @@ def _pair_rows(labels, truth, control, name):  # (place, (A, B)) of each row of 
         )
     return found
 
-# %% ../../nbs/12_predictions.ipynb #54566477
+# %% ../../nbs/12_predictions.ipynb #0143f1de
 _SCALES = ("state", "effect")
 
 
@@ -571,7 +576,7 @@ def folds_of(
     """
     return pd.DataFrame({"perturbation": truth.names, "fold": truth.fold})
 
-# %% ../../nbs/12_predictions.ipynb #68b9afa3
+# %% ../../nbs/12_predictions.ipynb #589e839d
 def read_predictions(
     # a file (.h5ad, .parquet, .feather, .csv, .tsv), an AnnData or a table
     source: AnnData | pd.DataFrame | str | Path,
@@ -646,7 +651,7 @@ def _notes_on(table, rows, truth, pert_col):
         )
     return tuple(notes)
 
-# %% ../../nbs/12_predictions.ipynb #1497022f
+# %% ../../nbs/12_predictions.ipynb #68c09644
 def as_predictions(
     states: np.ndarray,  # `[P,G]` in the order and the unit of the truth
     truth: Truth,  # what they are predictions of
