@@ -1029,7 +1029,7 @@ _ENTRIES = Annotated[
     typer.Argument(
         help="Predictors of your own, as FILE.py:Name.",
         show_default=False,
-        metavar="[FILE.py:Name]...",
+        metavar="FILE.py:Name",
         callback=_checked_by(_is_own),
     ),
 ]
