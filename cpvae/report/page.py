@@ -640,8 +640,8 @@ _CITATION = (
 
 # %% ../../nbs/24_page.ipynb #e757390d
 def render_page(
-    title: str,
-    subtitle: str,
+    title: str,  # of the page
+    subtitle: str,  # below it
     findings: Sequence[tuple[str, str]],  # lead and rest of a paragraph each
     # each `title`, `text` (sentences) and `items`, tables as from `page_table` among them
     sections: Sequence[dict[str, Any]],
@@ -653,7 +653,9 @@ def render_page(
     Parameters
     ----------
     title : str
+        of the page
     subtitle : str
+        below it
     findings : Sequence[tuple[str, str]]
         lead and rest of a paragraph each
     sections : Sequence[dict[str, Any]]
