@@ -1020,7 +1020,8 @@ def score_command(
         found.save(out)
         typer.echo("\n".join([as_typed(found.verdict), *map(as_typed, found.notes)]))
         shown = ["predictor", "skill", "low", "high", "gain", "discrimination", "slope"]
-        typer.echo(f"\n{_shown(found.summary[shown])}\n")
+        ranked = found.summary[shown].iloc[1 if found.leak else 0 :]  # a leak has no rank
+        typer.echo(f"\n{_shown(ranked)}\n")
         typer.echo(f"pair by pair: {out / 'results.csv'}; this table: {out / 'agg_results.csv'}")
 
 # %% ../../nbs/26_commands.ipynb #cli0jud05
@@ -1083,7 +1084,7 @@ def benchmark(
         asked = [*(entries or ()), *(split_names(predictors) or rivals())]
         board = ask_all(asked, [t.strip() for t in tables.split(",")], out, not quiet)
         page = board.save(out)
-        columns = ["tie", "method", "skill", "low", "high", "gain", "gain_low", "gain_high", "leak"]
+        columns = "tie method skill low high gain gain_low gain_high pairs leak".split()
         told = board.rows.assign(tie=board.rows["tie"].astype(str).replace("<NA>", "–"))
         for name, rows in told.replace({"leak": {"": None}}).groupby("dataset", sort=False):
             typer.echo(f"{name}\n{_shown(rows[columns])}\n")

@@ -6,7 +6,7 @@
 __all__ = ['RIVAL', 'REFERENCES', 'SUMMARY', 'RESULTS', 'reference_states', 'summary_row', 'pair_results', 'leak_in', 'Score',
            'judge', 'score']
 
-# %% ../../nbs/12a_score.ipynb #851e9682
+# %% ../../nbs/12a_score.ipynb #b03c6301
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from ..lsa.skill import centred_in_folds, discriminated, skill_gain, skill_of
 from ..lsa.states import unit
 from ..style import MIN_PAIRS_OF_SKILL, NAMES, TRIVIAL
 
-# %% ../../nbs/12a_score.ipynb #00947247
+# %% ../../nbs/12a_score.ipynb #e4af03fe
 RIVAL = "calibrated_sum"  # whom every prediction is compared with, pair by pair
 # What is asked beside a prediction: the simple sums, then what knows less, in the usual order. How
 # many cells a truth has left is a property of the truth, so nobody is told it here.
@@ -47,11 +47,11 @@ def reference_states(
     """
     return predict_apart({name: PREDICTORS[name]() for name in REFERENCES}, truth)
 
-# %% ../../nbs/12a_score.ipynb #7db1da92
+# %% ../../nbs/12a_score.ipynb #dea039c6
 # Columns of a summary, one row a prediction or guess.
 SUMMARY = (
     "predictor skill low high gain gain_low gain_high interaction discrimination slope noise"
-    " top_share pairs members"
+    " top_share pairs members leak"
 ).split()
 
 
@@ -85,10 +85,14 @@ def summary_row(
     if found.n_pairs >= MIN_PAIRS_OF_SKILL and np.isfinite(found.skill):
         gain = skill_gain(states, rival, truth.states, truth.members, how["noise"])
     told = asdict(found) | dict(zip(("gain", "gain_low", "gain_high"), gain))
-    told |= {"pairs": found.n_pairs, "members": len({m for p in truth.members for m in p})}
+    told |= {
+        "leak": "",
+        "pairs": found.n_pairs,
+        "members": len({m for p in truth.members for m in p}),
+    }
     return {column: {"predictor": name, **told}[column] for column in SUMMARY}
 
-# %% ../../nbs/12a_score.ipynb #db9df49a
+# %% ../../nbs/12a_score.ipynb #bd9434bd
 # Columns of `results`, one row a pair; lengths are L2 norms in the table's own unit.
 RESULTS = (
     "pair fold error length cosine discrimination nearest rival_error apart_error apart_length"
@@ -140,7 +144,7 @@ def pair_results(
     }
     return pd.DataFrame(columns)[RESULTS]
 
-# %% ../../nbs/12a_score.ipynb #45ec25ff
+# %% ../../nbs/12a_score.ipynb #89b2a4b2
 def leak_in(
     states: np.ndarray,  # `[P,G]` predicted states
     truth: Truth,  # what they are predictions of
@@ -189,7 +193,7 @@ def _likeness(states, truth):  # `[F]` squared cosine with the truths, fold by f
             found[fold] = (y[at] * guess[at]).sum() ** 2 / sizes
     return found
 
-# %% ../../nbs/12a_score.ipynb #0a08f76b
+# %% ../../nbs/12a_score.ipynb #6d3b1631
 @dataclass(frozen=True, eq=False)
 class Score:
     """What a prediction is worth: pair by pair, in one row beside trivial guesses, and in words.
@@ -244,7 +248,7 @@ class Score:
             path = Path(folder, f"{name}.csv")
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../../nbs/12a_score.ipynb #503e90e0
+# %% ../../nbs/12a_score.ipynb #6b0679d7
 def _range(row, what):  # "0.67 [0.60, 0.75]"
     low, high = ("low", "high") if what == "skill" else (f"{what}_low", f"{what}_high")
     value, low, high = (round(row[name], 2) + 0.0 for name in (what, low, high))
@@ -281,7 +285,7 @@ def _beside(summary):
         told.append(f"The best trivial guess is the {NAMES.get(best.predictor, best.predictor)}.")
     return " ".join(told)
 
-# %% ../../nbs/12a_score.ipynb #a65c70f3
+# %% ../../nbs/12a_score.ipynb #428c4773
 def judge(
     told: Predictions,  # from `read_predictions`
     truth: Truth,  # what they are predictions of
@@ -307,7 +311,7 @@ def judge(
         summary_row(name, states, truth, guesses[RIVAL])
         for name, states in [(told.name, told.states), *guesses.items()]
     ]
-    leak = leak_in(told.states, truth, rows[0], guesses)
+    leak = rows[0]["leak"] = leak_in(told.states, truth, rows[0], guesses)
     results = pair_results(told.states, truth, guesses)
     summary = pd.DataFrame(rows)
     return Score(results, summary, truth.evidence, leak, (*truth.notes, *told.notes))
