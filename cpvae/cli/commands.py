@@ -749,8 +749,8 @@ def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
     typer.echo(f"{a} + {b}: {display_name(found.state.name)}, {found.why}")
     if isfinite(found.radius):
         typer.echo(
-            f"In nine of ten pairs the true state is expected within {found.radius:.3g} of it (L2,"
-            " scaled units)."
+            f"The true state is expected within {found.radius:.3g} of it in nine of ten pairs (L2,"
+            f" scaled units); the predicted effect is {found.length:.3g} long."
         )
     typer.echo(interval if sure else alone)
     typer.echo(

@@ -91,6 +91,8 @@ class Prediction:
     radius : float
         how far the true state lies from it in nine cases of ten, L2, scaled units; NaN
         where no pairs tell
+    length : float
+        of the predicted effect, from the control, in the same unit
     """
 
     state: pd.Series  # `[G]` scaled feature values, named after the predictor or the model
@@ -102,6 +104,7 @@ class Prediction:
     # how far the true state lies from it in nine cases of ten, L2, scaled units; NaN where no pairs
     # tell
     radius: float
+    length: float  # of the predicted effect, from the control, in the same unit
 
     def profile(self) -> pd.DataFrame:  # feature, scaled, raw
         """The predicted state as a table.
@@ -327,8 +330,9 @@ def _predicted(
         draws = predicted_draws(space, a, b, seed=seed, predictor=one)
         near = nearest_compounds(space, values[0], n, draws)
         moved = moved_features(space, values[0], draws, None)
-    raw = state * var["scale"] + var["center"]
-    return Prediction(state, raw, near, moved, summarize_moves(moved), why, float(radii[0]))
+        length = float(np.linalg.norm(values[0] - space.control))
+    raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
+    return Prediction(state, raw, near, moved, moves, why, float(radii[0]), length)
 
 
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:

@@ -128,11 +128,12 @@ def predicted_draws(
     """
     pair, rng = any_pair(space, a, b), np.random.default_rng(seed)
     groups = (pair.in_a, pair.in_b)
-    fixed = predictor is not None and not hasattr(predictor, "of_effects")
+    plain = predictor is None or type(predictor) is Sum
+    fixed = not plain and not hasattr(predictor, "of_effects")
     if fixed or min(space.weights[np.flatnonzero(mask)].nnz for mask in groups) < 2:
         return np.full((n, len(space.control)), np.nan)
     z_a, z_b = (reweighted(mask, space.weights, n, rng) @ space.z_wells for mask in groups)
-    if predictor is not None:
+    if not plain:
         return predictor.of_effects(pair, z_a - space.z_control, z_b - space.z_control)
     return space.decode(predict_pair(z_a, space.z_control, z_b)).astype(float)
 
