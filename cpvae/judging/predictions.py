@@ -6,7 +6,7 @@
 __all__ = ['NO_DRUG', 'Truth', 'truth_of', 'read_truth', 'known_without', 'predict_apart', 'pair_called', 'Predictions',
            'folds_of', 'read_predictions', 'as_predictions']
 
-# %% ../../nbs/12_predictions.ipynb #80d1ae7d
+# %% ../../nbs/12_predictions.ipynb #26cffb77
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from ..profiles.pairs import by_target, by_treatment, evaluable_pairs, why_no_pa
 from ..profiles.read import read_profiles
 from ..profiles.schema import annotated, enlarged
 
-# %% ../../nbs/12_predictions.ipynb #9e50981c
+# %% ../../nbs/12_predictions.ipynb #042d1f61
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What was measured of pairs, and the folds in which predictions of them are judged.
@@ -173,7 +173,7 @@ class Truth:
         """
         return _digest_of(self)
 
-# %% ../../nbs/12_predictions.ipynb #8d3d6749
+# %% ../../nbs/12_predictions.ipynb #82fae70f
 def _noise_of(truth):
     square = float(truth.profiles.var["scale"].iloc[0]) ** 2
     weights = {g: _mean_weights(truth.pairs, g) for g in ("in_a", "in_b", "in_ab")}
@@ -202,7 +202,7 @@ def _carries(moa: Sequence[str], pairs) -> np.ndarray:  # `[N]` bool: rows with 
     carried = {m: any(w <= {*m.split("|")} for w in wanted) for m in set(moa)}
     return np.array([carried[m] for m in moa], bool)
 
-# %% ../../nbs/12_predictions.ipynb #5d9f4e8c
+# %% ../../nbs/12_predictions.ipynb #fd102948
 def truth_of(
     profiles: AnnData,  # `[N,G]` from `read_profiles` or `load_dataset`
     group_by: Literal["moa", "target", "treatment"] = "moa",  # what A and B are, as of a run
@@ -250,7 +250,7 @@ def _name_of(profiles):  # of a dataset, or else of a file
     about = profiles.uns.get("cpvae", {})
     return str(about.get("dataset") or about.get("source") or "table")
 
-# %% ../../nbs/12_predictions.ipynb #f8a54103
+# %% ../../nbs/12_predictions.ipynb #d8e48456
 def read_truth(
     # profiles in memory, the name of a dataset, or a file of profiles
     real: AnnData | pd.DataFrame | str | Path,
@@ -282,7 +282,7 @@ def read_truth(
         real = load_dataset(real, **how) if named else read_profiles(real, **how)
     return truth_of(real, group_by)
 
-# %% ../../nbs/12_predictions.ipynb #c99ff98e
+# %% ../../nbs/12_predictions.ipynb #06963736
 def known_without(
     truth: Truth,  # pairs and profiles
     fold: int,  # the fold to be predicted
@@ -358,7 +358,7 @@ def _asked(predictor, space, asked, who, where):  # `[K,G]` scaled
         raise JudgingError(f"{who} on {where}: what it predicts of {bad.name} is not finite")
     return told
 
-# %% ../../nbs/12_predictions.ipynb #4ddcebb4
+# %% ../../nbs/12_predictions.ipynb #2a6148f3
 NO_DRUG = ("control", "ctrl", "DMSO")  # beside another name, or alone: nothing was added
 
 
@@ -399,7 +399,7 @@ def pair_called(
             return () if {*read[0]} & blank else read[0]
     return None
 
-# %% ../../nbs/12_predictions.ipynb #df8abe99
+# %% ../../nbs/12_predictions.ipynb #8a5d9180
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a method says of every pair of a truth.
@@ -418,7 +418,7 @@ class Predictions:
     states: np.ndarray  # `[P,G]` in the order of the truth, and in its unit
     notes: tuple[str, ...] = ()  # what was done on the way, a sentence each
 
-# %% ../../nbs/12_predictions.ipynb #41f5bbdf
+# %% ../../nbs/12_predictions.ipynb #fbba4b37
 def _opened(source):  # name, table of labels and numbers, `uns`
     "Whatever was handed in as one table, an AnnData's numbers beside its labels."
     if isinstance(source, (str, Path)):
@@ -452,7 +452,7 @@ def _of_anndata(source, name):
 
 _LABELS = ("perturbation", "fold", "context")
 
-# %% ../../nbs/12_predictions.ipynb #92ed0298
+# %% ../../nbs/12_predictions.ipynb #8cc494e4
 def _numbers(table, features, labels, name):  # `[R,G]` finite
     "The features as numbers; refuses a cell that holds none, with its row and column."
     cells = table[features]
@@ -468,7 +468,7 @@ def _numbers(table, features, labels, name):  # `[R,G]` finite
         )
     return values
 
-# %% ../../nbs/12_predictions.ipynb #2f500e72
+# %% ../../nbs/12_predictions.ipynb #e512acc5
 def _check_features(table, truth, name):  # a note on those too many, or none
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
@@ -500,7 +500,7 @@ def _check_rows(written, truth, name):  # places of rows by pair, in the truth's
         )
     return [next(iter(rows[key].values())) for key in wanted]
 
-# %% ../../nbs/12_predictions.ipynb #1e895b56
+# %% ../../nbs/12_predictions.ipynb #355dc9fe
 def _known_names(truth):  # mechanisms of the table, alone or in pairs
     return sorted({m for moa in truth.measured.compounds["moa"] for m in moa.split("|")} - {""})
 
@@ -530,7 +530,7 @@ def _pair_rows(labels, truth, control, name):  # (place, (A, B)) of each row of 
         )
     return found
 
-# %% ../../nbs/12_predictions.ipynb #ec5c1412
+# %% ../../nbs/12_predictions.ipynb #5c50cd01
 _SCALES = ("state", "effect")
 
 
@@ -576,7 +576,22 @@ def folds_of(
     """
     return pd.DataFrame({"perturbation": truth.names, "fold": truth.fold})
 
-# %% ../../nbs/12_predictions.ipynb #2a7706dc
+# %% ../../nbs/12_predictions.ipynb #1532ce9f
+def _notes_on(table, rows, truth, pert_col):
+    notes, used = [], {*truth.features, pert_col, "fold", "context"}
+    others = [c for c in table if c not in used and pd.api.types.is_numeric_dtype(table[c])]
+    if others:
+        notes.append(f"Not features of {truth.name}, and left out: {listed(others)}.")
+    if (n := sum(map(len, rows))) > len(rows):
+        notes.append(f"{n:,} rows of {counted(len(rows), 'pair')} are averaged, pair by pair.")
+    if idle := len(table) - n:
+        notes.append(
+            f"Not looked at: {counted(idle, 'row')} of controls, single mechanisms, or pairs of"
+            " another kind."
+        )
+    return tuple(notes)
+
+# %% ../../nbs/12_predictions.ipynb #c257a881
 def read_predictions(
     # a file (.h5ad, .parquet, .feather, .csv, .tsv), an AnnData or a table
     source: AnnData | pd.DataFrame | str | Path,
@@ -636,22 +651,7 @@ def read_predictions(
     states += truth.control if scale == "effect" else 0
     return Predictions(str(uns.get("method_id", Path(name).stem)), states, notes)
 
-
-def _notes_on(table, rows, truth, pert_col):
-    notes, used = [], {*truth.features, pert_col, "fold", "context"}
-    others = [c for c in table if c not in used and pd.api.types.is_numeric_dtype(table[c])]
-    if others:
-        notes.append(f"Not features of {truth.name}, and left out: {listed(others)}.")
-    if (n := sum(map(len, rows))) > len(rows):
-        notes.append(f"{n:,} rows of {counted(len(rows), 'pair')} are averaged, pair by pair.")
-    if idle := len(table) - n:
-        notes.append(
-            f"Not looked at: {counted(idle, 'row')} of controls, single mechanisms, or pairs of"
-            " another kind."
-        )
-    return tuple(notes)
-
-# %% ../../nbs/12_predictions.ipynb #16d6f155
+# %% ../../nbs/12_predictions.ipynb #ad4d362f
 def as_predictions(
     states: np.ndarray,  # `[P,G]` in the order and the unit of the truth
     truth: Truth,  # what they are predictions of
