@@ -586,6 +586,16 @@ def test_annotated_tables_say_so_and_have_a_ceiling(world, tmp_path):
     assert "annotations" in board.save(tmp_path).read_text(encoding="utf-8")
 
 
+def test_a_page_says_if_nobody_beats_a_blind_guess(korkut, guesses):
+    wrong = {k: 3 * guesses["sum"] for k in ("calibrated_sum", "sum")} | {
+        "global_mean": guesses["a"] * 0
+    }
+    page = board_page(Board(table_rows(korkut, wrong)), "2026-01-31")
+    assert "Nobody is told from a guess that is the same for every pair." in page
+    page = board_page(Board(table_rows(korkut, {k: guesses[k] for k in wrong})), "2026-01-31")
+    assert "Nobody is told from" not in page
+
+
 def test_a_page_loads_nothing_and_escapes_names(korkut, guesses):
     rows = table_rows(korkut, {k: guesses[k] for k in ("calibrated_sum", "global_mean", "sum")})
     rows.loc[0, "method"] = "<script>x</script>"

@@ -7,7 +7,7 @@ __all__ = ['TABLES', 'PINNED', 'NOT_ASKED', 'SCORER', 'TIERS', 'LEADERBOARD', 'r
            'kept_predictions', 'tie_groups', 'reference_rows', 'tiers_of', 'tier_columns', 'table_rows', 'Board',
            'benchmark', 'board_page']
 
-# %% ../../nbs/12b_benchmark.ipynb #357caf6f
+# %% ../../nbs/12b_benchmark.ipynb #7a27bd6f
 import inspect
 import io
 import json
@@ -40,7 +40,7 @@ from ..progress import Stage
 from ..report.page import page_table, render_page
 from ..style import MIN_PAIRS_OF_SKILL, display_name, small_type
 
-# %% ../../nbs/12b_benchmark.ipynb #a9d7fd24
+# %% ../../nbs/12b_benchmark.ipynb #3c8c36da
 # Tables that everyone is asked on: measured pairs, in the package. Any other dataset can be named.
 TABLES = ("norman", "korkut", "ecoli")
 # Always there and never ranked: who says the same of every pair, and the plain sum.
@@ -92,7 +92,7 @@ def entrants(
             found[name] = PREDICTORS[choose(name, rivals(), "predictor")]()
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #d590edb4
+# %% ../../nbs/12b_benchmark.ipynb #690369c5
 def code_of(
     name: str,  # as asked for: of the registry, or FILE.py:Name
     predictor: Predictor,  # what it made
@@ -141,7 +141,7 @@ def learned_from(
         return "all other profiles, alike for every pair"
     return "other pairs, all profiles" if getattr(predictor, "learns", True) else "A, B, control"
 
-# %% ../../nbs/12b_benchmark.ipynb #527cc29f
+# %% ../../nbs/12b_benchmark.ipynb #080c0c88
 # Of what judges: predictions of another version are made anew.
 SCORER = f"cpvae {version('cpvae')}"
 
@@ -192,7 +192,7 @@ def kept_predictions(
     os.replace(new, path.with_suffix(".json"))
     return states
 
-# %% ../../nbs/12b_benchmark.ipynb #ce0de0e9
+# %% ../../nbs/12b_benchmark.ipynb #7555303f
 def tie_groups(
     states: Mapping[str, np.ndarray],  # `[P,G]` predicted states by name
     truth: Truth,  # of what
@@ -226,7 +226,7 @@ def tie_groups(
         groups[name] = number
     return groups
 
-# %% ../../nbs/12b_benchmark.ipynb #6545bb60
+# %% ../../nbs/12b_benchmark.ipynb #812afd83
 def _halves(truth):  # places of pairs, `[K,G]` of the even wells, `[K,G]` of the odd ones
     "States of two halves of the wells of A|B, of pairs whose every condition has two wells."
     obs = with_blanks(truth.measured.profiles.obs, OBS_BLANKS)
@@ -265,7 +265,7 @@ def _others(truth):  # places of pairs, `[K,G]` of all compounds but one, `[K,G]
     shape = (-1, len(truth.features))
     return np.array(at, int), np.reshape(means, shape), np.reshape(ones, shape)
 
-# %% ../../nbs/12b_benchmark.ipynb #70a1a4f0
+# %% ../../nbs/12b_benchmark.ipynb #a2dcc992
 def reference_rows(
     truth: Truth,  # of what
 ) -> list[dict[str, Any]]:  # by `SUMMARY`; none where there is no such thing
@@ -300,7 +300,7 @@ def reference_rows(
         rows += [{column: row[column] for column in SUMMARY}] if len(at) else []
     return rows
 
-# %% ../../nbs/12b_benchmark.ipynb #c91c9bae
+# %% ../../nbs/12b_benchmark.ipynb #69494a98
 TIERS = ("none", "one", "both")  # members of a held-out pair that stand in pairs to learn from
 
 
@@ -358,7 +358,7 @@ def tier_columns(
         found |= {f"skill_{name}": 1 - left / length if enough else np.nan}
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #81d21120
+# %% ../../nbs/12b_benchmark.ipynb #bfffe7f2
 # Columns of leaderboard.csv, one row a table and method.
 LEADERBOARD = [
     *"dataset evidence tie method".split(),
@@ -403,7 +403,7 @@ def table_rows(
     told = dict(dataset=truth.name, evidence=truth.evidence, scorer=SCORER)
     return table.assign(**told).reindex(columns=LEADERBOARD).reset_index(drop=True)
 
-# %% ../../nbs/12b_benchmark.ipynb #bfb0b34f
+# %% ../../nbs/12b_benchmark.ipynb #4c52be26
 @dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard of several tables.
@@ -443,7 +443,7 @@ class Board:
         (folder / "leaderboard.html").write_text(page, encoding="utf-8")
         return folder / "leaderboard.html"
 
-# %% ../../nbs/12b_benchmark.ipynb #1fc76744
+# %% ../../nbs/12b_benchmark.ipynb #1314752d
 def benchmark(
     # names in `rivals()`, or FILE.py:Name of one's own; or predictors by name; None: all rivals
     predictors: Sequence[str] | Mapping[str, Predictor] | None = None,
@@ -505,7 +505,7 @@ def _table_called(name, tables):
         choose(name, known_datasets(), "table")
     return read_truth(name)
 
-# %% ../../nbs/12b_benchmark.ipynb #83b4f0b2
+# %% ../../nbs/12b_benchmark.ipynb #f9a1bf1f
 def _interval(row, value, low, high):  # "0.67 [0.60, 0.75]"
     if not np.isfinite(row[value]):
         return "–"
@@ -526,7 +526,7 @@ _REFERENCES = {
 def _method_name(name):
     return _REFERENCES.get(name, display_name(name))
 
-# %% ../../nbs/12b_benchmark.ipynb #6412dfcf
+# %% ../../nbs/12b_benchmark.ipynb #641f9728
 _COLUMNS = {
     "tie": "group",
     "who": "method",
@@ -565,7 +565,7 @@ _EVIDENCE = {
     "simulated": "Simulated: the truth is known.",
 }
 
-# %% ../../nbs/12b_benchmark.ipynb #2a9aeaa9
+# %% ../../nbs/12b_benchmark.ipynb #61473947
 def _tier_text(row, tier):  # "0.68 (106)", "(3)"
     n, skill = row[f"pairs_{tier}"], row[f"skill_{tier}"]
     if not (np.isfinite(n) and n):
@@ -591,7 +591,7 @@ def _shown_rows(rows):  # the columns of both tables of a page
     told["code"] = [str(c)[:12] if isinstance(c, str) and c else "–" for c in rows["code"]]
     return told
 
-# %% ../../nbs/12b_benchmark.ipynb #baae5e2d
+# %% ../../nbs/12b_benchmark.ipynb #04289602
 def _forest(rows):  # a figure: S with its interval, best on top
     shown = rows[np.isfinite(rows["skill"]) & (rows["leak"].fillna("") == "")]
     fig = Figure(figsize=(7, 0.6 + 0.3 * len(shown)), layout="constrained")
@@ -616,7 +616,7 @@ def _png(figure):
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
-# %% ../../nbs/12b_benchmark.ipynb #42cd88f4
+# %% ../../nbs/12b_benchmark.ipynb #5548a725
 def _finding(rows):  # lead and rest of a paragraph
     first = rows.iloc[0]
     kind = f"{first.dataset}: {int(first.pairs)} {first.evidence} pairs."
@@ -630,6 +630,8 @@ def _finding(rows):  # lead and rest of a paragraph
     told += f"; ahead of the calibrated sum: {many or 'nobody'}."
     tied = ranked["tie"].eq(1).sum() - 1
     told += f" {counted(int(tied), 'other')} cannot be told from it." if tied else ""
+    if not best["low"] > 0:
+        told += " Nobody is told from a guess that is the same for every pair."
     if len(leaks := rows[rows["leak"].fillna("") != ""]):
         told += f" Without a rank, since truths were known: {', '.join(leaks['method'])}."
     return kind, told + (f" {_EVIDENCE['annotated']}" if first.evidence == "annotated" else "")
@@ -654,7 +656,7 @@ def _board_section(rows, name, first_of_all):
         text.append(f"The strongest tenth of the pairs holds {said}.")
     return dict(title=f"{name} ({first.evidence})", text=text, items=items)
 
-# %% ../../nbs/12b_benchmark.ipynb #8715e51a
+# %% ../../nbs/12b_benchmark.ipynb #fd7d00bc
 _HOW = (
     "Every fold was predicted from a table without the compounds of its pairs; folds follow from"
     " the pairs' names. Enter with ten lines: cpvae benchmark FILE.py:Name. Truths are public:"
