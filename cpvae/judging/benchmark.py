@@ -7,7 +7,7 @@ __all__ = ['TABLES', 'PINNED', 'NOT_ASKED', 'SCORER', 'TIERS', 'LEADERBOARD', 'r
            'kept_predictions', 'tie_groups', 'reference_rows', 'tiers_of', 'tier_columns', 'table_rows', 'Board',
            'benchmark', 'board_page']
 
-# %% ../../nbs/12b_benchmark.ipynb #7a27bd6f
+# %% ../../nbs/12b_benchmark.ipynb #1180674e
 import inspect
 import io
 import json
@@ -40,7 +40,7 @@ from ..progress import Stage
 from ..report.page import page_table, render_page
 from ..style import MIN_PAIRS_OF_SKILL, display_name, small_type
 
-# %% ../../nbs/12b_benchmark.ipynb #3c8c36da
+# %% ../../nbs/12b_benchmark.ipynb #0158f7ac
 # Tables that everyone is asked on: measured pairs, in the package. Any other dataset can be named.
 TABLES = ("norman", "korkut", "ecoli")
 # Always there and never ranked: who says the same of every pair, and the plain sum.
@@ -92,7 +92,7 @@ def entrants(
             found[name] = PREDICTORS[choose(name, rivals(), "predictor")]()
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #690369c5
+# %% ../../nbs/12b_benchmark.ipynb #f94ba4cc
 def code_of(
     name: str,  # as asked for: of the registry, or FILE.py:Name
     predictor: Predictor,  # what it made
@@ -141,7 +141,7 @@ def learned_from(
         return "all other profiles, alike for every pair"
     return "other pairs, all profiles" if getattr(predictor, "learns", True) else "A, B, control"
 
-# %% ../../nbs/12b_benchmark.ipynb #080c0c88
+# %% ../../nbs/12b_benchmark.ipynb #1d73537d
 # Of what judges: predictions of another version are made anew.
 SCORER = f"cpvae {version('cpvae')}"
 
@@ -192,7 +192,7 @@ def kept_predictions(
     os.replace(new, path.with_suffix(".json"))
     return states
 
-# %% ../../nbs/12b_benchmark.ipynb #7555303f
+# %% ../../nbs/12b_benchmark.ipynb #32bd4f88
 def tie_groups(
     states: Mapping[str, np.ndarray],  # `[P,G]` predicted states by name
     truth: Truth,  # of what
@@ -226,7 +226,7 @@ def tie_groups(
         groups[name] = number
     return groups
 
-# %% ../../nbs/12b_benchmark.ipynb #812afd83
+# %% ../../nbs/12b_benchmark.ipynb #219acb08
 def _halves(truth):  # places of pairs, `[K,G]` of the even wells, `[K,G]` of the odd ones
     "States of two halves of the wells of A|B, of pairs whose every condition has two wells."
     obs = with_blanks(truth.measured.profiles.obs, OBS_BLANKS)
@@ -265,7 +265,7 @@ def _others(truth):  # places of pairs, `[K,G]` of all compounds but one, `[K,G]
     shape = (-1, len(truth.features))
     return np.array(at, int), np.reshape(means, shape), np.reshape(ones, shape)
 
-# %% ../../nbs/12b_benchmark.ipynb #a2dcc992
+# %% ../../nbs/12b_benchmark.ipynb #50dc2736
 def reference_rows(
     truth: Truth,  # of what
 ) -> list[dict[str, Any]]:  # by `SUMMARY`; none where there is no such thing
@@ -300,7 +300,7 @@ def reference_rows(
         rows += [{column: row[column] for column in SUMMARY}] if len(at) else []
     return rows
 
-# %% ../../nbs/12b_benchmark.ipynb #69494a98
+# %% ../../nbs/12b_benchmark.ipynb #b944c082
 TIERS = ("none", "one", "both")  # members of a held-out pair that stand in pairs to learn from
 
 
@@ -358,7 +358,7 @@ def tier_columns(
         found |= {f"skill_{name}": 1 - left / length if enough else np.nan}
     return found
 
-# %% ../../nbs/12b_benchmark.ipynb #bfffe7f2
+# %% ../../nbs/12b_benchmark.ipynb #75bb47ed
 # Columns of leaderboard.csv, one row a table and method.
 LEADERBOARD = [
     *"dataset evidence tie method".split(),
@@ -403,7 +403,7 @@ def table_rows(
     told = dict(dataset=truth.name, evidence=truth.evidence, scorer=SCORER)
     return table.assign(**told).reindex(columns=LEADERBOARD).reset_index(drop=True)
 
-# %% ../../nbs/12b_benchmark.ipynb #4c52be26
+# %% ../../nbs/12b_benchmark.ipynb #9c815487
 @dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard of several tables.
@@ -443,7 +443,7 @@ class Board:
         (folder / "leaderboard.html").write_text(page, encoding="utf-8")
         return folder / "leaderboard.html"
 
-# %% ../../nbs/12b_benchmark.ipynb #1314752d
+# %% ../../nbs/12b_benchmark.ipynb #8db163ad
 def benchmark(
     # names in `rivals()`, or FILE.py:Name of one's own; or predictors by name; None: all rivals
     predictors: Sequence[str] | Mapping[str, Predictor] | None = None,
@@ -505,7 +505,7 @@ def _table_called(name, tables):
         choose(name, known_datasets(), "table")
     return read_truth(name)
 
-# %% ../../nbs/12b_benchmark.ipynb #f9a1bf1f
+# %% ../../nbs/12b_benchmark.ipynb #71bce0d7
 def _interval(row, value, low, high):  # "0.67 [0.60, 0.75]"
     if not np.isfinite(row[value]):
         return "–"
@@ -526,7 +526,7 @@ _REFERENCES = {
 def _method_name(name):
     return _REFERENCES.get(name, display_name(name))
 
-# %% ../../nbs/12b_benchmark.ipynb #641f9728
+# %% ../../nbs/12b_benchmark.ipynb #d012f20d
 _COLUMNS = {
     "tie": "group",
     "who": "method",
@@ -565,7 +565,7 @@ _EVIDENCE = {
     "simulated": "Simulated: the truth is known.",
 }
 
-# %% ../../nbs/12b_benchmark.ipynb #61473947
+# %% ../../nbs/12b_benchmark.ipynb #863f7d2e
 def _tier_text(row, tier):  # "0.68 (106)", "(3)"
     n, skill = row[f"pairs_{tier}"], row[f"skill_{tier}"]
     if not (np.isfinite(n) and n):
@@ -591,12 +591,12 @@ def _shown_rows(rows):  # the columns of both tables of a page
     told["code"] = [str(c)[:12] if isinstance(c, str) and c else "–" for c in rows["code"]]
     return told
 
-# %% ../../nbs/12b_benchmark.ipynb #04289602
+# %% ../../nbs/12b_benchmark.ipynb #32f13526
 def _forest(rows):  # a figure: S with its interval, best on top
     shown = rows[np.isfinite(rows["skill"]) & (rows["leak"].fillna("") == "")]
     fig = Figure(figsize=(7, 0.6 + 0.3 * len(shown)), layout="constrained")
     ax, y = fig.subplots(), np.arange(len(shown))[::-1]
-    # what lies far below a blind guess is cut off: its number stands in the table
+    # what lies far below a blind guess, or above the truth, is cut off: the table has its number
     left = max(-0.5, min(0.0, shown["low"].min()) - 0.05)
     pinned = shown["tie"].isna().to_numpy()
     for at, colour in ((~pinned, "#0072B2"), (pinned, "#7F7F7F")):
@@ -605,7 +605,7 @@ def _forest(rows):  # a figure: S with its interval, best on top
         errors = np.maximum(np.nan_to_num(errors.astype(float)), 0)
         ax.errorbar(some["skill"], y[at], xerr=errors, fmt="o", ms=5, color=colour, capsize=2)
     ax.set_yticks(y, [_method_name(m) for m in shown["method"]])
-    ax.set_xlim(left, max(1.0, shown["high"].max() + 0.05))
+    ax.set_xlim(left, 1.05)
     ax.axvline(0, color="#333333", lw=0.8)
     ax.set_xlabel("S (0: the same for every pair, 1: the truth without its noise)")
     return small_type(fig)
@@ -616,7 +616,7 @@ def _png(figure):
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
-# %% ../../nbs/12b_benchmark.ipynb #5548a725
+# %% ../../nbs/12b_benchmark.ipynb #9f843cc0
 def _finding(rows):  # lead and rest of a paragraph
     first = rows.iloc[0]
     kind = f"{first.dataset}: {int(first.pairs)} {first.evidence} pairs."
@@ -656,7 +656,7 @@ def _board_section(rows, name, first_of_all):
         text.append(f"The strongest tenth of the pairs holds {said}.")
     return dict(title=f"{name} ({first.evidence})", text=text, items=items)
 
-# %% ../../nbs/12b_benchmark.ipynb #fd7d00bc
+# %% ../../nbs/12b_benchmark.ipynb #fe726a2b
 _HOW = (
     "Every fold was predicted from a table without the compounds of its pairs; folds follow from"
     " the pairs' names. Enter with ten lines: cpvae benchmark FILE.py:Name. Truths are public:"
