@@ -296,6 +296,13 @@ def _profiles_of(run: "Run") -> AnnData:
     return read_anndata(run.folder / "latents.h5ad")
 
 
+def _choice_of(run: "Run") -> pd.DataFrame:
+    if [*(run.folder / "tables").glob("choice.*")]:
+        return run.table("choice")
+    with one_thread():  # a run without pairs, or of an earlier version
+        return choose_predictor(_profiles_of(run))
+
+
 # where a prediction is made, who makes it, its name, and why
 def _asked(
     run: "Run", model: str | None, predictor: str | None
@@ -334,7 +341,7 @@ def _predicted(
     raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
     return Prediction(state, raw, near, moved, moves, why, float(radii[0]), length)
 
-
+# %% ../../nbs/25d_ask.ipynb #7f57bcd4
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:
     _, _, profiles = run.open()
     with one_thread():
@@ -419,7 +426,7 @@ class Run:
         predictor: str | None = None,
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
-    ) -> Prediction:
+    ) -> Prediction:  # state, nearest compounds, moved features, and how far truths lie
         """Predict the state of A and B together, from what does not carry both.
 
         Raises CpvaeError for an unknown mechanism, model or predictor.
@@ -439,6 +446,11 @@ class Run:
             how many compounds to list; None: all
         seed : int, default 0
             of the bootstrap behind the intervals
+
+        Returns
+        -------
+        Prediction
+            state, nearest compounds, moved features, and how far truths lie
         """
         return _predicted(self, a, b, model, predictor, n, seed)
 
@@ -450,11 +462,7 @@ class Run:
         pd.DataFrame
             a row a predictor that was asked; the first one predicts
         """
-        tables = [path.stem for path in (self.folder / "tables").glob("choice.*")]
-        if tables:
-            return self.table("choice")
-        with one_thread():  # a run without pairs, or of an earlier version
-            return choose_predictor(_profiles_of(self))
+        return _choice_of(self)
 
     def screen(
         self,
