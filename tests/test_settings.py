@@ -623,8 +623,8 @@ def test_there_are_options_to_try():
 def test_words_of_the_command_line_are_those_of_the_package():
     "A list of words stands in the command line too, so that it need not load what it does not use."
     from cpvae.lsa.learned import PREDICTORS
-    from cpvae.run.preset import MODELS, USUAL
-    from cpvae.style import TRIVIAL
+    from cpvae.run.preset import MODELS
+    from cpvae.style import TRIVIAL, USUAL
 
     hints, at = typing.get_type_hints(RunConfig), {str(option): option for option in OPTIONS}
     for name in ("preset", "normalize", "consensus", "group_by", "device"):
@@ -639,7 +639,10 @@ def test_words_of_the_command_line_are_those_of_the_package():
     assert at["tune --variant"].info.metavar.split("|") == [
         v for v in PRESETS["recommended"] if v not in RIVALS
     ]
-    assert at["run --models"].default.split(",") == list(USUAL)
+    assert all(",".join(names) in at["run --models"].info.help for names in USUAL.values())
+    assert RunConfig().models == USUAL["recommended"]
+    assert RunConfig(preset="chow2022").models == USUAL["chow2022"]
+    assert RunConfig(vae=dict(beta=dict(steps=3))).models == ("vanilla", "beta", "pca")
     for option, names in (("models", MODELS), ("predictors", {*PREDICTORS} - {"sum", *TRIVIAL})):
         assert [name for name in names if name not in at[f"run --{option}"].info.help] == []
         at[f"run --{option}"].info.callback(",".join(names))

@@ -58,10 +58,10 @@ def _names_models(text: str) -> None:
 
 
 def _names_predictors(text: str) -> None:
-    from cpvae.style import LEARNED
-
     for name in split_names(text):
         if ".py:" not in name:
+            from cpvae.style import LEARNED  # pandas with it
+
             choose(name, LEARNED, "predictor")
 
 
