@@ -406,6 +406,7 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
         (",", "vanilla"),
     ],
     "--predictors": [("3", "shrunk"), ("shrunk,ridge", "regressed")],
+    "--predictor": [("3", "shrunk"), ("proces", "did you mean 'process'")],
     "--device": [("3", "cpu"), ("cuad", "cuda")],
     "--grid": [
         ("many", "0.1,1,10"),
