@@ -177,6 +177,7 @@ def test_a_bare_table_goes_from_run_to_screen(tmp_path, no_figures):
     for command in (
         ["predict", run, "--a", A, "--b", B],
         ["screen", run, "--quiet"],
+        ["rank-pairs", run, "--quiet"],
         ["info", run],
     ):
         code, out, err = cli(*command)
@@ -503,6 +504,7 @@ def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
         for command in (
             ["predict", tmp_path / "thesis", "--a", A, "--b", B],
             ["screen", tmp_path / "thesis"],
+            ["rank-pairs", tmp_path / "thesis"],
         )
     }
     with pytest.raises(CpvaeError) as caught:

@@ -381,6 +381,7 @@ HERE = {  # a command that is right, on a table and a run that are there
     "fetch": ["fetch", "moa-map"],
     "predict": ["predict", "RUN", "--a", "a", "--b", "b"],
     "screen": ["screen", "RUN"],
+    "rank-pairs": ["rank-pairs", "RUN"],
     "transform": ["transform", "RUN", "good.csv"],
 }
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTED', 'GRIDS', 'read', 'lines', 'info', 'describe_for_info', 'run', 'demo', 'default_place', 'save_table',
            'own_file', 'own_folder', 'settings_in', 'own_places', 'save_choice', 'next_run', 'select_beta', 'tune',
-           'fetch', 'predict', 'screen_command', 'transform', 'main']
+           'fetch', 'predict', 'screen_command', 'rank_pairs_command', 'transform', 'main']
 
 # %% ../../nbs/26_commands.ipynb #aed56ef1
 import errno
@@ -866,6 +866,37 @@ def screen_command(
             typer.echo(_shown(new.head(top), "{:.3g}"))
         if out:
             typer.echo(f"all {len(found):,} rows: {out}")
+
+# %% ../../nbs/26_commands.ipynb #fa3c9c90
+@app.command("rank-pairs")
+def rank_pairs_command(
+    run: _RunFolder,
+    top: Annotated[int, typer.Option(min=1, help="How many pairs to list.")] = 10,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write every unmeasured pair to this CSV.", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rank the pairs that nobody measured: what to measure next.
+
+    By expected strength, non-additivity and novelty; and what more measured pairs would buy.
+    """
+    with refusing(debug):
+        from cpvae.run.record import run_folder
+
+        run_folder(run)
+        if out:
+            own_file(out, "--out", "a,b,mean_rank,")
+        from cpvae.run.ask import Run
+        from cpvae.screening.rank import ranking_in_words
+
+        found = Run(run).rank_pairs(progress=not quiet)
+        typer.echo("\n".join(ranking_in_words(found, top)))
+        if out:
+            save_table(found.pairs, out)
+            typer.echo(f"all {len(found.pairs):,} pairs: {out}")
 
 # %% ../../nbs/26_commands.ipynb #cli0trf01
 @app.command()

@@ -7,7 +7,7 @@ __all__ = ['Prediction', 'aligned', 'encoded', 'codes_table', 'Run']
 
 # %% ../../nbs/25d_ask.ipynb #28f688d9
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import FunctionTransformer
 
 from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
+from ..lsa.learned import CalibratedSum, predictors_called
 from ..lsa.space import average_wells, latent_space
 from ..model.fits import fit_one
 from ..model.named import file_digest, is_named, own_model
@@ -33,6 +35,8 @@ from .record import check_files, read_record
 from .report import choose_model, describe_run, read_run, write_report
 from ..screening.predict import moved_features, nearest_compounds, predicted_draws
 from ..screening.predict import predicted_state, summarize_moves
+from ..screening.rank import PairRanking, known_pairs, learning_curve, predictor_for
+from ..screening.rank import rank_pairs
 from ..screening.screen import screen, screen_pairs
 from ..style import display_name
 from ..threads import one_thread
@@ -298,6 +302,23 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
         return screen_pairs(singles) if pairs else singles
 
 
+def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
+    _, _, profiles = run.open()
+    with one_thread():
+        space = latent_space(FunctionTransformer(), average_wells(profiles))
+        known = known_pairs(space)
+        if space.pairs and not known:  # of a simulated table a run keeps no truth but in its tables
+            lsa = run.table("lsa")
+            told = set(lsa["pair"][lsa["evidence"] == "simulated"]) if "evidence" in lsa else set()
+            known = tuple(p for p in space.pairs if p.name in told)
+        name = predictor or predictor_for(len(known))
+        ((name, asked),) = predictors_called([name]).items()
+        pairs = rank_pairs(space, asked, known, progress)
+        curve = learning_curve(space, known)
+        c = CalibratedSum().fit(replace(space, pairs=known)).c_
+    return PairRanking(pairs, curve, name, len(known), len(space.pairs) - len(known), c)
+
+
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
     new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
     stored = [name for name in run.models if name not in run.record["config"].get("own", {})]
@@ -424,6 +445,29 @@ class Run:
             from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
         """
         return _screened(self, pairs, seed, progress)
+
+    def rank_pairs(
+        self,
+        predictor: str | None = None,  # as `RunConfig` names them; None: as `predictor_for` says
+        progress: bool = False,  # tell how far it is, see `Stage`
+    ) -> PairRanking:  # all unmeasured pairs of single mechanisms, the first to measure first
+        """What to measure next, told by the run's features; no model is asked.
+
+        Raises CpvaeError for fewer than two single mechanisms, or an unknown predictor.
+
+        Parameters
+        ----------
+        predictor : str | None, default None
+            as `RunConfig` names them; None: as `predictor_for` says
+        progress : bool, default False
+            tell how far it is, see `Stage`
+
+        Returns
+        -------
+        PairRanking
+            all unmeasured pairs of single mechanisms, the first to measure first
+        """
+        return _ranked(self, predictor, progress)
 
     def transform(
         self,
