@@ -461,6 +461,11 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
         ("curve.csv", "is there already"),
         ("thesis", "is there already"),
     ],
+    "rank-pairs --out": [
+        ("taken.csv", "is there already"),
+        ("curve.csv", "is there already"),
+        ("thesis", "is there already"),
+    ],
 }
 # options whose value only the table, or the run, can tell: refused once that is read, and before
 # anything is fitted
