@@ -7,7 +7,7 @@ __all__ = ['MOST_REPEATS', 'MIN_PAIRS_OF_PROCESS', 'RANKED_BY', 'CURVE_SIZES', '
            'known_pairs', 'unmeasured_pairs', 'effect_columns', 'support_columns', 'predictor_for', 'mean_ranks',
            'rank_pairs', 'learning_curve', 'PairRanking', 'ranking_in_words']
 
-# %% ../../nbs/11c_rank_pairs.ipynb #6b29e536
+# %% ../../nbs/11c_rank_pairs.ipynb #25ad0330
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -26,7 +26,7 @@ from ..lsa.states import unit
 from ..progress import Stage
 from ..style import display_name
 
-# %% ../../nbs/11c_rank_pairs.ipynb #105c70ee
+# %% ../../nbs/11c_rank_pairs.ipynb #3d8bb453
 def known_pairs(
     measured: Measured,  # from `average_wells`
 ) -> tuple[Pair, ...]:  # of its pairs those of which A|B was applied, or simulated
@@ -45,7 +45,7 @@ def known_pairs(
     kinds = evidence_of(measured.profiles, [(p.a, p.b) for p in measured.pairs])
     return tuple(p for p, kind in zip(measured.pairs, kinds) if kind != "annotated")
 
-# %% ../../nbs/11c_rank_pairs.ipynb #0cb90416
+# %% ../../nbs/11c_rank_pairs.ipynb #ef41a1ab
 def _caseless(name: str) -> tuple[str, str]:
     return name.casefold(), name
 
@@ -92,7 +92,7 @@ def unmeasured_pairs(
         if (a, b) not in taken
     ]
 
-# %% ../../nbs/11c_rank_pairs.ipynb #af1cd6a1
+# %% ../../nbs/11c_rank_pairs.ipynb #571d7465
 def effect_columns(
     measured: Measured,  # the control, and the compounds that states are compared with
     states: np.ndarray,  # `[K,G]` scaled feature values
@@ -129,7 +129,7 @@ def effect_columns(
         }
     )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #c0eff982
+# %% ../../nbs/11c_rank_pairs.ipynb #c237d479
 MOST_REPEATS = 6  # further compounds of A and B that are thought of
 
 
@@ -183,7 +183,7 @@ def support_columns(
         rows.append((int(p.in_a.sum()), int(p.in_b.sum()), floor, repeat))
     return pd.DataFrame(rows, columns=["n_compounds_a", "n_compounds_b", "p_floor", "repeat"])
 
-# %% ../../nbs/11c_rank_pairs.ipynb #31185448
+# %% ../../nbs/11c_rank_pairs.ipynb #a561ce7e
 MIN_PAIRS_OF_PROCESS = 20  # from so many measured pairs on, a Gaussian process is asked
 RANKED_BY = ("strength", "non_additivity", "novelty")
 
@@ -224,7 +224,7 @@ def mean_ranks(
     told = [name for name in RANKED_BY if columns[name].notna().any()]
     return columns[told].rank(pct=True).mean(axis=1)
 
-# %% ../../nbs/11c_rank_pairs.ipynb #50274c9f
+# %% ../../nbs/11c_rank_pairs.ipynb #1cdf222d
 def rank_pairs(
     space: Space,  # from `latent_space`
     predictor: Predictor | None = None,  # None: as `predictor_for` says
@@ -282,7 +282,7 @@ def rank_pairs(
         drop=True
     )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #2a04b80f
+# %% ../../nbs/11c_rank_pairs.ipynb #295c79b0
 CURVE_SIZES = (5, 10, 20, 40)  # measured pairs to learn from
 CURVE_PREDICTORS = ("calibrated_sum", "process")
 
@@ -370,7 +370,7 @@ BORROWED_CURVE = (
     ("process", 20, 0.64, 0.57, 0.71),
 )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #77e12f25
+# %% ../../nbs/11c_rank_pairs.ipynb #4ab24ee9
 @dataclass(frozen=True, eq=False)
 class PairRanking:
     """All unmeasured pairs, and what their order rests on.
@@ -419,7 +419,7 @@ def _origin(found: PairRanking) -> list[str]:  # what was learned from what
         f" of A and B are taken times {found.c:.2g}. Predicted by: {who}."
     ]
 
-# %% ../../nbs/11c_rank_pairs.ipynb #18bddc38
+# %% ../../nbs/11c_rank_pairs.ipynb #2d3df506
 def _first_in_words(pairs: pd.DataFrame) -> str:  # a sentence on the first pair
     first, above = pairs.iloc[0], pairs[list(RANKED_BY)].rank(pct=True).iloc[0]
     beyond = lambda name: f"more than {100 * (above[name] - 1 / len(pairs)):.0f} % of these pairs"
@@ -466,14 +466,14 @@ def ranking_in_words(
     if not len(pairs):
         return ["All pairs of single mechanisms are measured."]
     limited = pairs[pairs["repeat"] != ""]
+    unlike = " no sum and" if pairs["non_additivity"].notna().any() else ""
     shown = ["a", "b", *(c for c in RANKED_BY if pairs[c].notna().any()), "nearest"]
     shown += [c for c in ("n_compounds_a", "n_compounds_b") if (pairs[c] > 1).any()]
     table = pairs[shown + ["p_floor", "repeat"] * bool(len(limited))].head(top)
     lines = [
         *_origin(found),
-        "First come strong effects that are"
-        f"{' no sum and' if 'non_additivity' in shown else ''} unlike anything measured. Strike what"
-        " cannot be combined, such as two doses of one drug.",
+        f"First come strong effects that are{unlike} unlike anything measured. Strike what cannot"
+        " be combined, such as two doses of one drug.",
         "",
         table.map(lambda v: short(v) if isinstance(v, str) else v).to_string(
             index=False, float_format="{:.3g}".format
