@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,8 @@ import typer
 from ..errors import CommandError, CpvaeError, as_typed
 from .options import RESUMABLE, Consensus, Debug, Device, GroupBy, Jobs, Normalize, Out
 from .options import Preset, Profiles, Quiet, Resume, Seed, _checked_by, _is_an_address
-from .options import _is_there, _names_a_pair, _names_models, _names_predictors, _one_of
+from .options import _is_there, _names_a_pair, _names_a_predictor, _names_models
+from .options import _names_predictors, _one_of
 from .options import reads_profiles, split_names, split_weights
 from .refusing import _heed_signals, _leave, _steady_streams, app, refusing
 
@@ -743,8 +745,13 @@ def _tell(found, a: str, b: str, top: int) -> None:  # a `Prediction` in words
     sure = found.nearest["low"].notna().any()
     interval = "low and high: 95 % interval by resampling compounds and wells of A and B"
     alone = "no interval, as A or B is a single well, or their state does not move"
-    typer.echo(f"{a} + {b}: A - D + B; {interval if sure else alone}")
-    typer.echo(f"model: {display_name(found.state.name)}, {found.why}")
+    typer.echo(f"{a} + {b}: {display_name(found.state.name)}, {found.why}")
+    if isfinite(found.radius):
+        typer.echo(
+            f"The true state is expected within {found.radius:.3g} of it in nine of ten pairs (L2,"
+            f" scaled units); the predicted effect is {found.length:.3g} long."
+        )
+    typer.echo(interval if sure else alone)
     typer.echo(
         "\nNearest compounds (cosine: direction from the control, 1 is the"
         f" same)\n{_shown(found.nearest.head(top))}"
@@ -776,10 +783,22 @@ _OneModel = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Model of the run, as `cpvae info RUN` or the report names it. Default: the one whose"
-            " predictions came nearest."
+            "Add in the codes of this model, as `cpvae info RUN` or the report names it. Default:"
+            " in the profiles themselves."
         ),
         show_default=False,
+    ),
+]
+_OnePredictor = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Predictor: sum, calibrated_sum, process, regressed, shrunk, mean_of_codes,"
+            " additive_latent, or your own as FILE.py:Name. Default: the run's choice, by the pairs"
+            " that were combined; with --model the sum."
+        ),
+        show_default=False,
+        callback=_checked_by(_names_a_predictor),
     ),
 ]
 
@@ -790,6 +809,7 @@ def predict(
     a: _FirstMechanism,
     b: _SecondMechanism,
     model: _OneModel = None,
+    predictor: _OnePredictor = None,
     top: Annotated[int, typer.Option(min=1, help="How many compounds to list.")] = 10,
     out: Annotated[
         Path | None, typer.Option(help="Write all compounds to this CSV.", show_default=False)
@@ -815,7 +835,7 @@ def predict(
             own_file(state, "--state", "feature,scaled,raw")
         from cpvae.run.ask import Run
 
-        found = Run(run).predict(a, b, model, None)
+        found = Run(run).predict(a, b, model, predictor, None)
         if out:
             found.nearest.to_csv(out, index=False, lineterminator="\n")
         if state:

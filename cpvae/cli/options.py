@@ -65,6 +65,11 @@ def _names_predictors(text: str) -> None:
             choose(name, LEARNED, "predictor")
 
 
+def _names_a_predictor(text: str) -> None:
+    if text != "sum":
+        _names_predictors(text)
+
+
 def _names_a_pair(text: str) -> None:
     from cpvae.profiles.pairs import pair_named
 

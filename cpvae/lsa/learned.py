@@ -78,17 +78,49 @@ class CalibratedSum(Sum):
             self.c_ = BORROWED_C if few else float((told * true).sum() / size)
         return self
 
-    def _effect(self, mask: np.ndarray) -> np.ndarray:  # `[L]` of compounds, less the control
-        return self.space.z_compounds[mask].mean(axis=0) - self.space.z_control
+    def _weight(self, mask: np.ndarray) -> np.ndarray | float:  # of the effect of compounds
+        return 1.0
+
+    def _effects(self, masks: list[np.ndarray]) -> np.ndarray:  # `[K,L]` less the control
+        z = self.space.z_compounds
+        found = [z[mask].mean(axis=0) - self.space.z_control for mask in masks]
+        return np.reshape(found, (len(masks), z.shape[1]))
 
     def _sums(self, pairs: Sequence[Pair]) -> np.ndarray:  # `[K,L]` A - D + B - D
-        found = [self._effect(p.in_a) + self._effect(p.in_b) for p in pairs]
-        return np.reshape(found, (len(pairs), self.space.z_compounds.shape[1]))
+        groups = [[getattr(p, group) for p in pairs] for group in ("in_a", "in_b")]
+        weighed = [[self._weight(m) * e for m, e in zip(g, self._effects(g))] for g in groups]
+        return np.reshape(weighed, (2, len(pairs), self.space.z_compounds.shape[1])).sum(axis=0)
 
     def _truths(self) -> np.ndarray:  # `[K,L]` A|B - D of the pairs that may be learned from
-        away = lambda mask: self.space.z_compounds[mask].mean(axis=0) - self.space.z_control
-        found = [away(p.in_ab & self.allowed) for p in self.others]
-        return np.reshape(found, (len(found), self.space.z_compounds.shape[1]))
+        return self._effects([p.in_ab & self.allowed for p in self.others])
+
+    def of_effects(
+        self,
+        pair: Pair,  # whose compounds they are of
+        a: np.ndarray,  # `[n,L]` effects of A, latent units
+        b: np.ndarray,  # `[n,L]` effects of B, latent units
+    ) -> np.ndarray:  # `[n,G]` predicted states, scaled feature values
+        """What other effects of A and of B would make of a pair: draws of a bootstrap.
+
+        Parameters
+        ----------
+        pair : Pair
+            whose compounds they are of
+        a : np.ndarray
+            `[n,L]` effects of A, latent units
+        b : np.ndarray
+            `[n,L]` effects of B, latent units
+
+        Returns
+        -------
+        np.ndarray
+            `[n,G]` predicted states, scaled feature values
+        """
+        sums = self._weight(pair.in_a) * a + self._weight(pair.in_b) * b
+        return self._decoded([pair] * len(sums), sums)
+
+    def _decoded(self, pairs: Sequence[Pair], sums: np.ndarray) -> np.ndarray:  # `[K,G]`
+        return self.space.decode(self.space.z_control + self.c_ * sums).astype(float)
 
     def predict(
         self,
@@ -106,7 +138,7 @@ class CalibratedSum(Sum):
         np.ndarray
             `[K,G]` predicted states, scaled feature values
         """
-        return self.space.decode(self.space.z_control + self.c_ * self._sums(pairs)).astype(float)
+        return self._decoded(pairs, self._sums(pairs))
 
 # %% ../../nbs/06c_learned.ipynb #dfdb5da5
 def trust(
@@ -171,9 +203,9 @@ class Shrunk(CalibratedSum):
         self.trust_ = trust(space.z_compounds[known], space.compounds["moa"][known])
         return super().fit(space, without)
 
-    def _effect(self, mask: np.ndarray) -> np.ndarray:  # `[L]`
+    def _weight(self, mask: np.ndarray) -> np.ndarray:  # `[L]`
         r, n = self.trust_, mask.sum()
-        return super()._effect(mask) * r * n / np.maximum(r * n + 1 - r, 1e-12)
+        return r * n / np.maximum(r * n + 1 - r, 1e-12)
 
 # %% ../../nbs/06c_learned.ipynb #c5f0b574
 # Penalties of the ridge; the one that predicts left-out compounds best is used.
@@ -284,23 +316,7 @@ class Process(CalibratedSum):
         names = np.array([[t in (p.a, p.b) for t in self.labels] for p in pairs], float)
         return np.hstack([sums / self.spread, names / 4])
 
-    def predict(
-        self,
-        pairs: Sequence[Pair],  # K pairs
-    ) -> np.ndarray:  # `[K,G]` predicted states, scaled feature values
-        """Decoded scaled sum of each pair, and what is expected beside it.
-
-        Parameters
-        ----------
-        pairs : Sequence[Pair]
-            K pairs
-
-        Returns
-        -------
-        np.ndarray
-            `[K,G]` predicted states, scaled feature values
-        """
-        sums = self._sums(pairs)
+    def _decoded(self, pairs: Sequence[Pair], sums: np.ndarray) -> np.ndarray:  # `[K,G]`
         z = self.space.z_control + self.c_ * sums
         if self.process is not None:
             left = self.process.predict(self._seen(pairs, sums))

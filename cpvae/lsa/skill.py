@@ -258,9 +258,7 @@ def skill_gain(
     truths: np.ndarray,  # `[P,G]` states of A|B
     pairs: Sequence[tuple[str, str]],  # P names of A and B
     noise: np.ndarray | None = None,  # `[P]` replicate noise of the truths; None: no replicates
-) -> tuple[
-    float, float, float
-]:  # S less the rival's, and the ends of its 95 % interval; may be NaN
+) -> tuple[float, float, float]:  # S less the rival's, low and high of its 95 % interval
     """How much more of what tells pairs apart one prediction explains than another.
 
     Raises CpvaeError for a prediction that is not finite.
@@ -277,6 +275,11 @@ def skill_gain(
         P names of A and B
     noise : np.ndarray | None, default None
         `[P]` replicate noise of the truths; None: no replicates
+
+    Returns
+    -------
+    tuple[float, float, float]
+        S less the rival's, low and high of its 95 % interval
     """
     if not (np.isfinite(predicted).all() and np.isfinite(rival).all()):
         raise LsaError("a predicted state is not finite")

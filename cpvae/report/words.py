@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['reconstruction_findings', 'shuffled_findings', 'baseline_findings', 'no_interval', 'blind_findings',
            'significance_findings', 'specificity_findings', 'reference_findings', 'level_findings', 'limit_findings',
-           'skill_findings', 'findings', 'best_model', 'model_called']
+           'skill_findings', 'choice_words', 'findings', 'best_model', 'model_called']
 
 # %% ../../nbs/24b_words.ipynb #ad5356e8
 import re
@@ -797,6 +797,73 @@ def _about_worlds(own: pd.DataFrame) -> list[str]:
         f" ({n}), {display_name('calibrated_sum')} explains {said['calibrated_sum']};"
         f" {display_name('sum')} {said['sum']}; {display_name('mean_ab')} {said['mean_ab']}."
     ]
+
+# %% ../../nbs/24b_words.ipynb #15858aea
+_COMBINED = {"measured": "combined", "simulated": "combined in simulation"}
+
+
+def choice_words(
+    choice: pd.DataFrame,  # choice.csv
+) -> str:  # a part of a sentence
+    """Why this predicts unseen pairs, and by how much it is ahead.
+
+    Parameters
+    ----------
+    choice : pd.DataFrame
+        choice.csv
+
+    Returns
+    -------
+    str
+        a part of a sentence
+    """
+    best = choice.iloc[0]
+    n, kind = counted(int(best["n_pairs"]), "pair"), best["evidence"]
+    told = bool(np.isfinite(best["skill"]))
+    explains = f"explains {_percent(best['skill'])} of what tells them apart{_ends(best)}"
+    if best["how"] == "chosen":
+        why = (
+            f"chosen among {len(choice)} by {n} that were {_COMBINED[kind]}"
+            + f": it {explains}" * told
+        )
+        return why + _lead(best) * told
+    length = f"its length, {best['c']:.2f} of the sum,"
+    if best["how"] == "fitted":
+        why = (
+            f"{length} is fitted to {n} that were {_COMBINED[kind]}" + f", and it {explains}" * told
+        )
+        return f"{why}; it takes 20 to choose among predictors"
+    why = (
+        f"{length} is borrowed from three tables in which two perturbations were applied together"
+        " (Norman, Korkut, E. coli)"
+    )
+    return f"{why}; {_none_combined(best, n, explains)}"
+
+
+def _lead(best: pd.Series) -> str:
+    "By how much the chosen one is ahead."
+    if best["predictor"] == "calibrated_sum":
+        return ", and no other explains more"
+    gain, low, high = (f"{100 * best[c]:.0f}".replace("-", "−") for c in _GAIN)
+    sure = "" if best["gain_low"] > 0 else ", so that it may be no better"
+    between = f" (95 %: {low} to {high}{sure})" if np.isfinite(best["gain_low"]) else ""
+    return f", {gain} points more than the calibrated sum{between}"
+
+
+_GAIN = ("gain", "gain_low", "gain_high")
+
+
+def _none_combined(best: pd.Series, n: str, explains: str) -> str:
+    "Why nothing could be fitted."
+    if best["evidence"] != "annotated":
+        return f"{n if best['n_pairs'] else 'no pair'} combined here, and it takes 5 to fit it"
+    what = f"the {n} here are single compounds with two known mechanisms"
+    if not np.isfinite(best["skill"]):
+        return f"{what}, too few to say whether sums hold for them"
+    if best["low"] <= 0 or best["skill"] <= 0:
+        words = f"{_percent(best['skill'])}{_ends(best)}"
+        return f"{what}, and sums explain nothing of what tells them apart ({words})"
+    return f"{what}, of which it {explains}".replace("tells them apart", "tells those apart")
 
 # %% ../../nbs/24b_words.ipynb #2a451c1d
 def findings(

@@ -19,10 +19,12 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
-from ..lsa.learned import CalibratedSum, predictors_called
-from ..lsa.space import average_wells, latent_space
+from ..lsa.choice import choose_predictor, combined_pairs, predict_within, predictor_of
+from ..lsa.learned import PREDICTORS, CalibratedSum, predictors_called
+from ..lsa.predictors import Predictor
+from ..lsa.space import Space, average_wells, latent_space
 from ..model.fits import fit_one
-from ..model.named import file_digest, is_named, own_model
+from ..model.named import file_digest, is_named, own_model, short_name
 from ..model.store import load_model
 from ..model.vae import VAE
 from ..preparation.clean import with_constants, with_set_aside
@@ -33,10 +35,10 @@ from ..profiles.read import read_profiles
 from ..profiles.schema import enlarged, noted
 from .record import check_files, read_record
 from .report import choose_model, describe_run, read_run, write_report
-from ..screening.predict import moved_features, nearest_compounds, predicted_draws
-from ..screening.predict import predicted_state, summarize_moves
-from ..screening.rank import PairRanking, known_pairs, learning_curve, predictor_for
-from ..screening.rank import rank_pairs
+from ..report.words import choice_words
+from ..screening.predict import any_pair, moved_features, nearest_compounds, predicted_draws
+from ..screening.predict import summarize_moves
+from ..screening.rank import PairRanking, learning_curve, rank_pairs
 from ..screening.screen import screen, screen_pairs
 from ..style import display_name
 from ..threads import one_thread
@@ -76,7 +78,7 @@ class Prediction:
     Parameters
     ----------
     state : pd.Series
-        `[G]` scaled feature values, named after the model
+        `[G]` scaled feature values, named after the predictor or the model
     raw : pd.Series
         `[G]` the same in the units of the run's table
     nearest : pd.DataFrame
@@ -86,15 +88,24 @@ class Prediction:
     summary : pd.DataFrame
         the moves by compartment and channel; empty for genes
     why : str
-        how the model came to be the one that was asked, in words
+        how this came to be the prediction, and what it explained elsewhere, in words
+    radius : float
+        how far the true state lies from it in nine cases of ten, L2, scaled units; NaN
+        where no pairs tell
+    length : float
+        of the predicted effect, from the control, in the same unit
     """
 
-    state: pd.Series  # `[G]` scaled feature values, named after the model
+    state: pd.Series  # `[G]` scaled feature values, named after the predictor or the model
     raw: pd.Series  # `[G]` the same in the units of the run's table
     nearest: pd.DataFrame  # compound, moa, cosine (low, high), l2, n_wells; nearest first
     moved: pd.DataFrame  # features by how far they move from the control, with intervals
     summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
-    why: str  # how the model came to be the one that was asked, in words
+    why: str  # how this came to be the prediction, and what it explained elsewhere, in words
+    # how far the true state lies from it in nine cases of ten, L2, scaled units; NaN where no pairs
+    # tell
+    radius: float
+    length: float  # of the predicted effect, from the control, in the same unit
 
     def profile(self) -> pd.DataFrame:  # feature, scaled, raw
         """The predicted state as a table.
@@ -280,19 +291,49 @@ def _table_of(run: "Run", name: str) -> pd.DataFrame:
     return choose(name, found or known, "table")
 
 # %% ../../nbs/25d_ask.ipynb #ask20009
-def _predicted(
-    run: "Run", a: str, b: str, model: str | None, n: int | None, seed: int
-) -> Prediction:
-    name, why = choose_model(run.folder, model)
-    _, transformer, profiles = run.open(model or name)
-    with one_thread():
+# the profiles of a run without any of its models
+def _profiles_of(run: "Run") -> AnnData:
+    check_files(run.folder, run.record, ["latents.h5ad"])
+    return read_anndata(run.folder / "latents.h5ad")
+
+
+# where a prediction is made, who makes it, its name, and why
+def _asked(
+    run: "Run", model: str | None, predictor: str | None
+) -> tuple[Space, Predictor, str, str]:
+    name = ""
+    if model is None:
+        space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
+    else:
+        name, transformer, profiles = run.open(model)
         space = latent_space(transformer, average_wells(profiles))
-        state = pd.Series(predicted_state(space, a, b), profiles.var_names, name=name)
-        draws = predicted_draws(space, a, b, seed=seed)
-        near = nearest_compounds(space, state.to_numpy(), n, draws)
-        moved = moved_features(space, state.to_numpy(), draws, None)
-    raw = state * profiles.var["scale"] + profiles.var["center"]
-    return Prediction(state, raw, near, moved, summarize_moves(moved), why)
+    space = replace(space, pairs=combined_pairs(space)[1])
+    if model is None and predictor is None:
+        choice = run.choice()
+        best = choice.iloc[0]
+        return space, predictor_of(best), best["predictor"], choice_words(choice)
+    who = predictor or "sum"
+    one = PREDICTORS["sum"]() if who == "sum" else [*predictors_called([who]).values()][0]
+    names = [short_name(predictor)] * bool(predictor) + [name] * bool(model)
+    return space, one, "/".join(names), "as asked"
+
+
+def _predicted(
+    run: "Run", a: str, b: str, model: str | None, predictor: str | None, n: int | None, seed: int
+) -> Prediction:
+    with one_thread():
+        space, one, name, why = _asked(run, model, predictor)
+        pair, var = any_pair(space, a, b), space.profiles.var
+        known = [p for p in space.pairs if p.moa == pair.moa]  # it does not predict itself
+        values, radii = predict_within(one, space, [pair], known)
+        one.fit(space, known)
+        state = pd.Series(values[0], space.profiles.var_names, name=name)
+        draws = predicted_draws(space, a, b, seed=seed, predictor=one)
+        near = nearest_compounds(space, values[0], n, draws)
+        moved = moved_features(space, values[0], draws, None)
+        length = float(np.linalg.norm(values[0] - space.control))
+    raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
+    return Prediction(state, raw, near, moved, moves, why, float(radii[0]), length)
 
 
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:
@@ -303,20 +344,17 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
 
 
 def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
-    _, _, profiles = run.open()
     with one_thread():
-        space = latent_space(FunctionTransformer(), average_wells(profiles))
-        known = known_pairs(space)
-        if space.pairs and not known:  # of a simulated table a run keeps no truth but in its tables
-            lsa = run.table("lsa")
-            told = set(lsa["pair"][lsa["evidence"] == "simulated"]) if "evidence" in lsa else set()
-            known = tuple(p for p in space.pairs if p.name in told)
-        name = predictor or predictor_for(len(known))
-        ((name, asked),) = predictors_called([name]).items()
-        pairs = rank_pairs(space, asked, known, progress)
+        space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
+        best = run.choice().iloc[0]
+        pairs = combined_pairs(space)[1]
+        known = () if best["evidence"] == "annotated" else pairs
+        named = predictors_called([predictor] if predictor else [])
+        name, one = next(iter(named.items()), (best["predictor"], predictor_of(best)))
+        ranked = rank_pairs(space, one, known, progress)
         curve = learning_curve(space, known)
         c = CalibratedSum().fit(replace(space, pairs=known)).c_
-    return PairRanking(pairs, curve, name, len(known), len(space.pairs) - len(known), c)
+    return PairRanking(ranked, curve, name, len(known), len(pairs) - len(known), c)
 
 
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
@@ -391,13 +429,15 @@ class Run:
         self,
         a: str,  # first mechanism, as annotated
         b: str,  # second mechanism
-        model: str | None = None,  # by any name; None: as `choose_model` chooses
+        model: str | None = None,  # in whose codes, by any name; None: in the features themselves
+        # one of `PREDICTORS` or `FILE.py:Name`; None: A - D + B in a model, else the run's choice
+        predictor: str | None = None,
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
-    ) -> Prediction:  # A - D + B, decoded
-        """Predict the state of A and B together.
+    ) -> Prediction:
+        """Predict the state of A and B together, from what does not carry both.
 
-        Raises CpvaeError for an unknown mechanism or model.
+        Raises CpvaeError for an unknown mechanism, model or predictor.
 
         Parameters
         ----------
@@ -406,18 +446,30 @@ class Run:
         b : str
             second mechanism
         model : str | None, default None
-            by any name; None: as `choose_model` chooses
+            in whose codes, by any name; None: in the features themselves
+        predictor : str | None, default None
+            one of `PREDICTORS` or `FILE.py:Name`; None: A - D + B in a model, else the run's
+            choice
         n : int | None, default 10
             how many compounds to list; None: all
         seed : int, default 0
             of the bootstrap behind the intervals
+        """
+        return _predicted(self, a, b, model, predictor, n, seed)
+
+    def choice(self) -> pd.DataFrame:  # a row a predictor that was asked; the first one predicts
+        """What predicts unseen pairs, chosen by those that were combined: `choice_table`.
 
         Returns
         -------
-        Prediction
-            A - D + B, decoded
+        pd.DataFrame
+            a row a predictor that was asked; the first one predicts
         """
-        return _predicted(self, a, b, model, n, seed)
+        tables = [path.stem for path in (self.folder / "tables").glob("choice.*")]
+        if tables:
+            return self.table("choice")
+        with one_thread():  # a run without pairs, or of an earlier version
+            return choose_predictor(_profiles_of(self))
 
     def screen(
         self,
@@ -448,7 +500,7 @@ class Run:
 
     def rank_pairs(
         self,
-        predictor: str | None = None,  # as `RunConfig` names them; None: as `predictor_for` says
+        predictor: str | None = None,  # as `predict` takes it; None: the run's choice
         progress: bool = False,  # tell how far it is, see `Stage`
     ) -> PairRanking:  # all unmeasured pairs of single mechanisms, the first to measure first
         """What to measure next, told by the run's features; no model is asked.
@@ -458,7 +510,7 @@ class Run:
         Parameters
         ----------
         predictor : str | None, default None
-            as `RunConfig` names them; None: as `predictor_for` says
+            as `predict` takes it; None: the run's choice
         progress : bool, default False
             tell how far it is, see `Stage`
 

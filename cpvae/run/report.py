@@ -21,7 +21,7 @@ from ..lsa.states import averaging_matrix, main_time
 from ..model.named import is_named, short_name
 from ..profiles.schema import annotated
 from ..report.page import TABLES, draw_figures, render_report
-from ..report.words import best_model, model_called
+from ..report.words import best_model, choice_words, model_called
 from .record import check_files, read_record
 from ..style import display_name
 
@@ -180,8 +180,7 @@ def describe_run(
     dict[str, Any]
         what to print, in order: texts, lists, and names with what is to be said of each
     """
-    chosen, why = choose_model(run_dir)
-    run, tables = read_run(run_dir, ("lsa",))
+    run, tables = read_run(run_dir, ("lsa", "choice"))
     check_files(run_dir, run, ["latents.h5ad"])
     profiles = annotated(read_anndata(Path(run_dir) / "latents.h5ad"))
     table, page = mechanisms_of(profiles), Path(run_dir) / "report.html"
@@ -196,12 +195,14 @@ def describe_run(
         ),
         "report": str(page) if page.is_file() else "none",
         "models": {
-            display_name(m): (
-                f"`model={run['config'].get('own', {}).get(m, {}).get('named', m)!r}`"
-                + (f"; asked unless another is named, as {why}" if m == chosen else "")
-            )
+            display_name(m): f"`model={run['config'].get('own', {}).get(m, {}).get('named', m)!r}`"
             for m in run["config"]["models"]
         },
+        "a pair is predicted by": [
+            f"{display_name(choice['predictor'].iloc[0])}, {choice_words(choice)}"
+            for choice in [tables.get("choice")]
+            if choice is not None
+        ],
         "mechanisms for A and B": {
             m: others(row.alone, "alone") + more(row)
             for m, row in table[table.alone > 0].iterrows()

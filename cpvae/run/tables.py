@@ -21,6 +21,7 @@ from sklearn.decomposition import PCA
 
 from ..errors import CpvaeError
 from ..latents.traverse import traversal_table
+from ..lsa.choice import choose_predictor
 from ..lsa.levels import level_table
 from ..lsa.space import average_wells
 from ..lsa.skill import pair_skill
@@ -73,6 +74,7 @@ def _measurements(
         "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
         "levels": (level_table, profiles, protocol, *few, config.seed),
         "skill": (pair_skill, real, profiles, protocol, config.predictors),
+        "choice": (choose_predictor, profiles, protocol),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
@@ -122,7 +124,8 @@ def compute_tables(
     }
     missing = scored if isinstance(scored, str) else ""
     if not missing:
-        tables |= dict(zip(("lsa", "lsa_null"), scored)) | {"skill": done["skill"][0]}
+        tables |= dict(zip(("lsa", "lsa_null"), scored))
+        tables |= {name: done[name][0] for name in ("skill", "choice")}
         if len(levels := done["levels"][0]):  # the paper's protocol gives no p
             tables["levels"] = levels
     return tables, {name: round(seconds, 2) for name, (_, seconds) in done.items()}, missing

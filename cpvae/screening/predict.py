@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..errors import ScreeningError
 from ..lsa.nulls import reweighted
-from ..lsa.space import Measured, Pair, Space, find_pair, predict_pair, predict_states
+from ..lsa.predictors import Predictor, Sum
+from ..lsa.space import Measured, Pair, Space, find_pair, predict_pair
 from ..lsa.states import correlate, unit
 from ..profiles.pairs import similar_mechanisms
 from ..profiles.schema import VAR_BLANKS, with_blanks
@@ -64,8 +65,9 @@ def predicted_state(
     space: Space,  # from `latent_space`
     a: str,  # first mechanism
     b: str,  # second mechanism
+    predictor: Predictor | None = None,  # fitted to the space; None: A - D + B, decoded
 ) -> np.ndarray:  # `[G]` predicted state, scaled feature values
-    """Decoded A - D + B of any two mechanisms.
+    """The state of any two mechanisms together.
 
     Raises CpvaeError if no compound carries one of them alone.
 
@@ -77,13 +79,16 @@ def predicted_state(
         first mechanism
     b : str
         second mechanism
+    predictor : Predictor | None, default None
+        fitted to the space; None: A - D + B, decoded
 
     Returns
     -------
     np.ndarray
         `[G]` predicted state, scaled feature values
     """
-    return predict_states(space, [any_pair(space, a, b)])[0]
+    pair = any_pair(space, a, b)
+    return (predictor or Sum().fit(space)).predict([pair])[0]
 
 # %% ../../nbs/11a_predict.ipynb #b0241978
 def predicted_draws(
@@ -92,8 +97,9 @@ def predicted_draws(
     b: str,  # second mechanism
     n: int = 1000,  # draws
     seed: int = 0,  # of the draws
+    predictor: Predictor | None = None,  # fitted to the space; None: A - D + B, decoded
     # `[n,G]` predicted states under random weights, scaled feature values; all NaN if A or B is a
-    # single well
+    # single well, or the predictor has no `of_effects`
 ) -> np.ndarray:
     """Bayesian bootstrap of a predicted state, over compounds and over wells.
 
@@ -111,18 +117,24 @@ def predicted_draws(
         draws
     seed : int, default 0
         of the draws
+    predictor : Predictor | None, default None
+        fitted to the space; None: A - D + B, decoded
 
     Returns
     -------
     np.ndarray
         `[n,G]` predicted states under random weights, scaled feature values; all NaN if A
-        or B is a single well
+        or B is a single well, or the predictor has no `of_effects`
     """
     pair, rng = any_pair(space, a, b), np.random.default_rng(seed)
     groups = (pair.in_a, pair.in_b)
-    if min(space.weights[np.flatnonzero(mask)].nnz for mask in groups) < 2:
+    plain = predictor is None or type(predictor) is Sum
+    fixed = not plain and not hasattr(predictor, "of_effects")
+    if fixed or min(space.weights[np.flatnonzero(mask)].nnz for mask in groups) < 2:
         return np.full((n, len(space.control)), np.nan)
     z_a, z_b = (reweighted(mask, space.weights, n, rng) @ space.z_wells for mask in groups)
+    if not plain:
+        return predictor.of_effects(pair, z_a - space.z_control, z_b - space.z_control)
     return space.decode(predict_pair(z_a, space.z_control, z_b)).astype(float)
 
 # %% ../../nbs/11a_predict.ipynb #d461ec4b
