@@ -201,13 +201,15 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
 
 # %% ../../nbs/26_commands.ipynb #cli0run01
 _Models = Annotated[
-    str,
+    str | None,
     typer.Option(
         help=(
             "Models to fit, joined by commas: any of vanilla, beta, mmd, ae (a plain autoencoder),"
             " pca-mlp (PCA with a learned decoder), pca; or a transformer"
-            " of your own as FILE.py:Name."
+            " of your own as FILE.py:Name. Default: vanilla,pca; with --preset chow2022"
+            " vanilla,beta,mmd,pca."
         ),
+        show_default=False,
         callback=_checked_by(_names_models),
     ),
 ]
@@ -272,7 +274,7 @@ def run(
     how: dict,  # options of `read_profiles`, see `READING`
     out: Out = None,
     preset: Preset = "recommended",
-    models: _Models = "vanilla,beta,mmd,pca",
+    models: _Models = None,
     predictors: _Predictors = "",
     params: _Params = None,
     normalize: Normalize = None,
@@ -290,11 +292,12 @@ def run(
 ) -> None:
     """Run the whole pipeline on a table of profiles.
 
-    Three VAEs and PCA, evaluation, arithmetic, report.
+    A VAE and PCA (or the paper's three), evaluation, arithmetic, report.
     """
     _check_strict(strict, leave_out)
     with refusing(debug, RESUMABLE):
-        chosen, out = tuple(split_names(models)), own_folder(out or default_place(profiles), "run")
+        chosen = None if models is None else tuple(split_names(models))
+        out = own_folder(out or default_place(profiles), "run")
         vae = settings_in(params, preset, chosen) if params else {}
         if params and leave_out:
             typer.echo(
@@ -403,7 +406,7 @@ def settings_in(
     # they hold for
     files: list[Path],
     preset: str,  # of the run
-    models: tuple[str, ...],  # of the run
+    models: tuple[str, ...] | None,  # of the run; None: its usual ones, and those in the files
 ) -> dict[str, dict]:  # for `RunConfig.vae`
     """Settings of a run's models from files.
 
