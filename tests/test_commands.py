@@ -140,7 +140,8 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     if no_mechanism:
         with pytest.raises(CpvaeError, match="no compound has a mechanism"):
             arithmetic({"pca": model}, profiles, 100)
-        for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
+        named = Run(run)
+        for ask in (lambda: named.predict(A, B), named.screen, named.rank_pairs):
             with pytest.raises(CpvaeError, match="`moa_table=`"):
                 ask()
     else:

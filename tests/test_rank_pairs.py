@@ -121,6 +121,8 @@ def test_no_measured_pair_appears_whatever_order_names_and_rows_have():
     numbers = ["mean_rank", *GROUPS, "p_floor"]
     assert first[["a", "b"]].equals(again[["a", "b"]])
     assert np.allclose(first[numbers], again[numbers], rtol=1e-5)
+    curves = [learning_curve(space_of(table), n_draws=2) for table in (alone | known, mixed)]
+    assert np.allclose(*(c[["skill", "low", "high"]] for c in curves), atol=1e-4)
 
 
 def test_annotated_pairs_are_not_learned_from():

@@ -7,7 +7,7 @@ __all__ = ['MOST_REPEATS', 'RANKED_BY', 'CURVE_SIZES', 'CURVE_PREDICTORS', 'BORR
            'effect_columns', 'support_columns', 'predictor_for', 'mean_ranks', 'rank_pairs', 'learning_curve',
            'PairRanking', 'ranking_in_words']
 
-# %% ../../nbs/11c_rank_pairs.ipynb #e6bd64ab
+# %% ../../nbs/11c_rank_pairs.ipynb #2cc83780
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -26,7 +26,7 @@ from ..lsa.states import unit
 from ..progress import Stage
 from ..style import display_name
 
-# %% ../../nbs/11c_rank_pairs.ipynb #3c9124ec
+# %% ../../nbs/11c_rank_pairs.ipynb #f9b39880
 def known_pairs(
     measured: Measured,  # from `average_wells`
 ) -> tuple[Pair, ...]:  # of its pairs those of which A|B was applied, or simulated
@@ -45,7 +45,7 @@ def known_pairs(
     kind, pairs = combined_pairs(measured)
     return () if kind == "annotated" else pairs
 
-# %% ../../nbs/11c_rank_pairs.ipynb #856f436f
+# %% ../../nbs/11c_rank_pairs.ipynb #117c9571
 def _caseless(name: str) -> tuple[str, str]:
     return name.casefold(), name
 
@@ -92,7 +92,7 @@ def unmeasured_pairs(
         if (a, b) not in taken
     ]
 
-# %% ../../nbs/11c_rank_pairs.ipynb #c4ef3abd
+# %% ../../nbs/11c_rank_pairs.ipynb #ee15354b
 def effect_columns(
     measured: Measured,  # the control, and the compounds that states are compared with
     states: np.ndarray,  # `[K,G]` scaled feature values
@@ -129,7 +129,7 @@ def effect_columns(
         }
     )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #21b82fe5
+# %% ../../nbs/11c_rank_pairs.ipynb #d5aa1482
 MOST_REPEATS = 6  # further compounds of A and B that are thought of
 
 
@@ -183,7 +183,7 @@ def support_columns(
         rows.append((int(p.in_a.sum()), int(p.in_b.sum()), floor, repeat))
     return pd.DataFrame(rows, columns=["n_compounds_a", "n_compounds_b", "p_floor", "repeat"])
 
-# %% ../../nbs/11c_rank_pairs.ipynb #fd526135
+# %% ../../nbs/11c_rank_pairs.ipynb #daf40bd9
 RANKED_BY = ("strength", "non_additivity", "novelty")  # columns whose ranks are averaged
 
 
@@ -223,7 +223,7 @@ def mean_ranks(
     told = [name for name in RANKED_BY if columns[name].notna().any()]
     return columns[told].rank(pct=True).mean(axis=1)
 
-# %% ../../nbs/11c_rank_pairs.ipynb #33d10155
+# %% ../../nbs/11c_rank_pairs.ipynb #ce67f753
 def rank_pairs(
     space: Space,  # from `latent_space`
     predictor: Predictor | None = None,  # None: as `predictor_for` says
@@ -281,7 +281,7 @@ def rank_pairs(
         drop=True
     )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #520b27bd
+# %% ../../nbs/11c_rank_pairs.ipynb #683f29e5
 CURVE_SIZES = (5, 10, 20, 40)  # measured pairs to learn from
 CURVE_PREDICTORS = ("calibrated_sum", "process")  # that learn from them
 
@@ -340,6 +340,7 @@ def learning_curve(
     known = tuple(known_pairs(space) if known is None else known)
     if len(known) < MIN_PAIRS_OF_CHOICE:
         return pd.DataFrame(BORROWED_CURVE, columns=_CURVE).assign(borrowed=True)
+    known = tuple(sorted(known, key=lambda p: p.moa))  # whatever order rows and names have
     masks = np.stack([p.in_ab for p in known])
     noise = replicate_covariance(space, masks / masks.sum(axis=1, keepdims=True))
     noise = np.zeros(len(known)) if noise is None else np.diag(noise)
@@ -361,15 +362,15 @@ _CURVE = ["predictor", "n_pairs", "skill", "low", "high"]
 # What a table with fewer pairs is told: the median of three tables in which perturbations were
 # combined (Norman, Korkut, E. coli), and the least and the most of them.
 BORROWED_CURVE = (
-    ("calibrated_sum", 5, 0.57, 0.45, 0.66),
-    ("calibrated_sum", 10, 0.58, 0.46, 0.66),
-    ("calibrated_sum", 20, 0.58, 0.45, 0.67),
-    ("process", 5, 0.57, 0.45, 0.67),
-    ("process", 10, 0.58, 0.52, 0.68),
-    ("process", 20, 0.64, 0.57, 0.71),
+    ("calibrated_sum", 5, 0.57, 0.49, 0.67),
+    ("calibrated_sum", 10, 0.58, 0.49, 0.67),
+    ("calibrated_sum", 20, 0.58, 0.49, 0.67),
+    ("process", 5, 0.57, 0.49, 0.68),
+    ("process", 10, 0.58, 0.55, 0.69),
+    ("process", 20, 0.63, 0.61, 0.71),
 )
 
-# %% ../../nbs/11c_rank_pairs.ipynb #5d42c029
+# %% ../../nbs/11c_rank_pairs.ipynb #39665984
 @dataclass(frozen=True, eq=False)
 class PairRanking:
     """All unmeasured pairs, and what their order rests on.
@@ -418,20 +419,20 @@ def _origin(found: PairRanking) -> list[str]:  # what was learned from what
         f" of A and B are taken times {found.c:.2g}. Predicted by: {who}."
     ]
 
-# %% ../../nbs/11c_rank_pairs.ipynb #ca10e6fe
+# %% ../../nbs/11c_rank_pairs.ipynb #ef1faaac
 def _first_in_words(pairs: pd.DataFrame) -> str:  # a sentence on the first pair
     first, above = pairs.iloc[0], pairs[list(RANKED_BY)].rank(pct=True).iloc[0]
     beyond = lambda name: f"more than {100 * (above[name] - 1 / len(pairs)):.0f} % of these pairs"
     told = [f"{first['strength']:.3g} scaled units from the control ({beyond('strength')})"]
     if pd.notna(first["non_additivity"]):
-        told.append(f"{100 * first['non_additivity']:.0f} % of that no sum of the two")
+        told.append(f"{100 * first['non_additivity']:.0f} % of that is not what a sum gives")
         told[-1] += f" ({beyond('non_additivity')})"
     like = f"most like {short(first['nearest'])} (cosine {1 - first['novelty']:.2f})"
     return f"First: {short(first['a'])} + {short(first['b'])}: {', '.join(told)}, {like}."
 
 
 def _curve_in_words(curve: pd.DataFrame) -> list[str]:  # two lines
-    where = "in three tables of others" if curve["borrowed"].any() else "here"
+    where = "in Norman's, Korkut's and E. coli tables" if curve["borrowed"].any() else "here"
     told = {
         name: f"{display_name(name)} {', '.join(f'{100 * s:.0f} %' for s in rows['skill'])}"
         for name, rows in curve.groupby("predictor")
@@ -465,7 +466,8 @@ def ranking_in_words(
     if not len(pairs):
         return ["All pairs of single mechanisms are measured."]
     limited = pairs[pairs["repeat"] != ""]
-    unlike = " no sum and" if pairs["non_additivity"].notna().any() else ""
+    beyond = bool(pairs["non_additivity"].notna().any())
+    unlike, share = " no sum and" * beyond, "; non_additivity: its share that no sum gives" * beyond
     shown = ["a", "b", *(c for c in RANKED_BY if pairs[c].notna().any()), "nearest"]
     shown += [c for c in ("n_compounds_a", "n_compounds_b") if (pairs[c] > 1).any()]
     table = pairs[shown + ["p_floor", "repeat"] * bool(len(limited))].head(top)
@@ -473,6 +475,8 @@ def ranking_in_words(
         *_origin(found),
         f"First come strong effects that are{unlike} unlike anything measured. Strike what cannot"
         " be combined, such as two doses of one drug.",
+        f"strength: L2 from the control, scaled units{share}; novelty: 1 - cosine with the nearest"
+        " of all real compounds.",
         "",
         table.map(lambda v: short(v) if isinstance(v, str) else v).to_string(
             index=False, float_format="{:.3g}".format
