@@ -434,7 +434,7 @@ class Run:
         predictor: str | None = None,
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
-    ) -> Prediction:
+    ) -> Prediction:  # state, neighbours, moves, and how far the truth may lie
         """Predict the state of A and B together, from what does not carry both.
 
         Raises CpvaeError for an unknown mechanism, model or predictor.
@@ -454,6 +454,11 @@ class Run:
             how many compounds to list; None: all
         seed : int, default 0
             of the bootstrap behind the intervals
+
+        Returns
+        -------
+        Prediction
+            state, neighbours, moves, and how far the truth may lie
         """
         return _predicted(self, a, b, model, predictor, n, seed)
 
