@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from . import datasets as datasets
     from .errors import CpvaeError as CpvaeError
     from .io.write import write_profiles as write_profiles
+    from .judging.score import score as score
     from .latents.associate import association_table as association_table
-    from .latents.stability import stability_table as stability_table
     from .latents.traverse import contribution_table as contribution_table
     from .latents.traverse import feature_groups as feature_groups
     from .latents.traverse import traverse as traverse
@@ -57,17 +57,17 @@ _HOMES = {
     "run_pipeline": "run.pipeline",
     "save_model": "model.store",
     "scale_profiles": "preparation.scale",
+    "score": "judging.score",
     "screen": "screening.screen",
     "select_features": "preparation.select",
     "simulate_profiles": "profiles.simulate",
     "split_profiles": "preparation.split",
-    "stability_table": "latents.stability",
     "traverse": "latents.traverse",
     "write_profiles": "io.write",
 }
 _FLOORS = frozenset(
-    "cli datasets errors io latents lsa measure model preparation profiles progress report run"
-    " screening style threads tune".split()
+    "cli datasets errors io judging latents lsa measure model preparation profiles progress report"
+    " run screening style threads tune".split()
 )
 __all__ = [
     "datasets",
@@ -89,11 +89,11 @@ __all__ = [
     "run_pipeline",
     "save_model",
     "scale_profiles",
+    "score",
     "screen",
     "select_features",
     "simulate_profiles",
     "split_profiles",
-    "stability_table",
     "traverse",
     "write_profiles",
 ]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CpvaeError', 'FileError', 'ProfileError', 'DatasetError', 'PreparationError', 'ModelError', 'LatentError',
-           'MeasureError', 'LsaError', 'TuneError', 'ScreeningError', 'RunError', 'CommandError', 'counted', 'short',
-           'listed', 'choose', 'as_typed']
+           'MeasureError', 'LsaError', 'TuneError', 'ScreeningError', 'JudgingError', 'RunError', 'CommandError',
+           'counted', 'short', 'listed', 'choose', 'as_typed']
 
 # %% ../nbs/20_errors.ipynb #3c896f56
 import re
@@ -58,6 +58,10 @@ class TuneError(CpvaeError):
 
 class ScreeningError(CpvaeError):
     "Mechanisms or compounds that cannot be screened."
+
+
+class JudgingError(CpvaeError):
+    "Predictions, or a truth, that cannot be judged."
 
 
 class RunError(CpvaeError):

@@ -383,6 +383,8 @@ HERE = {  # a command that is right, on a table and a run that are there
     "screen": ["screen", "RUN"],
     "rank-pairs": ["rank-pairs", "RUN"],
     "transform": ["transform", "RUN", "good.csv"],
+    "score": ["score", "-ap", "good.csv", "-ar", "good.csv"],
+    "benchmark": ["benchmark", "--tables", "korkut"],
 }
 
 COLUMN = [("Metadata_nowhere", "Metadata_nowhere"), ("Metadata_compuond", "Metadata_compuond")]
@@ -419,6 +421,13 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
     "--moa": MISSING,
     "--profile-info": MISSING,
     "--feature-info": MISSING,
+    "--predictions": MISSING,
+    "--truth": [*MISSING, ("korkutt", "did you mean 'korkut'")],
+    "--control-pert": [("", "a blank"), (" ", "a blank")],
+    "--scale": [("3", "state"), ("efect", "did you mean 'effect'")],
+    "--tables": [*MISSING, ("korkutt", "did you mean 'korkut'"), ("", "norman")],
+    "score --out": [("taken.txt", "is a file"), ("scored", "is there already")],
+    "benchmark --out": [("taken.txt", "is a file"), ("scored", "is there already")],
     "--params": [
         *MISSING,
         ("good.csv", "holds no settings"),
@@ -479,6 +488,7 @@ READ = {
     "--obsm": [("X_pca", "is no AnnData")],
     "--a": [("aa", "annotated 'aa'")],
     "--b": [("nothing", "annotated 'nothing'")],
+    "--pert-col": [("Metadata_nowhere", "has no column Metadata_nowhere")],
     "--model": [("vanilla", "vanilla"), ("pac", "pac")],
 }
 
@@ -528,6 +538,9 @@ def place(tmp_path_factory):
         "odd.json": "{}",
     }.items():
         (folder / name).write_text(head)
+    (folder / "scored").mkdir()
+    for name in ("results.csv", "leaderboard.csv"):
+        (folder / "scored" / name).write_text("precious")
     (folder / "thesis").mkdir()
     (folder / "thesis" / "chapter.txt").write_text("precious")
     for name in ("run", "demo"):

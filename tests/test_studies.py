@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 import provenance
 import pytest
+import vae
 from joblib import parallel_config
 from project import ROOT
 from sources import MAP, TABLES
 
 from cpvae.io.write import write_profiles
+from cpvae.lsa.skill import frozen_folds, skill_of
+from cpvae.measure.reconstruction import fvu
 from cpvae.model import presets
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.run import preset as run_preset
@@ -77,7 +80,7 @@ def fewer(line):
 
 
 # Scripts that take minutes even so are only read; of one, two of its four tables are made.
-LONG = {"decoys.py", "nulls.py", "processing.py", "selection.py", "simulation.py"}
+LONG = {"decoys.py", "nulls.py", "processing.py", "selection.py", "simulation.py", "vae.py"}
 WORDS = {"models.py": ["codes", "classes"], "interpretation.py": ["2"]}  # of the latter, seeds
 
 
@@ -95,3 +98,59 @@ def test_a_script_makes_the_tables_that_are_committed(script, data, monkeypatch)
 @pytest.mark.parametrize("script", sorted(LONG))
 def test_what_a_long_script_imports_is_there(script):
     assert runpy.run_path(str(FOLDER / script))["write_table"] is provenance.write_table
+
+
+def test_a_difference_in_skill_is_that_of_two_skills_and_its_interval_knows_who_is_paired():
+    rng, names = np.random.default_rng(0), [f"m{i}" for i in range(8)]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    truths, parents = rng.normal(size=(28, 5)), rng.normal(size=(28, 2, 5))
+    known = {"truths": truths, "parents": parents, "pairs": pairs}
+    fold = frozen_folds(["|".join(pair) for pair in pairs])
+    noisy = lambda scale: truths + scale * rng.normal(size=truths.shape)
+    guesses = {
+        ("calibrated_sum", "input", 0): [noisy(0.5)],
+        ("sum", "vanilla", 5): [noisy(0.8), noisy(0.9)],
+        ("sum", "ae", 5): [noisy(0.7)],
+    }
+    told = {
+        (*key, seed): [(np.flatnonzero(fold == f), states[fold == f]) for f in np.unique(fold)]
+        for key, each in guesses.items()
+        for seed, states in enumerate(each)
+    }
+    rows = {(r["predictor"], r["model"], r["n_latent"]): r for r in vae.sums_of(told, known)}
+    for key, each in guesses.items():
+        skills = [skill_of(states, **known) for states in each]
+        assert np.isclose(rows[key]["skill"], np.mean([s.skill for s in skills]))
+        assert rows[key]["least"] == min(s.skill for s in skills)
+        if len(each) == 1:
+            assert np.allclose(
+                [rows[key]["low"], rows[key]["high"]], [skills[0].low, skills[0].high]
+            )
+    own = rows["sum", "vanilla", 5]
+    for rival, other in (("input", "calibrated_sum input 0"), ("ae", "sum ae 5")):
+        predictor, name, size = other.split()
+        gap = own["skill"] - rows[predictor, name, int(size)]["skill"]
+        assert np.isclose(own[f"over_{rival}"], gap) and own[f"{rival}_low"] < gap
+        assert own[f"{rival}_low"] + own[f"{rival}_high"] == pytest.approx(2 * gap)
+    assert np.isnan(rows["sum", "ae", 5]["over_ae"]) and np.isnan(own["over_pca"])
+
+
+def test_a_share_left_over_is_that_of_all_that_was_held_out():
+    rng, seen = np.random.default_rng(0), []
+    test, mean = {f: rng.normal(size=(24, 5)) for f in range(2)}, np.full(5, 0.1)
+    left = {("ae", f): test[f] + 0.3 * rng.normal(size=(24, 5)) for f in range(2)}
+    left |= {("pca", f): test[f] + 0.5 * rng.normal(size=(24, 5)) for f in range(2)}
+    for (model, f), x_hat in left.items():
+        sums = lambda gap: np.square(gap).sum(axis=1).reshape(12, 2).sum(axis=1)
+        row = dict(model=model, n_latent=5, fold=f, seed=f, unit=[f"{f}:{i}" for i in range(12)])
+        row |= dict(error=sums(test[f] - x_hat), total=sums(test[f] - mean), active=5, components=5)
+        seen.append(row)
+    rows = {row["model"]: row for row in vae.rebuilt_of(seen, False)}
+    both = np.concatenate([*test.values()])
+    for model, row in rows.items():
+        x_hat = np.concatenate([left[model, f] for f in range(2)])
+        assert np.isclose(row["fvu"], fvu(both, x_hat, mean)) and row["n_units"] == 24
+        assert np.isclose(row["most"], max(fvu(test[f], left[model, f], mean) for f in range(2)))
+    gap = rows["ae"]["fvu"] - rows["pca"]["fvu"]
+    assert np.isclose(rows["ae"]["over_pca"], gap) and rows["ae"]["pca_high"] < 0
+    assert np.isclose(rows["pca"]["over_ae"], -gap) and "over_input" not in rows["ae"]

@@ -50,12 +50,13 @@ assert_type(groups, pd.DataFrame)
 assert_type(cp.traverse(vae, x), np.ndarray)
 assert_type(cp.contribution_table(vae, x, groups), pd.DataFrame)
 assert_type(cp.association_table(vae.transform(x), ready), pd.DataFrame)
-assert_type(cp.stability_table(fitted, x, groups), pd.DataFrame)
 assert_type(cp.reconstruction_table({("beta", False): vae}, ready), pd.DataFrame)
 
 # pairs of mechanisms, and a screen
 assert_type(cp.arithmetic(fitted, ready), tuple[pd.DataFrame, pd.DataFrame])
 assert_type(cp.screen(ready), pd.DataFrame)
+assert_type(cp.score("mine.csv", "norman").summary, pd.DataFrame)
+assert_type(cp.score(pd.DataFrame(), profiles, scale="effect").verdict, str)
 
 # a run, and what it can be asked
 try:

@@ -112,6 +112,46 @@ def split_weights(
         raise ValueError(f"{text!r} is not a list of numbers of 0 or more, such as 0.1,1,10")
     return values
 
+# %% ../../nbs/26a_options.ipynb #cli0jud01
+def _is_a_truth(text: str) -> None:
+    if text != "simulated" and "://" not in text and not (text and Path(text).exists()):
+        from cpvae.datasets import known_datasets
+
+        if Path(text).suffix:
+            raise ValueError(f"{text}: no such file; check the name and the folder")
+        choose(text, known_datasets(), "file or dataset")
+
+
+def _names_tables(text: str) -> None:
+    for name in text.split(","):
+        _is_a_truth(name.strip())
+
+
+def _names_rivals(text: str) -> None:
+    if names := split_names(text):
+        from cpvae.judging.benchmark import rivals
+
+        for name in names:
+            choose(name, rivals(), "predictor")
+
+
+def _is_own(text: str) -> None:
+    file, mark, name = text.rpartition(".py:")
+    if not (mark and name):
+        raise ValueError(f"{text}: a predictor of your own is named FILE.py:Name")
+    if not Path(f"{file}.py").is_file():
+        raise ValueError(f"{text}: there is no file {file}.py")
+
+
+def _is_a_name(text: str) -> None:
+    if not text.strip():
+        raise ValueError("a blank names nothing; say what rows of the control are called")
+
+
+def _is_a_folder(path: Path) -> None:
+    if path.is_file():
+        raise ValueError(f"{path}: is a file, and several are written; name a folder")
+
 # %% ../../nbs/26a_options.ipynb #5c514aff
 Profiles = Annotated[
     list[str],

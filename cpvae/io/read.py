@@ -368,7 +368,8 @@ def _table_columns(path):
 
     sep = _SEPARATORS[_suffixes(path)[0]]
     names, skip = _header(path, sep)
-    table = pa.Table.from_batches(_batches(path, sep, [pa.string()] * len(names), skip))
+    kinds = pa.schema([(str(i), pa.string()) for i in range(len(names))])  # there may be no row
+    table = pa.Table.from_batches(_batches(path, sep, kinds.types, skip), kinds)
     n_trailing = len(names) - len(names := _without_trailing(names))
     _, texts, _ = _filled(
         path.name,

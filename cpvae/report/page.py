@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'page_table', 'run_sections', 'units_summary', 'latent_summary', 'model_sections', 'arithmetic_sections',
-           'table_sections', 'render_report', 'draw_figures']
+           'table_sections', 'render_page', 'render_report', 'draw_figures']
 
 # %% ../../nbs/24_page.ipynb #77212180
 import base64
@@ -638,6 +638,50 @@ _CITATION = (
     " Baselines, nulls and intervals are not; mistakes in them are ours."
 )
 
+# %% ../../nbs/24_page.ipynb #e757390d
+def render_page(
+    title: str,  # of the page
+    subtitle: str,  # below it
+    findings: Sequence[tuple[str, str]],  # lead and rest of a paragraph each
+    # each `title`, `text` (sentences) and `items`, tables as from `page_table` among them
+    sections: Sequence[dict[str, Any]],
+    figures: Mapping[str, bytes],  # name -> PNG
+    citation: str,  # at the foot
+) -> str:  # one HTML page that loads nothing
+    """A page of findings, tables and figures.
+
+    Parameters
+    ----------
+    title : str
+        of the page
+    subtitle : str
+        below it
+    findings : Sequence[tuple[str, str]]
+        lead and rest of a paragraph each
+    sections : Sequence[dict[str, Any]]
+        each `title`, `text` (sentences) and `items`, tables as from `page_table` among them
+    figures : Mapping[str, bytes]
+        name -> PNG
+    citation : str
+        at the foot
+
+    Returns
+    -------
+    str
+        one HTML page that loads nothing
+    """
+    # page.html, items.html and style.css of the folder templates
+    templates = PackageLoader("cpvae.report")
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("page.html").render(
+        title=title,
+        subtitle=subtitle,
+        findings=findings,
+        sections=sections,
+        images={name: base64.b64encode(png).decode() for name, png in figures.items()},
+        citation=citation,
+    )
+
 # %% ../../nbs/24_page.ipynb #72ec5b19
 def render_report(
     run: Mapping[str, Any],  # run.json
@@ -660,15 +704,12 @@ def render_report(
     str
         one HTML page that loads nothing
     """
-    # page.html, items.html and style.css of the folder templates
-    templates = PackageLoader("cpvae.report")
-    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
     if str(run.get("command", "")).startswith("cpvae "):
         told = {k: run[k] for k in ("notes", "no_pair") if run.get(k)}
         typed = lambda said: as_typed(said) if isinstance(said, str) else list(map(as_typed, said))
         run = {**run, **{k: typed(said) for k, said in told.items()}}
     data = run.get("data", {})
-    return environment.get_template("page.html").render(
+    return render_page(
         title=f"cpvae: {data.get('source', 'report of a run')}",
         subtitle=" · ".join(
             f"{number(data[k])} {k}"
@@ -685,7 +726,7 @@ def render_report(
             *arithmetic_sections(tables),
             *table_sections(tables),
         ],
-        images={name: base64.b64encode(png).decode() for name, png in figures.items()},
+        figures=figures,
         citation=_CITATION,
     )
 
