@@ -342,7 +342,7 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
         singles = screen(profiles, seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles
 
-
+# %% ../../nbs/25d_ask.ipynb #58321e7f
 def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
     with one_thread():
         space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
@@ -356,7 +356,7 @@ def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
         c = CalibratedSum().fit(replace(space, pairs=known)).c_
     return PairRanking(ranked, curve, name, len(known), len(pairs) - len(known), c)
 
-
+# %% ../../nbs/25d_ask.ipynb #91a4c29b
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
     new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
     stored = [name for name in run.models if name not in run.record["config"].get("own", {})]

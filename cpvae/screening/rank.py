@@ -306,7 +306,20 @@ def _one_curve(space: Space, order: np.ndarray, noise: np.ndarray, sizes: Sequen
             error, length = _errors(found, truths, noise[order[:n_test]])
             yield name, n, error.sum(), length.sum()
 
+# %% ../../nbs/11c_rank_pairs.ipynb #7382ca15
+_CURVE = ["predictor", "n_pairs", "skill", "low", "high"]
+# What a table with fewer pairs is told: the median of three tables in which perturbations were
+# combined (Norman, Korkut, E. coli), and the least and the most of them.
+BORROWED_CURVE = (
+    ("calibrated_sum", 5, 0.57, 0.49, 0.67),
+    ("calibrated_sum", 10, 0.58, 0.49, 0.67),
+    ("calibrated_sum", 20, 0.58, 0.49, 0.67),
+    ("process", 5, 0.57, 0.49, 0.68),
+    ("process", 10, 0.58, 0.55, 0.69),
+    ("process", 20, 0.63, 0.61, 0.71),
+)
 
+# %% ../../nbs/11c_rank_pairs.ipynb #c6d8c54f
 def learning_curve(
     space: Space,  # from `latent_space`
     known: Sequence[Pair] | None = None,  # pairs to learn from; None: as `known_pairs` says
@@ -356,19 +369,6 @@ def learning_curve(
     low, high = grouped["skill"].quantile(0.1), grouped["skill"].quantile(0.9)
     table = pd.DataFrame({"skill": skill, "low": low, "high": high}).reset_index()
     return table[_CURVE].assign(borrowed=False)
-
-
-_CURVE = ["predictor", "n_pairs", "skill", "low", "high"]
-# What a table with fewer pairs is told: the median of three tables in which perturbations were
-# combined (Norman, Korkut, E. coli), and the least and the most of them.
-BORROWED_CURVE = (
-    ("calibrated_sum", 5, 0.57, 0.49, 0.67),
-    ("calibrated_sum", 10, 0.58, 0.49, 0.67),
-    ("calibrated_sum", 20, 0.58, 0.49, 0.67),
-    ("process", 5, 0.57, 0.49, 0.68),
-    ("process", 10, 0.58, 0.55, 0.69),
-    ("process", 20, 0.63, 0.61, 0.71),
-)
 
 # %% ../../nbs/11c_rank_pairs.ipynb #39665984
 @dataclass(frozen=True, eq=False)
@@ -443,7 +443,7 @@ def _curve_in_words(curve: pd.DataFrame) -> list[str]:  # two lines
         f"{'; '.join(told.values())}.",
     ]
 
-
+# %% ../../nbs/11c_rank_pairs.ipynb #735e8a2f
 def ranking_in_words(
     found: PairRanking,  # of a run
     top: int = 10,  # pairs to list
