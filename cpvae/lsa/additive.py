@@ -16,6 +16,28 @@ from .space import Pair, Space
 from ..model.network import Network
 from ..threads import one_thread
 
+# %% ../../nbs/06d_additive.ipynb #36011acc
+# on effects `[N,G]` and which labels they carry `[N,M]`
+def _train(model, x: torch.Tensor, labels: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(model.seed)
+    sizes = (x.shape[1], (model.hidden,), model.n_latent)
+    model.network = Network(*sizes, codes="point", generator=generator)
+    model.vectors = torch.nn.Parameter(
+        0.1 * torch.randn(labels.shape[1], model.n_latent, generator=generator)
+    )
+    learned = [*model.network.parameters(), model.vectors]
+    adam = torch.optim.AdamW(learned, model.learning_rate, weight_decay=model.weight_decay)
+    pace = torch.optim.lr_scheduler.CosineAnnealingLR(adam, model.steps)
+    some = labels.any(dim=1)
+    for _ in range(model.steps):
+        rebuilt = model.network.decoder(model.network.encode(x)[0])
+        told = model.network.decoder(labels[some] @ model.vectors)
+        loss = (rebuilt - x).square().mean() + (told - x[some]).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        pace.step()
+
 # %% ../../nbs/06d_additive.ipynb #03ee3cf9
 class AdditiveLatent(Sum):
     """A decoded sum of learned vectors, one a mechanism; reconstruction and labels in one loss.
@@ -77,28 +99,8 @@ class AdditiveLatent(Sum):
         self.unit = max(np.sqrt(np.square(away).mean()), 1e-12)
         labels = [[t in have for t in self.known] for have in terms[allowed]]
         with one_thread():
-            self._train(torch.tensor(away / self.unit).float(), torch.tensor(labels).float())
+            _train(self, torch.tensor(away / self.unit).float(), torch.tensor(labels).float())
         return self
-
-    def _train(self, x: torch.Tensor, labels: torch.Tensor) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        sizes = (x.shape[1], (self.hidden,), self.n_latent)
-        self.network = Network(*sizes, codes="point", generator=generator)
-        self.vectors = torch.nn.Parameter(
-            0.1 * torch.randn(len(self.known), self.n_latent, generator=generator)
-        )
-        learned = [*self.network.parameters(), self.vectors]
-        adam = torch.optim.AdamW(learned, self.learning_rate, weight_decay=self.weight_decay)
-        pace = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
-        some = labels.any(dim=1)
-        for _ in range(self.steps):
-            rebuilt = self.network.decoder(self.network.encode(x)[0])
-            told = self.network.decoder(labels[some] @ self.vectors)
-            loss = (rebuilt - x).square().mean() + (told - x[some]).square().mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            pace.step()
 
     def predict(
         self,

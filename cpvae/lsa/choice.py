@@ -62,8 +62,7 @@ def predict_within(
     predictor: Predictor,  # any; fitted anew for every fold
     space: Space,  # its pairs are those that are known
     asked: Sequence[Pair],  # K pairs to predict, each of no fold or of the hidden one
-    # known pairs that must have no part: those asked, where they are known
-    hidden: Sequence[Pair] = (),
+    hidden: Sequence[Pair] = (),  # known pairs that must have no part, such as those asked
     level: float = LEVEL,  # share of truths that the radius is to hold
 ) -> tuple[np.ndarray, np.ndarray]:  # `[K,G]` states; `[K]` radii, L2, NaN under `MIN_PAIRS` pairs
     """Predict pairs, and how far from it their truths are expected (CV+ on distances).
@@ -77,7 +76,7 @@ def predict_within(
     asked : Sequence[Pair]
         K pairs to predict, each of no fold or of the hidden one
     hidden : Sequence[Pair], default ()
-        known pairs that must have no part: those asked, where they are known
+        known pairs that must have no part, such as those asked
     level : float, default LEVEL
         share of truths that the radius is to hold
 

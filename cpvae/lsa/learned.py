@@ -29,9 +29,38 @@ MIN_PAIRS_OF_C = 5  # from so many pairs on, the length of a sum is fitted
 # The length of a sum where fewer pairs tell it: the median of three tables in which perturbations
 # were combined (Norman, Korkut, E. coli), features each by its own standard deviation.
 BORROWED_C = 0.67
+_MOST_DIRECTIONS = 30  # of what sums leave, for the choice of a process
 
+# %% ../../nbs/06c_learned.ipynb #1903aab0
+class _Effects(Sum):
+    "What A, B and the pairs that may be learned from do, less the control."
 
-class CalibratedSum(Sum):
+    learns = True
+
+    def fit(self, space: Space, without: Sequence[Pair] = ()) -> "_Effects":
+        super().fit(space, without)
+        self.allowed = _allowed(self)
+        self.others = [p for p in space.pairs if (p.in_ab & self.allowed).any()]
+        return self
+
+    def _weight(self, mask: np.ndarray) -> np.ndarray | float:  # of the effect of compounds
+        return 1.0
+
+    def _effects(self, masks: list[np.ndarray]) -> np.ndarray:  # `[K,L]` less the control
+        z = self.space.z_compounds
+        found = [z[mask].mean(axis=0) - self.space.z_control for mask in masks]
+        return np.reshape(found, (len(masks), z.shape[1]))
+
+    def _sums(self, pairs: Sequence[Pair]) -> np.ndarray:  # `[K,L]` A - D + B - D
+        groups = [[getattr(p, group) for p in pairs] for group in ("in_a", "in_b")]
+        weighed = [[self._weight(m) * e for m, e in zip(g, self._effects(g))] for g in groups]
+        return np.reshape(weighed, (2, len(pairs), self.space.z_compounds.shape[1])).sum(axis=0)
+
+    def _truths(self) -> np.ndarray:  # `[K,L]` A|B - D of the pairs that may be learned from
+        return self._effects([p.in_ab & self.allowed for p in self.others])
+
+# %% ../../nbs/06c_learned.ipynb #aab4beba
+class CalibratedSum(_Effects):
     """D + c (A - D + B - D) in the codes, decoded; c is fitted to the other pairs by least squares.
 
     Parameters
@@ -39,8 +68,6 @@ class CalibratedSum(Sum):
     c : float | None, default None
         a given c; None: fitted, or `BORROWED_C` where pairs are few
     """
-
-    learns = True
 
     def __init__(
         self,
@@ -68,8 +95,6 @@ class CalibratedSum(Sum):
             itself
         """
         super().fit(space, without)
-        self.allowed = _allowed(self)
-        self.others = [p for p in space.pairs if (p.in_ab & self.allowed).any()]
         self.c_ = self.c
         if self.c is None:
             told, true = self._sums(self.others), self._truths()
@@ -77,22 +102,6 @@ class CalibratedSum(Sum):
             few = len(self.others) < MIN_PAIRS_OF_C or size == 0
             self.c_ = BORROWED_C if few else float((told * true).sum() / size)
         return self
-
-    def _weight(self, mask: np.ndarray) -> np.ndarray | float:  # of the effect of compounds
-        return 1.0
-
-    def _effects(self, masks: list[np.ndarray]) -> np.ndarray:  # `[K,L]` less the control
-        z = self.space.z_compounds
-        found = [z[mask].mean(axis=0) - self.space.z_control for mask in masks]
-        return np.reshape(found, (len(masks), z.shape[1]))
-
-    def _sums(self, pairs: Sequence[Pair]) -> np.ndarray:  # `[K,L]` A - D + B - D
-        groups = [[getattr(p, group) for p in pairs] for group in ("in_a", "in_b")]
-        weighed = [[self._weight(m) * e for m, e in zip(g, self._effects(g))] for g in groups]
-        return np.reshape(weighed, (2, len(pairs), self.space.z_compounds.shape[1])).sum(axis=0)
-
-    def _truths(self) -> np.ndarray:  # `[K,L]` A|B - D of the pairs that may be learned from
-        return self._effects([p.in_ab & self.allowed for p in self.others])
 
     def of_effects(
         self,
@@ -266,9 +275,6 @@ class Regressed(Sum):
         return self.space.decode(self.space.z_control + asked @ self.effects).astype(float)
 
 # %% ../../nbs/06c_learned.ipynb #9d873235
-_MOST_DIRECTIONS = 30  # of what sums leave, for the choice of the kernel
-
-
 class Process(CalibratedSum):
     "The calibrated sum, and what it leaves by a Gaussian process over A + B and their names."
 

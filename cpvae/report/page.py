@@ -444,6 +444,20 @@ _WORLDS_CAPTION = (
     " right rule is the most that this table can show with half of its compounds; the others are"
     " what would have been seen had A|B been something else."
 )
+_SKILL_CAPTION = (
+    "Skill: share of what tells pairs apart that a prediction explains; 0 is whatever is blind to"
+    " the pair, 1 is the truth without its noise; below 0 it misleads. Pairs are dealt into five"
+    " folds by a hash of their names, each predicted from the others, and centred. Low, high: 95 %,"
+    " dyadic-robust. Slope: of truths on predictions, 1 if they are as long as they should be."
+    " Discrimination: how often the prediction is nearer to its truth than to another pair's, or to"
+    " its own A or B (one half is chance). Noise of truths: its share, taken off. Interaction"
+    " skill: the share explained of what the sum of A and B, without their noise, leaves. Neither"
+    " is known where nothing is repeated. Strongest tenth: its share of what tells pairs apart. The"
+    " folds are those of predictions: unless pairs were left out of the run, models may have been"
+    " fitted to the A|B profiles themselves (in_sample in lsa.csv)."
+)
+
+# %% ../../nbs/24_page.ipynb #8533d38a
 _CHOICE_COLUMNS = {
     "predictor": "prediction",
     "how": "how",
@@ -467,18 +481,6 @@ _CHOICE_CAPTION = (
     " no part. Did other predictions know no more than a sum of the right length, the lead would"
     " hold zero. Only predictions from the profiles themselves are asked, since models of the run"
     " may have seen the pairs."
-)
-_SKILL_CAPTION = (
-    "Skill: share of what tells pairs apart that a prediction explains; 0 is whatever is blind to"
-    " the pair, 1 is the truth without its noise; below 0 it misleads. Pairs are dealt into five"
-    " folds by a hash of their names, each predicted from the others, and centred. Low, high: 95 %,"
-    " dyadic-robust. Slope: of truths on predictions, 1 if they are as long as they should be."
-    " Discrimination: how often the prediction is nearer to its truth than to another pair's, or to"
-    " its own A or B (one half is chance). Noise of truths: its share, taken off. Interaction"
-    " skill: the share explained of what the sum of A and B, without their noise, leaves. Neither"
-    " is known where nothing is repeated. Strongest tenth: its share of what tells pairs apart. The"
-    " folds are those of predictions: unless pairs were left out of the run, models may have been"
-    " fitted to the A|B profiles themselves (in_sample in lsa.csv)."
 )
 
 # %% ../../nbs/24_page.ipynb #dcee2bcf

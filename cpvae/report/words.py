@@ -839,7 +839,7 @@ def choice_words(
     )
     return f"{why}; {_none_combined(best, n, explains)}"
 
-
+# %% ../../nbs/24b_words.ipynb #e339d1c2
 def _lead(best: pd.Series) -> str:
     "By how much the chosen one is ahead."
     if best["predictor"] == "calibrated_sum":

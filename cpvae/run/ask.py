@@ -297,6 +297,13 @@ def _profiles_of(run: "Run") -> AnnData:
     return read_anndata(run.folder / "latents.h5ad")
 
 
+def _choice_of(run: "Run") -> pd.DataFrame:
+    if [*(run.folder / "tables").glob("choice.*")]:
+        return run.table("choice")
+    with one_thread():  # a run without pairs, or of an earlier version
+        return choose_predictor(_profiles_of(run))
+
+
 # where a prediction is made, who makes it, its name, and why
 def _asked(
     run: "Run", model: str | None, predictor: str | None
@@ -335,14 +342,14 @@ def _predicted(
     raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
     return Prediction(state, raw, near, moved, moves, why, float(radii[0]), length)
 
-
+# %% ../../nbs/25d_ask.ipynb #7f57bcd4
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:
     _, _, profiles = run.open()
     with one_thread():
         singles = screen(profiles, seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles
 
-# %% ../../nbs/25d_ask.ipynb #58321e7f
+# %% ../../nbs/25d_ask.ipynb #80e1fea8
 def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
     with one_thread():
         space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
@@ -356,7 +363,7 @@ def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
         c = CalibratedSum().fit(replace(space, pairs=known)).c_
     return PairRanking(ranked, curve, name, len(known), len(pairs) - len(known), c)
 
-# %% ../../nbs/25d_ask.ipynb #91a4c29b
+# %% ../../nbs/25d_ask.ipynb #18055d9b
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
     new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
     stored = [name for name in run.models if name not in run.record["config"].get("own", {})]
@@ -434,7 +441,7 @@ class Run:
         predictor: str | None = None,
         n: int | None = 10,  # how many compounds to list; None: all
         seed: int = 0,  # of the bootstrap behind the intervals
-    ) -> Prediction:  # state, neighbours, moves, and how far the truth may lie
+    ) -> Prediction:  # state, nearest compounds, moved features, and how far truths lie
         """Predict the state of A and B together, from what does not carry both.
 
         Raises CpvaeError for an unknown mechanism, model or predictor.
@@ -458,7 +465,7 @@ class Run:
         Returns
         -------
         Prediction
-            state, neighbours, moves, and how far the truth may lie
+            state, nearest compounds, moved features, and how far truths lie
         """
         return _predicted(self, a, b, model, predictor, n, seed)
 
@@ -470,11 +477,7 @@ class Run:
         pd.DataFrame
             a row a predictor that was asked; the first one predicts
         """
-        tables = [path.stem for path in (self.folder / "tables").glob("choice.*")]
-        if tables:
-            return self.table("choice")
-        with one_thread():  # a run without pairs, or of an earlier version
-            return choose_predictor(_profiles_of(self))
+        return _choice_of(self)
 
     def screen(
         self,
