@@ -140,7 +140,8 @@ def test_each_annotation_may_be_absent(lacking, finished, stored, tmp_path):
     if no_mechanism:
         with pytest.raises(CpvaeError, match="no compound has a mechanism"):
             arithmetic({"pca": model}, profiles, 100)
-        for ask in (lambda: Run(run).predict(A, B), lambda: Run(run).screen()):
+        named = Run(run)
+        for ask in (lambda: named.predict(A, B), named.screen, named.rank_pairs):
             with pytest.raises(CpvaeError, match="`moa_table=`"):
                 ask()
     else:
@@ -177,6 +178,7 @@ def test_a_bare_table_goes_from_run_to_screen(tmp_path, no_figures):
     for command in (
         ["predict", run, "--a", A, "--b", B],
         ["screen", run, "--quiet"],
+        ["rank-pairs", run, "--quiet"],
         ["info", run],
     ):
         code, out, err = cli(*command)
@@ -522,6 +524,7 @@ def test_a_folder_that_is_no_run_is_told_in_one_way(tmp_path):
         for command in (
             ["predict", tmp_path / "thesis", "--a", A, "--b", B],
             ["screen", tmp_path / "thesis"],
+            ["rank-pairs", tmp_path / "thesis"],
         )
     }
     with pytest.raises(CpvaeError) as caught:

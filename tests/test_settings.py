@@ -381,6 +381,7 @@ HERE = {  # a command that is right, on a table and a run that are there
     "fetch": ["fetch", "moa-map"],
     "predict": ["predict", "RUN", "--a", "a", "--b", "b"],
     "screen": ["screen", "RUN"],
+    "rank-pairs": ["rank-pairs", "RUN"],
     "transform": ["transform", "RUN", "good.csv"],
     "score": ["score", "-ap", "good.csv", "-ar", "good.csv"],
     "benchmark": ["benchmark", "--tables", "korkut"],
@@ -466,6 +467,11 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
         ("taken.txt", ".csv"),
     ],
     "screen --out": [
+        ("taken.csv", "is there already"),
+        ("curve.csv", "is there already"),
+        ("thesis", "is there already"),
+    ],
+    "rank-pairs --out": [
         ("taken.csv", "is there already"),
         ("curve.csv", "is there already"),
         ("thesis", "is there already"),

@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
 from ..lsa.choice import choose_predictor, combined_pairs, predict_within, predictor_of
-from ..lsa.learned import PREDICTORS, predictors_called
+from ..lsa.learned import PREDICTORS, CalibratedSum, predictors_called
 from ..lsa.predictors import Predictor
 from ..lsa.space import Space, average_wells, latent_space
 from ..model.fits import fit_one
@@ -38,6 +38,7 @@ from .report import choose_model, describe_run, read_run, write_report
 from ..report.words import choice_words
 from ..screening.predict import any_pair, moved_features, nearest_compounds, predicted_draws
 from ..screening.predict import summarize_moves
+from ..screening.rank import PairRanking, learning_curve, rank_pairs
 from ..screening.screen import screen, screen_pairs
 from ..style import display_name
 from ..threads import one_thread
@@ -348,7 +349,21 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
         singles = screen(profiles, seed=seed, progress=progress)
         return screen_pairs(singles) if pairs else singles
 
+# %% ../../nbs/25d_ask.ipynb #80e1fea8
+def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
+    with one_thread():
+        space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
+        best = run.choice().iloc[0]
+        pairs = combined_pairs(space)[1]
+        known = () if best["evidence"] == "annotated" else pairs
+        named = predictors_called([predictor] if predictor else [])
+        name, one = next(iter(named.items()), (best["predictor"], predictor_of(best)))
+        ranked = rank_pairs(space, one, known, progress)
+        curve = learning_curve(space, known)
+        c = CalibratedSum().fit(replace(space, pairs=known)).c_
+    return PairRanking(ranked, curve, name, len(known), len(pairs) - len(known), c)
 
+# %% ../../nbs/25d_ask.ipynb #18055d9b
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:
     new = new if isinstance(new, AnnData) and "cpvae" in new.uns else read_profiles(new)
     stored = [name for name in run.models if name not in run.record["config"].get("own", {})]
@@ -490,6 +505,29 @@ class Run:
             from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
         """
         return _screened(self, pairs, seed, progress)
+
+    def rank_pairs(
+        self,
+        predictor: str | None = None,  # as `predict` takes it; None: the run's choice
+        progress: bool = False,  # tell how far it is, see `Stage`
+    ) -> PairRanking:  # all unmeasured pairs of single mechanisms, the first to measure first
+        """What to measure next, told by the run's features; no model is asked.
+
+        Raises CpvaeError for fewer than two single mechanisms, or an unknown predictor.
+
+        Parameters
+        ----------
+        predictor : str | None, default None
+            as `predict` takes it; None: the run's choice
+        progress : bool, default False
+            tell how far it is, see `Stage`
+
+        Returns
+        -------
+        PairRanking
+            all unmeasured pairs of single mechanisms, the first to measure first
+        """
+        return _ranked(self, predictor, progress)
 
     def transform(
         self,
