@@ -117,7 +117,7 @@ def test_the_order_of_rows_changes_no_table(shape, models, tmp_path, monkeypatch
     one, two = (
         {p.name: p.read_bytes() for p in sorted((run / "tables").iterdir())} for run in runs
     )
-    assert one == two and len(one) == 9
+    assert one == two and len(one) == 10
 
 
 @pytest.mark.parametrize(

@@ -416,9 +416,7 @@ class Run:
         model: str | None = None,  # by any name; None: as `choose_model` chooses
         # the model's name; the model; the run's profiles with `layers["scaled"]`
     ) -> tuple[str, Any, AnnData]:
-        """A model and the profiles it takes.
-
-        Raises CpvaeError for an unknown model, or a file that is damaged or was changed.
+        """A model and its profiles. Raises CpvaeError for an unknown model or a damaged file.
 
         Parameters
         ----------
@@ -486,9 +484,7 @@ class Run:
         progress: bool = False,  # tell how far it is, see `Stage`
         # from `screen` or `screen_pairs`: a row a compound and mechanism (or two), best first
     ) -> pd.DataFrame:
-        """Candidates for unknown or second mechanisms.
-
-        Raises CpvaeError for too few annotated compounds.
+        """Candidates for mechanisms. Raises CpvaeError for too few annotated compounds.
 
         Parameters
         ----------
@@ -539,9 +535,7 @@ class Run:
         # `error_NAME`, the squared error a feature, and `far_NAME`, whether the model rebuilds its
         # plate badly
     ) -> AnnData:
-        """Encode new profiles by the run's own preparation, scaling and models.
-
-        Raises CpvaeError if they lack a feature.
+        """Encode new profiles as the run's own. Raises CpvaeError if they lack a feature.
 
         Parameters
         ----------

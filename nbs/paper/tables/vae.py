@@ -34,7 +34,8 @@ from provenance import write_table
 
 from cpvae.datasets import load_dataset
 from cpvae.lsa.left_out import wells_of
-from cpvae.lsa.predictors import CalibratedSum, Sum
+from cpvae.lsa.learned import CalibratedSum
+from cpvae.lsa.predictors import Sum
 from cpvae.lsa.scores import dyadic_half_width
 from cpvae.lsa.skill import centred_in_folds, frozen_folds, skill_of
 from cpvae.lsa.space import Measured, average_wells, latent_space
