@@ -18,7 +18,8 @@ from cpvae.lsa.nulls import permutation_tests
 from cpvae.lsa.space import average_wells, latent_space
 from cpvae.profiles.read import profiles_from_table
 from cpvae.run.ask import Run
-from cpvae.screening.rank import BORROWED_CURVE, PairRanking, known_pairs, learning_curve
+from cpvae.lsa.choice import known_pairs
+from cpvae.screening.rank import BORROWED_CURVE, PairRanking, learning_curve
 from cpvae.screening.rank import mean_ranks, rank_pairs, ranking_in_words
 
 GROUPS = ("strength", "non_additivity", "novelty")

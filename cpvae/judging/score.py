@@ -280,9 +280,12 @@ def _beside(summary):
     if np.isfinite(own.slope) and not 0.8 <= own.slope <= 1.25 and own.slope > 0:
         how = "exaggerates" if own.slope < 1 else "holds back"
         told.append(f"It {how}: {own.slope:.2f} times the differences it predicts fit best.")
-    if summary["skill"].iloc[0] < summary["skill"].iloc[1:].max():
-        best = summary.iloc[1:].sort_values("skill", ascending=False).iloc[0]
-        told.append(f"The best trivial guess is the {NAMES.get(best.predictor, best.predictor)}.")
+    trivial = summary.iloc[1:][summary["predictor"].iloc[1:] != RIVAL]
+    best = trivial.sort_values("skill", ascending=False).iloc[0]
+    told.append(
+        f"Of what costs nothing, the {NAMES.get(best.predictor, best.predictor)} explains most:"
+        f" {best.skill:.2f}."
+    )
     return " ".join(told)
 
 # %% ../../nbs/12a_score.ipynb #428c4773

@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ..errors import RunError, choose, counted, listed
 from ..io.read import read_anndata
-from ..lsa.choice import choose_predictor, combined_pairs, predict_within, predictor_of
+from ..lsa.choice import choose_predictor, known_pairs, predict_within, predictor_of
 from ..lsa.learned import PREDICTORS, CalibratedSum, predictors_called
 from ..lsa.predictors import Predictor
 from ..lsa.space import Space, average_wells, latent_space
@@ -91,7 +91,7 @@ class Prediction:
         how this came to be the prediction, and what it explained elsewhere, in words
     radius : float
         how far the true state lies from it in nine cases of ten, L2, scaled units; NaN
-        where no pairs tell
+        where no pairs tell, or a model may have seen them
     length : float
         of the predicted effect, from the control, in the same unit
     """
@@ -103,7 +103,7 @@ class Prediction:
     summary: pd.DataFrame  # the moves by compartment and channel; empty for genes
     why: str  # how this came to be the prediction, and what it explained elsewhere, in words
     # how far the true state lies from it in nine cases of ten, L2, scaled units; NaN where no pairs
-    # tell
+    # tell, or a model may have seen them
     radius: float
     length: float  # of the predicted effect, from the control, in the same unit
 
@@ -314,7 +314,7 @@ def _asked(
     else:
         name, transformer, profiles = run.open(model)
         space = latent_space(transformer, average_wells(profiles))
-    space = replace(space, pairs=combined_pairs(space)[1])
+    space = replace(space, pairs=known_pairs(space))  # from annotations no length is learned
     if model is None and predictor is None:
         choice = run.choice()
         best = choice.iloc[0]
@@ -331,16 +331,16 @@ def _predicted(
     with one_thread():
         space, one, name, why = _asked(run, model, predictor)
         pair, var = any_pair(space, a, b), space.profiles.var
-        known = [p for p in space.pairs if p.moa == pair.moa]  # it does not predict itself
-        values, radii = predict_within(one, space, [pair], known)
-        one.fit(space, known)
+        values, radii = predict_within(one, space, [pair], [pair])  # it does not predict itself
+        one.fit(space, [pair])
         state = pd.Series(values[0], space.profiles.var_names, name=name)
         draws = predicted_draws(space, a, b, seed=seed, predictor=one)
         near = nearest_compounds(space, values[0], n, draws)
         moved = moved_features(space, values[0], draws, None)
         length = float(np.linalg.norm(values[0] - space.control))
     raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
-    return Prediction(state, raw, near, moved, moves, why, float(radii[0]), length)
+    radius = float(radii[0]) if model is None else np.nan  # a model may have seen the truths
+    return Prediction(state, raw, near, moved, moves, why, radius, length)
 
 # %% ../../nbs/25d_ask.ipynb #7f57bcd4
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:
@@ -353,15 +353,13 @@ def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFram
 def _ranked(run: "Run", predictor: str | None, progress: bool) -> PairRanking:
     with one_thread():
         space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
-        best = run.choice().iloc[0]
-        pairs = combined_pairs(space)[1]
-        known = () if best["evidence"] == "annotated" else pairs
+        best, known = run.choice().iloc[0], known_pairs(space)
         named = predictors_called([predictor] if predictor else [])
         name, one = next(iter(named.items()), (best["predictor"], predictor_of(best)))
         ranked = rank_pairs(space, one, known, progress)
         curve = learning_curve(space, known)
         c = CalibratedSum().fit(replace(space, pairs=known)).c_
-    return PairRanking(ranked, curve, name, len(known), len(pairs) - len(known), c)
+    return PairRanking(ranked, curve, name, len(known), 0 if known else len(space.pairs), c)
 
 # %% ../../nbs/25d_ask.ipynb #18055d9b
 def _transformed(run: "Run", new: Any, model: str | None) -> AnnData:

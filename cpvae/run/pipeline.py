@@ -63,7 +63,8 @@ def with_latents(
         profiles.X,
         profiles.obs,
         profiles.var,
-        uns={"cpvae": profiles.uns["cpvae"]},
+        uns={"cpvae": profiles.uns["cpvae"]}
+        | ({"truth": {"simulated": True}} if "truth" in profiles.uns else {}),
         obsm=obsm,
         layers={"scaled": x},
     )

@@ -74,7 +74,7 @@ def _measurements(
         "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
         "levels": (level_table, profiles, protocol, *few, config.seed),
         "skill": (pair_skill, real, profiles, protocol, config.predictors),
-        "choice": (choose_predictor, profiles, protocol),
+        "choice": (choose_predictor, profiles),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }

@@ -1,9 +1,8 @@
 """Who predicts what two perturbations do together, on three tables of measured pairs and one of
 annotated ones: `python nbs/paper/tables/leaderboard.py DATA`.
 
-Every predictor of the registry, the mean of A and B and a calibrated sum in the codes of PCA, and a
-process there, by frozen folds of pairs whose profiles are out of reach. Predictions are kept in
-results/benchmark and taken up again; five minutes.
+Every predictor that `cpvae benchmark` asks, by frozen folds of pairs whose profiles are out of
+reach. Predictions are kept in results/benchmark and taken up again; five minutes.
 
 nbs/results/leaderboard.csv        a row a table and method, as `cpvae benchmark` writes it
 nbs/results/leaderboard_gains.csv  a row a table, method that learns, and rival: difference in S,

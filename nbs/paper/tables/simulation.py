@@ -34,6 +34,7 @@ from cpvae.model.transformers import reconstruct
 from cpvae.model.fits import fit_many
 from cpvae.model.vae import VAE
 from cpvae.run.preset import RunConfig, fit_models, make_model, prepare, training_table
+from cpvae.style import USUAL
 from cpvae.tune.curves import loss_shares
 from cpvae.measure.fidelity import fidelity_tables
 
@@ -125,7 +126,7 @@ def measured(dataset: str, preset: str, folder: Path, seed: int) -> list[tuple[s
     found = []
     name, settings = DATASETS[dataset]
     file, how = TABLES[name]
-    config = RunConfig(preset=preset, **settings)
+    config = RunConfig(preset=preset, models=USUAL["chow2022"], **settings)
     profiles = prepare(read_profiles(folder / file, **how), config)
     x, split = np.asarray(profiles.layers["scaled"]), profiles.obs["split"].to_numpy()
     if seed == 0:
