@@ -9,7 +9,6 @@ __all__ = ['TABLES', 'PINNED', 'NOT_ASKED', 'SCORER', 'TIERS', 'LEADERBOARD', 'r
 
 # %% ../../nbs/12b_benchmark.ipynb #1180674e
 import inspect
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,8 @@ from ..lsa.states import conditions
 from ..model.named import file_digest, is_named, short_name
 from ..profiles.schema import OBS_BLANKS, with_blanks
 from ..progress import Stage
-from ..report.page import page_table, render_page
+from ..report.items import figure, page_table, paragraph, section
+from ..report.page import as_svg, render_page
 from ..style import MIN_PAIRS_OF_SKILL, display_name, small_type
 
 # %% ../../nbs/12b_benchmark.ipynb #0158f7ac
@@ -610,12 +610,6 @@ def _forest(rows):  # a figure: S with its interval, best on top
     ax.set_xlabel("S (0: the same for every pair, 1: the truth without its noise)")
     return small_type(fig)
 
-
-def _png(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
-
 # %% ../../nbs/12b_benchmark.ipynb #9f843cc0
 def _finding(rows):  # lead and rest of a paragraph
     first = rows.iloc[0]
@@ -640,21 +634,21 @@ def _finding(rows):  # lead and rest of a paragraph
 _AS_ABOVE = "Columns as in the first table of their kind."
 
 
-def _board_section(rows, name, first_of_all):
+def _board_section(rows, name, i):
     told, first = _shown_rows(rows), rows.iloc[0]
     caption = f"{name}: S and its 95 % interval. Grey: no entries, pinned for comparison."
     who = "; ".join(f"{a} {b}" for a, b in zip(told["who"], told["s"]) if b != "–")
-    figure = dict(kind="figure", name=name, caption=caption, alt=f"{caption} {who}.")
-    captions = (_CAPTION, _WHERE_CAPTION) if first_of_all else (_AS_ABOVE, _AS_ABOVE)
-    items = [page_table(told, _COLUMNS, captions[0])]
-    items += [figure] if np.isfinite(rows["skill"]).any() else []
-    items.append(page_table(told, _WHERE, captions[1]))
+    captions = (_CAPTION, _WHERE_CAPTION) if i == 0 else (_AS_ABOVE, _AS_ABOVE)
+    items = [page_table(told, _COLUMNS, captions[0], name)]
+    shown = figure(name, caption, f"{caption} {who}.")
+    items += [shown] if np.isfinite(rows["skill"]).any() else []
+    items.append(page_table(told, _WHERE, captions[1], f"{name}, by what was seen"))
     text = [_EVIDENCE.get(first.evidence, "")]
     share = rows["top_share"].dropna()
     if len(share):
         said = f"{100 * share.iloc[0]:.0f} % of what tells them apart"
         text.append(f"The strongest tenth of the pairs holds {said}.")
-    return dict(title=f"{name} ({first.evidence})", text=text, items=items)
+    return section(f"table-{i}", f"{name} ({first.evidence})", items, filter(None, text))
 
 # %% ../../nbs/12b_benchmark.ipynb #fe726a2b
 _HOW = (
@@ -685,13 +679,13 @@ def board_page(
     """
     groups = list(board.rows.groupby("dataset", sort=False))
     drawn = [(name, rows) for name, rows in groups if np.isfinite(rows["skill"]).any()]
-    sections = [_board_section(rows, name, i == 0) for i, (name, rows) in enumerate(groups)]
-    notes = [dict(title="Notes", text=[*board.notes], items=[])] if board.notes else []
+    sections = [_board_section(rows, name, i) for i, (name, rows) in enumerate(groups)]
+    notes = [section("notes", "Notes", map(paragraph, board.notes))] if board.notes else []
+    told = [paragraph(lead + rest) for lead, rest in map(_finding, [rows for _, rows in groups])]
     return render_page(
         title="cpvae: who predicts what A and B do together",
         subtitle=f"{SCORER} · {day}",
-        findings=[_finding(rows) for _, rows in groups],
-        sections=[*sections, *notes],
-        figures={name: _png(_forest(rows)) for name, rows in drawn},
+        sections=[section("findings", "Findings", told), *sections, *notes],
+        figures={name: as_svg(_forest(rows)) for name, rows in drawn},
         citation=_HOW,
     )

@@ -34,6 +34,12 @@ def _write(path: Path, content: bytes) -> Path:
     os.replace(temporary, path)
     return path
 
+
+def _csv(path: Path) -> pd.DataFrame:
+    "A table of a run; only what is empty is missing, and no mechanism is no name."
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return table.assign(moa=table["moa"].fillna("")) if "moa" in table else table
+
 # %% ../../nbs/25e_report.ipynb #a7c7792b
 def read_run(
     run_dir: str | Path,  # a run folder
@@ -58,7 +64,7 @@ def read_run(
     run, tables = read_record(run_dir), {}
     for name in TABLES if names is None else names:
         for file, read in (
-            (f"tables/{name}.csv", pd.read_csv),
+            (f"tables/{name}.csv", _csv),
             (f"tables/{name}.parquet", pd.read_parquet),
         ):
             path = Path(run_dir) / file
@@ -76,7 +82,7 @@ def read_run(
 def write_report(
     run_dir: str | Path,  # a run folder with run.json and tables/
 ) -> Path:  # the page, `report.html` in the run folder
-    """Draw figures/*.png and write report.html from the tables of a run.
+    """Draw figures/*.svg and write report.html from the tables and profiles of a run.
 
     Raises CpvaeError if it is not a run folder.
 
@@ -90,13 +96,16 @@ def write_report(
     Path
         the page, `report.html` in the run folder
     """
-    run, tables = read_run(run_dir)
+    (run, tables), latents = read_run(run_dir), Path(run_dir) / "latents.h5ad"
+    profiles = None
+    if latents.is_file() or latents.name in run.get("files", {}):
+        check_files(run_dir, run, [latents.name])
+        profiles = annotated(read_anndata(latents))
     figures = draw_figures(tables)
-    for name, png in figures.items():
-        _write(Path(run_dir) / "figures" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.png", png)
-    return _write(
-        Path(run_dir) / "report.html", render_report(run, tables, figures).encode("utf-8")
-    )
+    page = render_report(run, tables, figures, profiles)
+    for name, svg in figures.items():
+        _write(Path(run_dir) / "figures" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.svg", svg)
+    return _write(Path(run_dir) / "report.html", page.encode("utf-8"))
 
 # %% ../../nbs/25e_report.ipynb #ask10002
 def choose_model(
