@@ -426,7 +426,7 @@ def pair_part(
     drawn, real = {}, {}
     if null is not None:
         mine = null[(null["model"] == model) & (null["permutation"] > 0)]
-        drawn = dict(list(mine.groupby("pair")["cosine"]))
+        drawn = dict(list(mine.groupby("pair", observed=True)["cosine"]))
     if lsa is not None:
         real = lsa[lsa["model"] == model].set_index("pair")["cosine"].dropna().to_dict()
     counts = [

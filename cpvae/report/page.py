@@ -492,7 +492,12 @@ TABLES = {  # file in `tables/` -> what a row is
         " whether it is active"
     ),
     "reconstruction": "a model and part of the data (train, valid, test): FVU, MSE, EMD",
-    "umap": "a profile on the map: original, reconstructed or simulated",
+    "umap": "a profile on a map of held-out ones: original, reconstructed or simulated",
+    "map": "a profile on the map of all, by its name in latents.h5ad",
+    "compounds": "a compound: ids, wells, doses (µM), cells left, strength, whether it acts",
+    "visible": "a mechanism, all in the first row: how well its compounds find each other",
+    "candidates": "a compound and a mechanism, known of it or not: likeness, p and q",
+    "decoys": "a kind of made-up compounds: how many of them are called candidates",
     "traversal": (
         "a latent unit and feature: contribution, the signed change from −3 to +3 standard"
         " deviations (scaled units)"

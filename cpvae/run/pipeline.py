@@ -121,10 +121,13 @@ def _fit(folder: Path, prepared: AnnData, config: RunConfig, jobs: int, progress
 
 # %% ../../nbs/25_pipeline.ipynb #25pnote1
 # what a reader must know of a run: which models collapsed, and why there is no arithmetic
-def _notes(models: dict[str, VAE | PCA], missing: str) -> list[str]:
+def _notes(models: dict[str, VAE | PCA], missing: dict[str, str]) -> list[str]:
     vaes = {name: model for name, model in models.items() if isinstance(model, VAE)}
     collapsed = {name: note for name, vae in vaes.items() if (note := collapse_note(vae))}
-    return [*(f"{name}: {note}" for name, note in collapsed.items()), *filter(None, [missing])]
+    return [
+        *(f"{name}: {note}" for name, note in collapsed.items()),
+        *filter(None, [missing.get("no_pair")]),
+    ]
 
 # %% ../../nbs/25_pipeline.ipynb #fae04ef3
 def run_pipeline(
@@ -189,7 +192,7 @@ def run_pipeline(
             took = {stage: round(s, 2) for stage, s in seconds.items()}
             record = run_record(prepared, config, command, took, _notes(models, missing))
             record |= {"plan": plan, "stages": {f"{table}, s": s for table, s in parts.items()}}
-            record |= {"no_pair": missing} if missing else {}
+            record |= missing
             with Stage("drawing figures and writing the report", show=progress):
                 write_run(folder, prepared, models, tables, record)
     return out

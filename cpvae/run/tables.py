@@ -26,7 +26,7 @@ from ..lsa.levels import level_table
 from ..lsa.space import average_wells
 from ..lsa.skill import pair_skill
 from ..lsa.table import arithmetic
-from ..measure.maps import umap_table
+from ..measure.maps import map_table, umap_table
 from ..measure.reconstruction import reconstruction_table
 from ..model.named import short_name
 from ..model.plan import device_name
@@ -41,6 +41,9 @@ from cpvae.run.preset import (
     training_table,
     units_table,
 )
+from ..screening.decoys import decoy_check
+from ..screening.screen import screen
+from ..screening.visible import candidates_table, compounds_table, visible_table
 from ..threads import one_thread, quiet_workers
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #22595489
@@ -59,6 +62,32 @@ def _arithmetic(models, profiles, n, seed, protocol, *more) -> tuple | str:
             raise
         return str(error)
 
+# %% ../../nbs/25b_tables_of_a_run.ipynb #386f6402
+# compounds, what is visible of mechanisms, candidates, and what decoys say of their q; or why there
+# are no candidates
+def _screened(profiles: AnnData, seed: int) -> tuple[dict[str, pd.DataFrame], str]:
+    measured = average_wells(profiles)
+    tables = {}
+    if len(measured.compounds):
+        tables["compounds"] = compounds_table(measured, seed)
+    try:
+        singles, why = screen(measured, seed=seed), ""
+    except CpvaeError as error:
+        singles, why = None, str(error)
+    visible = visible_table(measured, singles, seed=seed)
+    tables |= {"visible": visible} if len(visible) else {}
+    if singles is not None:
+        tables["candidates"] = candidates_table(singles)
+    return tables, why
+
+# %% ../../nbs/25b_tables_of_a_run.ipynb #94a1698a
+# whether `screen` calls compounds that were made up; none where it refuses
+def _decoys(profiles: AnnData, seed: int) -> pd.DataFrame | None:
+    try:
+        return decoy_check(average_wells(profiles), seed=seed)
+    except CpvaeError:
+        return None
+
 # %% ../../nbs/25b_tables_of_a_run.ipynb #25btable
 # what is measured: table to function and arguments
 def _measurements(
@@ -75,6 +104,9 @@ def _measurements(
         "levels": (level_table, profiles, protocol, *few, config.seed),
         "skill": (pair_skill, real, profiles, protocol, config.predictors),
         "choice": (choose_predictor, profiles),
+        "decoys": (_decoys, profiles, config.seed),
+        "screened": (_screened, profiles, config.seed),
+        "map": (map_table, profiles, config.seed),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),
     }
@@ -87,8 +119,9 @@ def compute_tables(
     jobs: int = 1,  # tables at the same time
     # tell how far it is, see `Stage`; a worker only where there is a terminal
     progress: bool = False,
-    # tables by name; seconds by name; why there is no arithmetic, "" if there is
-) -> tuple[dict[str, pd.DataFrame], dict[str, float], str]:
+    # tables by name; seconds by name; why there is no arithmetic ("no_pair"), or are no candidates
+    # ("no_candidates"), as far as there are none
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], dict[str, str]]:
     """Everything a run measures.
 
     Parameters
@@ -106,8 +139,9 @@ def compute_tables(
 
     Returns
     -------
-    tuple[dict[str, pd.DataFrame], dict[str, float], str]
-        tables by name; seconds by name; why there is no arithmetic, "" if there is
+    tuple[dict[str, pd.DataFrame], dict[str, float], dict[str, str]]
+        tables by name; seconds by name; why there is no arithmetic ("no_pair"), or are no
+        candidates ("no_candidates"), as far as there are none
     """
     work = _measurements(fitted, profiles, config, progress and on_terminal())
     with (
@@ -122,8 +156,14 @@ def compute_tables(
         "latent_units": units_table(fitted),
         **{name: done[name][0] for name in ("reconstruction", "umap", "traversal")},
     }
-    missing = scored if isinstance(scored, str) else ""
-    if not missing:
+    screened, why = done["screened"][0]
+    tables |= screened | {"map": done["map"][0]}
+    missing = {"no_candidates": why} if why else {}
+    if (decoys := done["decoys"][0]) is not None:
+        tables["decoys"] = decoys
+    if isinstance(scored, str):
+        missing["no_pair"] = scored
+    else:
         tables |= dict(zip(("lsa", "lsa_null"), scored))
         tables |= {name: done[name][0] for name in ("skill", "choice")}
         if len(levels := done["levels"][0]):  # the paper's protocol gives no p

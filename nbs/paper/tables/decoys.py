@@ -25,10 +25,10 @@ from cpvae.lsa.space import Measured, average_wells
 from cpvae.lsa.states import unit
 from cpvae.profiles.read import read_profiles
 from cpvae.run.preset import RunConfig, prepare
+from cpvae.screening.decoys import KINDS, decoy_states
 from cpvae.screening.screen import screen, screen_pairs
 from cpvae.screening.votes import half_whiten, mechanism_members
 
-KINDS = ("reflected", "turned", "normal", "halves")
 SIZES = {"u2os": (20, 143), "l1000": (1, 500)}  # sets of decoys of a kind, decoys in a set
 FOLDS = {"u2os": 10, "l1000": 1}  # tenths of the annotated compounds that lose their labels
 SEEDS = 2  # of each simulated world
@@ -40,26 +40,6 @@ def of_states(x: np.ndarray, compound, moa) -> Measured:
     "Compounds at these states, control at zero."
     about = pd.DataFrame({"compound": compound, "moa": moa, "strength": np.linalg.norm(x, axis=1)})
     return Measured(None, about, None, np.zeros(len(x)), x, np.zeros(x.shape[1]), ())
-
-
-def decoy_states(x: np.ndarray, kind: str, n: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    "`[n,G]` decoys of `[C,G]` states, and `[2,n]` of which compounds each was made."
-    middle = x.mean(axis=0)
-    _, size, axes = np.linalg.svd(x - middle, full_matrices=False)
-    turned = (x - middle) @ axes.T
-    of = rng.permutation(np.arange(n) % len(x))
-    made, other = turned[of], rng.permutation(of)
-    if kind == "reflected":
-        made = made * rng.choice([-1, 1], made.shape)
-    elif kind == "halves":
-        made = np.where(rng.random(len(size)) < 0.5, made, turned[other])
-    else:
-        length = lambda v: np.linalg.norm(v, axis=1, keepdims=True)
-        drawn, width = rng.normal(size=made.shape), 8 if kind == "turned" else len(size)
-        drawn = drawn if kind == "turned" else drawn * size
-        parts = [slice(k, k + width) for k in range(0, len(size), width)]
-        made = np.hstack([drawn[:, p] * length(made[:, p]) / length(drawn[:, p]) for p in parts])
-    return made @ axes + middle, np.stack([of, other])
 
 
 def relabelled(measured: Measured, seed: int) -> pd.DataFrame:
