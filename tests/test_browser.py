@@ -1,0 +1,291 @@
+"""The report in a real browser: it answers, keeps to itself, and hostile names stay text.
+
+Chromium is looked for where Debian's package puts it; `CPVAE_BROWSER` names another. Where the
+continuous integration runs (`CI`), a browser that is missing is a failure.
+"""
+
+import csv
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cpvae.profiles.simulate import simulate_profiles
+from cpvae.run.ask import Run
+from cpvae.run.pipeline import run_pipeline
+from cpvae.run.preset import RunConfig
+
+BROWSER = os.environ.get("CPVAE_BROWSER") or shutil.which("chromium")
+if not BROWSER and not os.environ.get("CI"):
+    pytest.skip("no chromium; name a browser by CPVAE_BROWSER", allow_module_level=True)
+
+HOSTILE = {
+    "c0": "<script>window.hacked = 1</script>",
+    "c1": '"><img src=x onerror="window.hacked = 1">',
+    "c2": '=HYPERLINK("http://evil")',
+    "c3": "x" * 10_000,
+    "c4": 'a, "quoted" name\nin two lines',
+    "c5": "</script><b>bold",
+    "c6": "{{ 7 * 7 }}",
+}
+
+
+def world(**more):
+    "Small simulated profiles: five mechanisms, three pairs."
+    few = dict(n_mechanisms=5, n_pairs=3, per_mechanism=4, per_pair=2, n_features=40, n_maps=3)
+    return simulate_profiles(seed=0, **(few | dict(n_controls=12) | more))
+
+
+def made(folder: Path, profiles) -> Path:
+    "A run with PCA alone, in seconds."
+    config = RunConfig(models=("pca",), n_permutations=100, n_latent=4)
+    return run_pipeline(profiles, folder, config, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    profiles = world()
+    first = (
+        profiles.obs["compound"] == profiles.obs["compound"][~profiles.obs["is_control"]].iloc[0]
+    )
+    profiles.obs["Metadata_InChIKey"] = np.where(first, "RCINICONZNJXQF-MZXODVADSA-N", "")
+    return made(tmp_path_factory.mktemp("page") / "run", profiles)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
+        flags += ["--disable-background-networking"]
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser):
+    "Opens a page of a run; anything that the browser complains of fails the test."
+    contexts, said = [], []
+
+    def open_page(folder, width=1280, **more):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, accept_downloads=True, **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
+        page.goto((folder / "report.html").as_uri())
+        if more.get("java_script_enabled", True):
+            page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def downloaded(page, locator) -> bytes:
+    with page.expect_download() as waiting:
+        locator.click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+MIDDLE = """() => {
+    const points = [...document.querySelectorAll("#map-widget .trace")].pop()
+        .querySelectorAll(".point");
+    points[0].scrollIntoView({block: "center"});
+    const box = points[0].getBoundingClientRect();
+    return [box.x + box.width / 2, box.y + box.height / 2];
+}"""  # of a point of the map
+
+
+def shown_rows(page, name):
+    return page.locator(f"table[data-name='{name}'] tbody tr")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(run, opened, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(run, width, bypass_csp=True)
+    found = Axe().run(page).response["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_tables_sort_filter_and_download(run, opened):
+    page, table = opened(run), pd.read_csv(run / "tables" / "compounds.csv")
+    heading = page.locator("table[data-name='compounds'] th", has_text="strength")
+    heading.click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    least = table.sort_values("strength")["compound"].iloc[0]
+    assert shown_rows(page, "compounds").first.locator("th").inner_text() == least
+    heading.locator("[role='button']").press("Enter")  # by keyboard too
+    assert heading.get_attribute("aria-sort") == "descending"
+    whole = page.locator("button[aria-label='Download compounds as CSV']")
+    rows = [*csv.reader(io.StringIO(downloaded(page, whole).decode()))]
+    assert len(rows) == 1 + len(table)  # all, not those on the page alone
+    strengths = [float(row[rows[0].index("strength")]) for row in rows[1:]]
+    np.testing.assert_allclose(strengths, table["strength"].sort_values(ascending=False), rtol=1e-5)
+    box = page.locator("#visible .dt-search input").last
+    box.fill(least)
+    assert [n.strip() for n in shown_rows(page, "compounds").locator("th").all_inner_texts()] == [
+        least
+    ]
+
+
+def test_a_lasso_on_the_map_filters_the_tables(run, opened):
+    page = opened(run)
+    before = shown_rows(page, "candidates").count()
+    x, y = page.evaluate(MIDDLE)
+    left, right, top, low = x - 9, x + 9, y - 9, y + 9
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, low), (left, low), (left, top)):
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+    note = page.locator(".chosen-note").first
+    note.wait_for(state="visible")
+    chosen = int(note.inner_text().split("the ")[1].split()[0])
+    assert 0 < chosen < len(pd.read_csv(run / "tables" / "compounds.csv"))
+    named = set(shown_rows(page, "candidates").locator("th").all_inner_texts())
+    assert 0 < len(named) <= chosen
+    note.locator("button").click()
+    assert shown_rows(page, "candidates").count() == before
+
+
+def test_the_map_finds_names_colours_and_tells_what_is_under_the_pointer(run, opened):
+    page = opened(run)
+    name = pd.read_csv(run / "tables" / "compounds.csv")["compound"].iloc[0]
+    page.fill("#map-search", name)
+    assert "1 compounds" in page.inner_text("#map-found")
+    page.check("#map-only")
+    assert {*shown_rows(page, "candidates").locator("th").all_inner_texts()} == {name}
+    page.uncheck("#map-only")
+    for way in ("compound", "plate", "split", "dose"):
+        page.select_option("#map-colour", way)
+    page.select_option("#map-where", "pca")
+    page.select_option("#map-second", "2")
+    page.fill("#map-search", name)
+    at = page.evaluate(MIDDLE)
+    page.mouse.move(at[0] - 1, at[1])
+    page.mouse.move(*at)
+    tip = page.locator(".tip")
+    tip.wait_for(state="visible")
+    assert tip.inner_text().startswith(name)
+
+
+def test_a_sum_in_the_page_is_that_of_predict(run, opened):
+    "Cosines, distances and features of a pair that was seen, and of one that never was."
+    page, asked = opened(run), Run(run)
+    lsa = pd.read_csv(run / "tables" / "lsa.csv")
+    pairs = [*lsa[["a", "b"]].drop_duplicates().itertuples(index=False, name=None)]
+    moa = pd.read_csv(run / "tables" / "compounds.csv", keep_default_na=False)["moa"]
+    names = sorted({m for m in moa if m and "|" not in m})
+    seen = {frozenset(p) for p in pairs}
+    unseen = next((a, b) for a in names for b in names if a < b and frozenset((a, b)) not in seen)
+    for a, b in (pairs[0], unseen):
+        for box, name in (("#try-a", a), ("#try-b", b)):
+            option = page.locator(f"{box} option", has_text=name).first
+            page.select_option(box, option.get_attribute("value"))
+        told = asked.predict(a, b, predictor="calibrated_sum")
+        rows = page.locator("#try-near tbody tr").all()
+        assert [row.locator("td").first.inner_text() for row in rows] == [
+            *told.nearest["compound"][: len(rows)]
+        ]
+        for place, column in ((2, "cosine"), (3, "l2")):
+            found = [float(r.locator("td").nth(place).get_attribute("data-order")) for r in rows]
+            np.testing.assert_allclose(found, told.nearest[column][: len(rows)], atol=1e-4)
+        moved = downloaded(page, page.locator("#try-moved button[aria-label$='CSV']"))
+        table = pd.read_csv(io.BytesIO(moved), index_col=0).iloc[:, 0]
+        change = told.moved.set_index("feature")["change"]
+        np.testing.assert_allclose(table, change[table.index], atol=1e-4)
+        assert [*table.index] == [*change.index[: len(table)]]
+        command = page.locator("#try-command code").get_attribute("data-full")
+        assert str(run) in command and f"'{a}'" in command
+
+
+def test_a_pair_opens_a_compound_opens_and_links_lead_on(run, opened):
+    page = opened(run)
+    row = page.locator("#pairs tr[data-pair]").last
+    row.click()
+    first = row.locator("th").inner_text()
+    assert page.inner_text("#pair-title") == " + ".join(first.split(" + "))
+    name = shown_rows(page, "candidates").nth(2).locator("th").inner_text()
+    page.locator(f"#candidates button.name:text-is('{name}')").click()
+    assert page.inner_text("#card-title") == name
+    known = pd.read_csv(run / "tables" / "compounds.csv").dropna(subset="inchikey")["compound"]
+    page.fill("#card-name", known.item())
+    page.press("#card-name", "Enter")
+    address = page.locator("#card-links a").get_attribute("href")
+    assert address == "https://pubchem.ncbi.nlm.nih.gov/#query=RCINICONZNJXQF-MZXODVADSA-N"
+
+
+def test_charts_are_downloaded_as_svg_png_and_csv(run, opened):
+    page = opened(run)
+    for box, name in (("#map-widget", "map"), ("#card-features", "compound-features")):
+        files = {}
+        for kind in ("SVG", "PNG", "CSV"):
+            button = page.locator(f"{box} button[aria-label='Download {name} as {kind}']")
+            files[kind] = downloaded(page, button)
+        assert b"<svg" in files["SVG"][:200] and files["PNG"].startswith(b"\x89PNG")
+        assert files["CSV"].count(b"\n") > 5
+
+
+def test_the_page_adapts_to_the_dark_and_to_paper(run, opened):
+    page = opened(run, color_scheme="dark")
+    shade = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(shade)
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(shade) != dark
+    closed = page.locator("details:not([open])").count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    table = pd.read_csv(run / "tables" / "compounds.csv")
+    assert shown_rows(page, "compounds").count() == len(table)
+    assert page.locator("details:not([open])").count() == 0 < closed
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() == closed
+    assert page.pdf().startswith(b"%PDF")
+
+
+def test_without_scripts_text_tables_and_figures_remain(run, opened):
+    page = opened(run, java_script_enabled=False)
+    assert page.locator(".card .verdict").count() == 4
+    table = pd.read_csv(run / "tables" / "compounds.csv")
+    assert shown_rows(page, "compounds").count() == len(table)
+    assert page.locator("noscript p").first.is_visible()
+    assert page.locator("figure img").count() > 2
+
+
+def test_hostile_names_stay_text(tmp_path, opened):
+    profiles = world()
+    names = [*dict.fromkeys(profiles.obs["compound"][~profiles.obs["is_control"]])]
+    sly = dict(zip(names, HOSTILE.values()))
+    profiles.obs["compound"] = profiles.obs["compound"].astype(str).replace(sly)
+    mechanisms = [*dict.fromkeys(profiles.obs["moa"][profiles.obs["moa"] != ""])]
+    single = next(m for m in mechanisms if "|" not in m)
+    profiles.obs["moa"] = profiles.obs["moa"].str.replace(single, "<b>a'b\"c</b>", regex=False)
+    page = opened(made(tmp_path / "<i>run", profiles))
+    assert page.evaluate("window.hacked") is None
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # all rows, not one page of them
+    told = page.locator("table[data-name='compounds'] button.name").all_inner_texts()
+    plain = lambda text: " ".join(text.split())
+    assert {*map(plain, HOSTILE.values())} <= {*map(plain, told)}
+    for name in HOSTILE.values():
+        page.fill("#card-name", name[:200].replace("\n", " "))
+        page.press("#card-name", "Enter")
+    page.locator("table[data-name='compounds'] button.name").first.click()
+    whole = page.locator("button[aria-label='Download compounds as CSV']")
+    rows = [*csv.reader(io.StringIO(downloaded(page, whole).decode()))]
+    assert any(row[0].startswith("'=HYPERLINK") for row in rows)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main b, main script, main img[src='x']").count() == 0
