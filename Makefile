@@ -23,7 +23,7 @@ notebooks pytest test-quick test-newest test-oldest: export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs format lint readme canary coverage mutants wheel bench bench-nulls bench-reading paper checklist clean
+.PHONY: help install browser demo test test-quick notebooks pytest test-newest test-oldest export sync refresh docs format lint readme canary coverage mutants wheel bench bench-nulls bench-reading paper checklist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ notebooks: $(READY)
 
 pytest: $(READY)
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
+browser: ## install Chromium, in which the report is tested, where apt can (as root)
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 test-newest: .venv-newest/.ready ## the same with the newest version of everything but torch, in an environment of its own
 

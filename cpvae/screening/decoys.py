@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'DECOY_COLUMNS', 'decoy_states', 'with_decoys', 'decoy_check']
 
-# %% ../../nbs/11d_decoys.ipynb #bbfadc10
+# %% ../../nbs/11d_decoys.ipynb #c9fde833
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -18,7 +18,7 @@ from ..lsa.space import Measured
 from .screen import screen
 from .votes import mechanism_members
 
-# %% ../../nbs/11d_decoys.ipynb #e439a817
+# %% ../../nbs/11d_decoys.ipynb #a5c0894e
 KINDS = ("reflected", "turned", "normal", "halves")
 
 
@@ -64,7 +64,7 @@ def decoy_states(
         made = np.hstack([drawn[:, p] * length(made[:, p]) / length(drawn[:, p]) for p in parts])
     return made @ axes + middle, np.stack([of, other])
 
-# %% ../../nbs/11d_decoys.ipynb #bff5e526
+# %% ../../nbs/11d_decoys.ipynb #0cdb6c49
 def with_decoys(
     measured: Measured,  # from `average_wells`
     made: np.ndarray,  # `[n,G]` decoys, less the control
@@ -91,7 +91,7 @@ def with_decoys(
     zero = np.zeros(states.shape[1])
     return replace(measured, compounds=compounds, means=states, control=zero, pairs=())
 
-# %% ../../nbs/11d_decoys.ipynb #67df2a85
+# %% ../../nbs/11d_decoys.ipynb #76142e18
 DECOY_COLUMNS = "kind n_decoys n_found n_false share low holds".split()
 _MOST_DECOYS = 150
 
@@ -104,7 +104,7 @@ def _ask(mixed: Measured, seed: int, n_draws: int) -> pd.DataFrame:
 
 def decoy_check(
     measured: Measured,  # from `average_wells`
-    n_draws: int = 400_000,  # as `screen` has
+    n_draws: int = 400_000,  # as `screen` has; fewer where a hundred a candidate suffice
     seed: int = 0,  # of the making and of `screen`
     rule: Callable[[Measured, int, int], pd.DataFrame] = _ask,  # gives compound, mechanism and q
 ) -> pd.DataFrame:  # `DECOY_COLUMNS`, a row a kind; share and low NaN where nothing is called
@@ -115,7 +115,7 @@ def decoy_check(
     measured : Measured
         from `average_wells`
     n_draws : int, default 400000
-        as `screen` has
+        as `screen` has; fewer where a hundred a candidate suffice
     seed : int, default 0
         of the making and of `screen`
     rule : Callable[[Measured, int, int], pd.DataFrame], default _ask
@@ -131,7 +131,9 @@ def decoy_check(
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         n = min(_MOST_DECOYS, len(x))
         made, of = decoy_states(x, kind, n, rng)
-        table = rule(with_decoys(measured, made), seed, n_draws)
+        mixed = with_decoys(measured, made)
+        enough = 100 * len(mixed.means) * mechanism_members(mixed.compounds["moa"]).shape[1]
+        table = rule(mixed, seed, min(n_draws, enough))
         found = table[table["q"] < 0.05]
         number = found["compound"].str.extract(r"^decoy (\d+)$")[0]
         false = found[number.notna()].assign(number=number.dropna().astype(int))
@@ -144,7 +146,7 @@ def decoy_check(
         rows.append((kind, n, total, len(false), share, low, holds))
     return pd.DataFrame(rows, columns=DECOY_COLUMNS)
 
-# %% ../../nbs/11d_decoys.ipynb #3d427500
+# %% ../../nbs/11d_decoys.ipynb #8c5a206c
 # a share, and the lower end of its 95 % interval (Wilson)
 def _share(k: int, n: int) -> tuple[float, float]:
     if n == 0:
