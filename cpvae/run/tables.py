@@ -74,7 +74,7 @@ def _screened(profiles: AnnData, seed: int) -> tuple[dict[str, pd.DataFrame], st
         singles, why = screen(measured, seed=seed), ""
     except CpvaeError as error:
         singles, why = None, str(error)
-    visible = visible_table(measured, singles, seed=seed)
+    visible = visible_table(measured, seed=seed)
     tables |= {"visible": visible} if len(visible) else {}
     if singles is not None:
         tables["candidates"] = candidates_table(singles)

@@ -25,7 +25,7 @@ from cpvae.lsa.space import Measured, average_wells
 from cpvae.lsa.states import unit
 from cpvae.profiles.read import read_profiles
 from cpvae.run.preset import RunConfig, prepare
-from cpvae.screening.decoys import KINDS, decoy_states
+from cpvae.screening.decoys import KINDS, candidates_with_decoys, with_decoys
 from cpvae.screening.screen import screen, screen_pairs
 from cpvae.screening.votes import half_whiten, mechanism_members
 
@@ -90,30 +90,19 @@ RULES = {"members relabelled": relabelled, "candidates reflected": reflected}
 
 def decoys(measured: Measured, kind: str, sets: int, n: int) -> list[dict[str, object]]:
     "What either rule finds among compounds and decoys, a row a rule."
-    rows, about = [], measured.compounds
+    rows = []
     for seed in range(sets):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
-        x, of = decoy_states(measured.means - measured.control, kind, n, rng)
-        mixed = of_states(
-            np.vstack([measured.means - measured.control, x]),
-            [*about["compound"], *(f"decoy {i}" for i in range(n))],
-            [*about["moa"], *[""] * n],
-        )
+        mixed = with_decoys(measured, kind, n, rng)
         for rule, ask in RULES.items():
             table = ask(mixed, seed)
-            new = table[table["q"].notna()]
-            number = new["compound"].str.extract(r"^decoy (\d+)$")[0].astype(float)
-            if kind == "halves":  # it has what either half has
-                has = about["moa"].to_numpy()[of[:, number.fillna(0).astype(int)]]
-                own = [m in f"{a}|{b}".split("|") for m, a, b in zip(new["mechanism"], *has)]
-                new, number = new[~(np.array(own) & number.notna())], number[~np.array(own)]
-            is_decoy = new["compound"].str.startswith("decoy ")
+            new = candidates_with_decoys(table, mixed)
             found = new["q"] < AT
-            flagged = int((found & is_decoy).sum())
+            flagged = int((found & new["decoy"]).sum())
             row = {"kind": kind, "rule": rule, "sets": 1, "decoys": n, "flagged": flagged}
-            row |= {"others": int((found & ~is_decoy).sum()), "sets_flagged": int(flagged > 0)}
+            row |= {"others": int((found & ~new["decoy"]).sum()), "sets_flagged": int(flagged > 0)}
             row |= {
-                "p05": (new.loc[is_decoy, "p"] <= 0.05).mean(),
+                "p05": (new.loc[new["decoy"], "p"] <= 0.05).mean(),
                 "pairs": np.nan,
                 "other_pairs": np.nan,
             }
