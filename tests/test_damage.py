@@ -248,7 +248,7 @@ def test_no_file_of_a_run_can_change_unnoticed(tiny, monkeypatch, record_propert
     } | {f"figures/{p.name}" for p in (run / "figures").iterdir()}
     for path in files:
         whole = path.read_bytes()
-        drawn = path.suffix in (".html", ".png")
+        drawn = path.suffix in (".html", ".svg")
         for spoil in [lambda data: damaged(data, rng)] * (1 if drawn else 4) + [
             lambda data: b"",
             lambda data: None,
