@@ -254,6 +254,40 @@ def _run(table, out: Path, jobs: int, quiet: bool, resume: bool = False, **setti
         f"report: {out / 'report.html' if folder == out.absolute() else folder / 'report.html'}"
     )
 
+# %% ../../nbs/26_commands.ipynb #cac06f80
+# what a run of these settings would do, to print
+def _plan(table, out: Path, jobs: int, settings: dict) -> dict:
+    from cpvae.profiles.pairs import describe_profiles
+    from cpvae.progress import duration
+    from cpvae.run.estimate import estimate_run
+    from cpvae.run.folder import check_destination
+    from cpvae.run.preset import RunConfig, prepare
+    from cpvae.style import display_name
+    from cpvae.threads import one_thread
+
+    check_destination(out)
+    with one_thread():
+        ready = prepare(table, config := RunConfig(**settings))
+        about = estimate_run(ready, config, jobs)
+    facts, parts = describe_profiles(ready), ready.obs["split"].value_counts()
+    pairs, names = len(facts["evaluable pairs"]), [*map(display_name, config.names)]
+    stages = ", ".join(f"{name} {duration(s)}" for name, s in about.seconds.items())
+    return {
+        "profiles": ready.n_obs,
+        "features": f"{ready.n_vars:,} of {table.n_vars:,}",
+        "compounds": facts["compounds"],
+        "split": ", ".join(f"{parts.get(p, 0):,} {p}" for p in ("train", "valid", "test")),
+        "pairs": f"{pairs:,}, {facts['measured pairs']:,} of them measured combinations",
+        "models": f"{', '.join(names)}; each fitted twice, once to shuffled columns",
+        "relabellings": f"{config.n_permutations:,} of each pair"
+        if pairs
+        else "none, without a pair",
+        "written to": f"{out}, {'in place of the run there' if out.exists() else 'a new folder'}",
+        "time": f"about {duration(about.total)} from here ({stages}); it may be half or twice that",
+        "memory": f"about {about.gib:.1f} GiB, of all processes together",
+        "notes": [*about.notes, "Nothing was written; without --dry-run it runs."],
+    }
+
 # %% ../../nbs/26_commands.ipynb #cli0run01
 _Models = Annotated[
     str | None,
@@ -296,6 +330,13 @@ _Permutations = Annotated[
 ]
 
 # %% ../../nbs/26_commands.ipynb #cli0run02
+_DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only say what would be done, and about how long it would take; nothing is written.",
+    ),
+]
 _LeaveOut = Annotated[
     list[str] | None,
     typer.Option(
@@ -345,6 +386,7 @@ def run(
     leave_out: _LeaveOut = None,
     strict: _Strict = False,
     group_by: GroupBy = "moa",
+    dry_run: _DryRun = False,
     resume: Resume = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -372,7 +414,11 @@ def run(
         fitted = dict(models=chosen, vae=vae, seed=seed, device=device)
         asked = dict(predictors=tuple(split_names(predictors)), n_permutations=permutations)
         table = read(profiles, seed, quiet, **how)
-        _run(table, out, jobs, quiet, resume, **prepared, **apart, **fitted, **asked)
+        settings = prepared | apart | fitted | asked
+        if dry_run:
+            typer.echo("\n".join(map(as_typed, lines(_plan(table, out, jobs, settings)))))
+        else:
+            _run(table, out, jobs, quiet, resume, **settings)
 
 # %% ../../nbs/26_commands.ipynb #6ef94a11
 @app.command(
