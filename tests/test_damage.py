@@ -448,8 +448,8 @@ def test_the_package_is_a_command():
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_loses_nothing(tiny, tmp_path):
-    run = shutil.copytree(tiny[1], tmp_path / "run")
+def test_a_reader_that_leaves_loses_nothing(tiny):
+    run = tiny[1]
     with subprocess.Popen(
         [sys.executable, "-m", "cpvae", "screen", str(run), "--quiet"],
         stdout=subprocess.PIPE,

@@ -152,7 +152,7 @@ def info(
     profiles: Profiles,
     how: dict,  # options of `read_profiles`, see `READING`
     group_by: GroupBy = "moa",
-    as_json: Json = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     "Say what a table holds, or what a finished run can be asked."
@@ -160,10 +160,10 @@ def info(
         if len(profiles) == 1 and Path(profiles[0], "run.json").is_file():
             from cpvae.run.report import describe_run, facts_of_run
 
-            found = (facts_of_run if as_json else describe_run)(profiles[0])
+            found = (facts_of_run if json else describe_run)(profiles[0])
         else:
-            found = (facts_for_info if as_json else describe_for_info)(profiles, how, group_by)
-        if as_json:
+            found = (facts_for_info if json else describe_for_info)(profiles, how, group_by)
+        if json:
             print_json({_key(name): fact for name, fact in found.items()})
         else:
             typer.echo(as_typed("\n".join(lines(found))))
@@ -955,7 +955,7 @@ def predict(
     model: _OneModel = None,
     predictor: _OnePredictor = None,
     top: Annotated[int, typer.Option(min=1, help="How many rows of each list to print.")] = 10,
-    as_json: Json = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Predict two mechanisms together; name the nearest compounds.
@@ -971,7 +971,7 @@ def predict(
 
         found = Run(run).predict(a, b, model, predictor, None)
         place = _kept(run, save_prediction, found)
-        if as_json:
+        if json:
             tables = dict(nearest=found.nearest, moved=found.moved, summary=found.summary)
             shown = {name: table.head(top) for name, table in tables.items()}
             return print_json({"run": run} | prediction_facts(found) | shown | {"saved": place})
@@ -995,7 +995,7 @@ def screen_command(
         bool, typer.Option("--pairs", help="Pairs of mechanisms instead of single ones.")
     ] = False,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 20,
-    as_json: Json = False,
+    json: Json = False,
     seed: Seed = 0,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -1016,7 +1016,7 @@ def screen_command(
         place = _kept(run, save_screen, found, pairs, seed)
         new = found[~found["known"].astype(bool)]
         sure, many = int((new["q"] < 0.05).sum()), found["compound"].nunique()
-        if as_json:
+        if json:
             asked = dict(run=run, pairs=pairs, seed=seed, compounds=many, candidates=len(new))
             return print_json(asked | {"below_05": sure, "top": new.head(top), "saved": place})
         typer.echo(f"{many:,} compounds; {len(new):,} candidates, {sure} of them with q < .05")
@@ -1122,7 +1122,7 @@ def transform(
 )
 def report(
     run: _RunFolder,
-    show: Annotated[
+    open: Annotated[
         bool, typer.Option("--open", help="Open it in the browser, where there is one.")
     ] = False,
     debug: Debug = False,
@@ -1139,7 +1139,7 @@ def report(
 
         page = write_report(run)
         typer.echo(f"report: {page}")
-        if show and not _opened(page):
+        if open and not _opened(page):
             typer.echo("cpvae: no browser can be opened here; open the file yourself", err=True)
 
 

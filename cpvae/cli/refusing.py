@@ -69,7 +69,7 @@ def _gone(error: Exception) -> str:
         f" {file} in the folder under RUN/predictions that the last line names"
     )
 
-
+# %% ../../nbs/26b_refusing.ipynb #19ca0342
 class _Commands(TyperGroup):
     def make_context(self, *arguments, **options):
         with _in_a_line():

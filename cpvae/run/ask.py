@@ -321,7 +321,7 @@ def _choice_of(run: "Run") -> pd.DataFrame:
     with one_thread():  # a run without pairs, or of an earlier version
         return choose_predictor(_profiles_of(run))
 
-
+# %% ../../nbs/25d_ask.ipynb #18d74091
 # where a prediction is made; who makes it, and its name; the model's name; and why
 def _asked(
     run: "Run", model: str | None, predictor: str | None

@@ -209,7 +209,7 @@ def facts_of_run(
         "notes": [run["no_pair"]] if run.get("no_pair") else [],
     }
 
-
+# %% ../../nbs/25e_report.ipynb #10f3245c
 def describe_run(
     run_dir: str | Path,  # a run folder
     # what to print, in order: texts, lists, and names with what is to be said of each
