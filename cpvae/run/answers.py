@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
