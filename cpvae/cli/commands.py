@@ -1297,7 +1297,7 @@ def benchmark(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask every way to predict a pair, and yours, about measured pairs.
+    """Ask every predictor, and yours, about measured pairs.
 
     Fold by fold, without the truths; a leaderboard.
     """
