@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -498,11 +499,10 @@ def test_transform_refuses_what_it_cannot_encode(finished, stored, tmp_path):
 
 
 def test_predict_writes_the_predicted_profile(finished, stored, tmp_path):
-    state = tmp_path / "state.csv"
-    code, told, err = cli(
-        "predict", finished[0], "--a", A, "--b", B, "--model", "pca", "--state", state
-    )
-    assert (code, err) == (0, "") and str(state) in told
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    code, told, err = cli("predict", run, "--a", A, "--b", B, "--model", "pca")
+    state = Path(told.splitlines()[-1].partition(": ")[2]) / "profile.csv"
+    assert (code, err) == (0, "") and state.parent.parent == run / "predictions"
     table = pd.read_csv(state)
     assert list(table) == ["feature", "scaled", "raw"] and table["feature"].tolist() == list(
         stored.var_names

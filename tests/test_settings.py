@@ -381,6 +381,7 @@ HERE = {  # a command that is right, on a table and a run that are there
     "fetch": ["fetch", "moa-map"],
     "predict": ["predict", "RUN", "--a", "a", "--b", "b"],
     "screen": ["screen", "RUN"],
+    "report": ["report", "RUN"],
     "rank-pairs": ["rank-pairs", "RUN"],
     "transform": ["transform", "RUN", "good.csv"],
     "score": ["score", "-ap", "good.csv", "-ar", "good.csv"],
@@ -451,25 +452,10 @@ WORDS = {  # option that takes text: wrong values, and what the line says beside
         ("taken.log", "is there already"),
         ("curve.log", "curve.csv"),
     ],
-    "predict --out": [
-        ("taken.csv", "is there already"),
-        ("trials.csv", "is there already"),
-        ("thesis", "is there already"),
-    ],
-    "predict --state": [
-        ("taken.csv", "is there already"),
-        ("taken.txt", ".csv"),
-        ("state.xlsx", ".csv"),
-    ],
     "transform --out": [
         ("taken.csv", "is there already"),
         ("curve.csv", "is there already"),
         ("taken.txt", ".csv"),
-    ],
-    "screen --out": [
-        ("taken.csv", "is there already"),
-        ("curve.csv", "is there already"),
-        ("thesis", "is there already"),
     ],
     "rank-pairs --out": [
         ("taken.csv", "is there already"),

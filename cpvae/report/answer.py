@@ -313,15 +313,19 @@ def holds(
 
 def new_candidates(
     candidates: pd.DataFrame | None,  # candidates.csv
-) -> (
-    pd.DataFrame
-):  # of each compound the best mechanism that it is not known to have, least p first
+    # of each compound the best mechanism that it is not known to have, least p first
+) -> pd.DataFrame:
     """Compounds with what they look like.
 
     Parameters
     ----------
     candidates : pd.DataFrame | None
         candidates.csv
+
+    Returns
+    -------
+    pd.DataFrame
+        of each compound the best mechanism that it is not known to have, least p first
     """
     if candidates is None:
         return pd.DataFrame(columns=["compound", "known", "p", "q"])

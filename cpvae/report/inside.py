@@ -70,15 +70,19 @@ def unpacked(
 # %% ../../nbs/24d_inside.ipynb #348482b3
 def feature_groups(
     var: pd.DataFrame,  # G rows with `compartment` and `channel`, two channels joined by "|"
-) -> tuple[
-    list[str], np.ndarray
-]:  # M names; `[G,M]` weights, each column summing to one; genes: M = 0
+    # M names; `[G,M]` weights, each column summing to one; of genes M is 0
+) -> tuple[list[str], np.ndarray]:
     """Compartments and channels, and the features that belong to each.
 
     Parameters
     ----------
     var : pd.DataFrame
         G rows with `compartment` and `channel`, two channels joined by "|"
+
+    Returns
+    -------
+    tuple[list[str], np.ndarray]
+        M names; `[G,M]` weights, each column summing to one; of genes M is 0
     """
     if "compartment" not in var or not (text_of(var["compartment"]) != "").any():
         return [], np.zeros((len(var), 0))

@@ -430,7 +430,7 @@ def _compared(lsa: pd.DataFrame) -> list[str]:
     "The scores to compare predictions by that are known of some pair; L2 if none is."
     return [m for m in REPORTED if lsa[m].notna().any()] or ["l2"]
 
-
+# %% ../../nbs/24_page.ipynb #1b591797
 def _skill_items(skill: pd.DataFrame) -> list[dict[str, Any]]:
     "Skill on the pairs, and behind a line in worlds of known rule."
     made = skill["evidence"].str.startswith("world: ")
@@ -446,7 +446,7 @@ def _skill_items(skill: pd.DataFrame) -> list[dict[str, Any]]:
         items.append(folded("worlds of known rule: what this table could have shown", [table]))
     return items
 
-
+# %% ../../nbs/24_page.ipynb #7ca19009
 def _null_items(
     models: list[str], best: str, null: pd.DataFrame, levels: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
@@ -460,7 +460,7 @@ def _null_items(
         folded(display_name(m), [figure(f"null_{m}", _NULL_CAPTION)], m == best) for m in shown
     ]
 
-
+# %% ../../nbs/24_page.ipynb #342fb40c
 def _score_items(lsa: pd.DataFrame, best: str) -> list[dict[str, Any]]:
     "Scores as means, figures, comparisons with baselines, and pair by pair, the best model's open."
     compared = [

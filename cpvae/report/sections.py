@@ -208,15 +208,19 @@ def mechanisms_section(
 # %% ../../nbs/24g_sections.ipynb #10c04ce7
 def pair_gains(
     lsa: pd.DataFrame,  # lsa.csv
-) -> (
-    pd.DataFrame
-):  # `[pairs, methods]` 1: at the truth, 0: as far as the nearer parent; below: further
+    # `[pairs, methods]` 1: at the truth, 0: as far as the nearer parent; below: further
+) -> pd.DataFrame:
     """How much nearer each prediction lies than the nearer of A alone and B alone (L2).
 
     Parameters
     ----------
     lsa : pd.DataFrame
         lsa.csv
+
+    Returns
+    -------
+    pd.DataFrame
+        `[pairs, methods]` 1: at the truth, 0: as far as the nearer parent; below: further
     """
     l2 = score_matrix(lsa)
     parent = l2.reindex(columns=["a", "b"]).min(axis=1)

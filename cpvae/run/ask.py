@@ -94,6 +94,18 @@ class Prediction:
         where no pairs tell, or a model may have seen them
     length : float
         of the predicted effect, from the control, in the same unit
+    a : str
+        first mechanism, as asked
+    b : str
+        second mechanism
+    predictor : str
+        that predicted the pair
+    model : str | None
+        in whose codes; None: in the features themselves
+    chosen : bool
+        the run chose the predictor
+    seed : int
+        of the intervals
     """
 
     state: pd.Series  # `[G]` scaled feature values, named after the predictor or the model
@@ -106,6 +118,12 @@ class Prediction:
     # tell, or a model may have seen them
     radius: float
     length: float  # of the predicted effect, from the control, in the same unit
+    a: str  # first mechanism, as asked
+    b: str  # second mechanism
+    predictor: str  # that predicted the pair
+    model: str | None  # in whose codes; None: in the features themselves
+    chosen: bool  # the run chose the predictor
+    seed: int  # of the intervals
 
     def profile(self) -> pd.DataFrame:  # feature, scaled, raw
         """The predicted state as a table.
@@ -303,12 +321,12 @@ def _choice_of(run: "Run") -> pd.DataFrame:
     with one_thread():  # a run without pairs, or of an earlier version
         return choose_predictor(_profiles_of(run))
 
-
-# where a prediction is made, who makes it, its name, and why
+# %% ../../nbs/25d_ask.ipynb #18d74091
+# where a prediction is made; who makes it, and its name; the model's name; and why
 def _asked(
     run: "Run", model: str | None, predictor: str | None
-) -> tuple[Space, Predictor, str, str]:
-    name = ""
+) -> tuple[Space, Predictor, str, str | None, str]:
+    name = None
     if model is None:
         space = latent_space(FunctionTransformer(), average_wells(_profiles_of(run)))
     else:
@@ -318,29 +336,31 @@ def _asked(
     if model is None and predictor is None:
         choice = run.choice()
         best = choice.iloc[0]
-        return space, predictor_of(best), best["predictor"], choice_words(choice)
+        return space, predictor_of(best), best["predictor"], None, choice_words(choice)
     who = predictor or "sum"
     one = PREDICTORS["sum"]() if who == "sum" else [*predictors_called([who]).values()][0]
-    names = [short_name(predictor)] * bool(predictor) + [name] * bool(model)
-    return space, one, "/".join(names), "as asked"
+    return space, one, who, name, "as asked"
 
 
 def _predicted(
     run: "Run", a: str, b: str, model: str | None, predictor: str | None, n: int | None, seed: int
 ) -> Prediction:
     with one_thread():
-        space, one, name, why = _asked(run, model, predictor)
+        space, one, who, within, why = _asked(run, model, predictor)
         pair, var = any_pair(space, a, b), space.profiles.var
         values, radii = predict_within(one, space, [pair], [pair])  # it does not predict itself
         one.fit(space, [pair])
-        state = pd.Series(values[0], space.profiles.var_names, name=name)
+        names = [short_name(who)] * (within is None or bool(predictor)) + [within] * bool(within)
+        state = pd.Series(values[0], space.profiles.var_names, name="/".join(names))
         draws = predicted_draws(space, a, b, seed=seed, predictor=one)
         near = nearest_compounds(space, values[0], n, draws)
         moved = moved_features(space, values[0], draws, None)
         length = float(np.linalg.norm(values[0] - space.control))
     raw, moves = state * var["scale"] + var["center"], summarize_moves(moved)
     radius = float(radii[0]) if model is None else np.nan  # a model may have seen the truths
-    return Prediction(state, raw, near, moved, moves, why, radius, length)
+    asked = dict(a=a, b=b, predictor=who, model=within, seed=seed)
+    chosen = model is None and predictor is None
+    return Prediction(state, raw, near, moved, moves, why, radius, length, **asked, chosen=chosen)
 
 # %% ../../nbs/25d_ask.ipynb #7f57bcd4
 def _screened(run: "Run", pairs: bool, seed: int, progress: bool) -> pd.DataFrame:

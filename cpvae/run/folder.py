@@ -146,20 +146,31 @@ def _workspace(out: Path, plan: dict[str, Any], resume: bool) -> Path:
     return part
 
 # %% ../../nbs/25c_folder.ipynb #c1cdaac8
+# what `predict` and `screen` left moves on to the run that takes the place
+def _bring_answers(old: Path, new: Path) -> None:
+    for answer in (old / "predictions").iterdir() if (old / "predictions").is_dir() else ():
+        if not (new / "predictions" / answer.name).exists():
+            (new / "predictions").mkdir(exist_ok=True)
+            answer.rename(new / "predictions" / answer.name)
+
+
 # an earlier run steps aside, and goes when its successor stands
 def _swap(part: Path, out: Path) -> None:
     (part / "plan.json").unlink()
     shutil.rmtree(part / "checkpoints", ignore_errors=True)
+    aside = part.with_name(part.name + ".old")
+    _bring_answers(aside, out if out.exists() else part)  # of a swap that was cut short
+    shutil.rmtree(aside, ignore_errors=True)
     if not out.exists():
         part.rename(out)
         return
-    shutil.rmtree(aside := part.with_name(part.name + ".old"), ignore_errors=True)
     out.rename(aside)
     try:
         part.rename(out)
     except BaseException:
         aside.rename(out)
         raise
+    _bring_answers(aside, out)
     shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../../nbs/25c_folder.ipynb #60a06041

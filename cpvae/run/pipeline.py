@@ -195,4 +195,6 @@ def run_pipeline(
             record |= missing
             with Stage("drawing figures and writing the report", show=progress):
                 write_run(folder, prepared, models, tables, record)
+    if (out / "predictions").is_dir():
+        say(f"{out.name}/predictions is kept from the run before; what no longer fits is not shown")
     return out

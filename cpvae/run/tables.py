@@ -65,16 +65,18 @@ def _arithmetic(models, profiles, n, seed, protocol, *more) -> tuple | str:
 # %% ../../nbs/25b_tables_of_a_run.ipynb #386f6402
 # compounds, what is visible of mechanisms, candidates, and what decoys say of their q; or why there
 # are no candidates
-def _screened(profiles: AnnData, seed: int) -> tuple[dict[str, pd.DataFrame], str]:
+def _screened(
+    profiles: AnnData, n: int, draws: int, seed: int
+) -> tuple[dict[str, pd.DataFrame], str]:
     measured = average_wells(profiles)
     tables = {}
     if len(measured.compounds):
         tables["compounds"] = compounds_table(measured, seed)
     try:
-        singles, why = screen(measured, seed=seed), ""
+        singles, why = screen(measured, n_draws=draws, seed=seed), ""
     except CpvaeError as error:
         singles, why = None, str(error)
-    visible = visible_table(measured, seed=seed)
+    visible = visible_table(measured, n, seed)
     tables |= {"visible": visible} if len(visible) else {}
     if singles is not None:
         tables["candidates"] = candidates_table(singles)
@@ -82,9 +84,9 @@ def _screened(profiles: AnnData, seed: int) -> tuple[dict[str, pd.DataFrame], st
 
 # %% ../../nbs/25b_tables_of_a_run.ipynb #94a1698a
 # whether `screen` calls compounds that were made up; none where it refuses
-def _decoys(profiles: AnnData, seed: int) -> pd.DataFrame | None:
+def _decoys(profiles: AnnData, draws: int, seed: int) -> pd.DataFrame | None:
     try:
-        return decoy_check(average_wells(profiles), seed=seed)
+        return decoy_check(average_wells(profiles), seed, draws)
     except CpvaeError:
         return None
 
@@ -98,14 +100,15 @@ def _measurements(
     asked = (config.n_permutations, config.seed)
     # of false pairs, and of relabellings of each: never more than the real ones get
     few = (min(300, config.n_permutations), min(999, config.n_permutations))
+    draws = min(400_000, 40 * config.n_permutations)  # as `screen` has, of the usual 10,000
     return {
         "umap": (umap_table, fitted, profiles, config.seed, 500, told),
         "lsa": (_arithmetic, real, profiles, *asked, protocol, 1, told, config.predictors),
         "levels": (level_table, profiles, protocol, *few, config.seed),
         "skill": (pair_skill, real, profiles, protocol, config.predictors),
         "choice": (choose_predictor, profiles),
-        "decoys": (_decoys, profiles, config.seed),
-        "screened": (_screened, profiles, config.seed),
+        "decoys": (_decoys, profiles, draws // 4, config.seed),
+        "screened": (_screened, profiles, config.n_permutations // 2, draws, config.seed),
         "map": (map_table, profiles, config.seed),
         "reconstruction": (reconstruction_table, fitted, profiles, config.seed),
         "traversal": (traversal_table, real, profiles),

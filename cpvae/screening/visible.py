@@ -242,6 +242,7 @@ def _ranked(vote: np.ndarray, members: np.ndarray, dealt: np.ndarray) -> pd.Data
     return table
 
 # %% ../../nbs/11e_visible.ipynb #4cf6091c
+# Columns of visible.csv.
 VISIBLE_COLUMNS = (
     "mechanism n_compounds recall_at_1 recall_chance first map map_chance p q n_known_first n_known"
     " n_first_chance"
