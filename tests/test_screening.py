@@ -424,7 +424,9 @@ def test_a_library_of_noise_and_plates_of_mechanisms_give_nothing():
 )
 def test_decoys_among_real_compounds_stay_below_a_twentieth_of_what_is_found():
     sys.path.insert(0, str(Path(__file__).parents[1] / "nbs" / "paper" / "tables"))
-    from decoys import decoy_states, of_states
+    from decoys import of_states
+
+    from cpvae.screening.decoys import decoy_states
 
     table = read_profiles(DATA / "cell_injury_u2os_8298x346.parquet")
     measured = average_wells(prepare(table, RunConfig()))

@@ -362,7 +362,7 @@ def candidates_card(
     new = new_candidates(candidates)
     if new.empty:
         why = why or "It takes a mechanism with three compounds."
-        return card("none", "None can be named", why, "", "", "cpvae run PROFILES --moa TABLE")
+        return card("none", "Nothing to rank", why, "", "", "cpvae run PROFILES --moa TABLE")
     found, dying = new[new["q"] < 0.05], set(_dying(compounds)["compound"])
     alive = found[~found["compound"].isin(dying)]
     top = next(t for t in (alive, found, new) if len(t)).iloc[0]
@@ -376,7 +376,7 @@ def candidates_card(
     if not holds(decoys):
         return card("warn", "Ranks only", "q-values cannot be trusted on this table.", *told)
     if found.empty:
-        return card("warn", "None stands out", "No candidate has q below 0.05.", *told)
+        return card("warn", "No candidate stands out", "No candidate has q below 0.05.", *told)
     say = "They look like a mechanism not known of them; one in twenty may be wrong."
     return card("good", counted(len(found), "candidate"), say, *told)
 
