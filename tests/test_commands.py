@@ -277,14 +277,14 @@ def test_the_report_says_which_partner_is_missing(tmp_path, no_figures):
     lonely = kept(world, (world.obs.moa == "") | world.obs.moa.str.contains("|", regex=False))
     run = run_pipeline(lonely, tmp_path / "run", RunConfig(models=("pca",)), jobs=1)
     page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
-    findings = page.split('aria-label="Findings"')[1].split("</section>")[0]
+    section = lambda name: page.split(f'<section id="{name}"')[1].split("</section>")[0]
     assert not (run / "tables" / "lsa.csv").exists() and json.loads((run / "run.json").read_text())[
         "no_pair"
     ].startswith("No evaluable pair")
     assert (
-        "Arithmetic was not scored." in findings
-        and "no compound has 'simulated mechanism 0" in findings
-        and "(both: simulated compound" in findings
+        "No pair to test" in section("answer")
+        and "no compound has 'simulated mechanism 0" in section("pairs")
+        and "(both: simulated compound" in section("pairs")
     )
     code, out, err = cli("predict", run, "--a", A, "--b", B)
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "--moa" in err

@@ -316,7 +316,7 @@ def scored_mechanisms(
 def _shown_wells(space: Space, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     obs = space.profiles.obs
     place = {space.compounds["compound"].iloc[c]: i for i, c in enumerate(keep)}
-    compound = text_of(obs["compound"]).map(place).to_numpy(float)
+    compound = text_of(obs["compound"]).map(place).to_numpy(float, copy=True)
     compound[obs["is_control"].to_numpy(bool)] = 65535
     rows = np.flatnonzero(np.isfinite(compound))
     rows = np.sort(rows[np.argsort(compound[rows] == 65535, kind="stable")][:MOST_WELLS])
