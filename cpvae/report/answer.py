@@ -9,7 +9,7 @@ __all__ = ['FEW_CELLS', 'WEAK', 'Card', 'short', 'typed', 'data_card', 'mechanis
 # %% ../../nbs/24e_answer.ipynb #c36e2c5a
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,8 @@ class Card:
     ----------
     question : str
         the heading
-    state : Literal['good', 'warn', 'bad', 'none']
-        of the verdict; "none": cannot be told
+    state : str
+        of the verdict: good, warn, bad, or none where it cannot be told
     verdict : str
         a few words
     number : str
@@ -42,7 +42,7 @@ class Card:
     """
 
     question: str  # the heading
-    state: Literal["good", "warn", "bad", "none"]  # of the verdict; "none": cannot be told
+    state: str  # of the verdict: good, warn, bad, or none where it cannot be told
     verdict: str  # a few words
     number: str  # a number, and what it means
     best: str  # the best case, by name
