@@ -254,7 +254,16 @@ def test_the_page_adapts_to_the_dark_and_to_paper(run, opened):
     assert page.locator("details:not([open])").count() == 0 < closed
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() == closed
+    assert shown_rows(page, "compounds").count() == 25  # a page of them again
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_the_page_opens_at_the_best_candidate_and_says_how_much_it_shows(run, opened):
+    page, table = opened(run), pd.read_csv(run / "tables" / "candidates.csv")
+    best = table[~table["known"]].sort_values(["p", "share"], ascending=[True, False]).iloc[0]
+    assert page.inner_text("#card-title") == best["compound"]
+    drawn = len(pd.read_csv(run / "tables" / "map.csv"))
+    assert page.inner_text("#map-widget > .note:last-child").startswith(f"{drawn:,} of ")
 
 
 def test_without_scripts_text_tables_and_figures_remain(run, opened):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_CELLS', 'WEAK', 'Card', 'short', 'typed', 'data_card', 'mechanism_card', 'best_pair', 'sums_card', 'holds',
-           'new_candidates', 'candidates_card', 'answer', 'words_of', 'Alert', 'confounded', 'alerts']
+           'new_candidates', 'candidates_card', 'answer', 'Alert', 'confounded', 'alerts']
 
 # %% ../../nbs/24e_answer.ipynb #c36e2c5a
 from collections.abc import Mapping
@@ -406,25 +406,6 @@ def answer(
         sums_card(t("lsa"), t("skill"), t("choice")),
         candidates_card(t("candidates"), t("decoys"), t("compounds"), run.get("no_candidates", "")),
     ]
-
-# %% ../../nbs/24e_answer.ipynb #c8c05539
-def words_of(
-    cards: list[Card],  # from `answer`
-) -> int:  # without the commands
-    """How many words a reader of the cards has before him.
-
-    Parameters
-    ----------
-    cards : list[Card]
-        from `answer`
-
-    Returns
-    -------
-    int
-        without the commands
-    """
-    parts = ([c.question, c.verdict, c.number, c.best, c.caution] for c in cards)
-    return sum(len(" ".join(told).split()) for told in parts)
 
 # %% ../../nbs/24e_answer.ipynb #8763e39d
 @dataclass(frozen=True)

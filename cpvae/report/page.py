@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from ..errors import as_typed, choose
 from ..profiles.names import text_of
-from .answer import Alert, Card, alerts, answer
+from .answer import Alert, Card, alerts, answer, new_candidates
 from .figures import plot_advantages, plot_lsa, plot_null, plot_reconstruction
 from .figures import plot_training, plot_umap
 from .inside import page_data
@@ -627,17 +627,28 @@ _MAP_NOTE = (
     "Each point is a profile. Neighbours on the UMAP are alike; distances, areas and densities mean"
     " nothing. A click opens the compound; a lasso keeps its compounds in the tables above."
 )
+_CARD = "What is known of a compound, what it does, and what it is like."
 _TRY = (
     "Two mechanisms added, whether or not anybody measured them together: what they would move, and"
     " which real compounds that is like."
 )
 
 
-def _asked_sections(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    "What the page's script answers: a map, a sum, a compound."
+def _asked_sections(inside: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> list[list]:
+    "What the page's script answers: a map; a sum and a compound. The best candidate comes first."
+    first = new_candidates(tables.get("candidates"))["compound"].head(1)
+    inside["first"] = next(
+        (i for i, c in enumerate(inside["compounds"]["name"]) if c in [*first]), 0
+    )
+    drawn, shown = len(tables.get("map", ())), inside["shown"]
+    told = f"{drawn:,} of {shown['wells'].split(' of ')[1]} profiles. {_MAP_NOTE}"
+    text = f"{_CARD} The page holds {shown['compounds']} compounds, {shown['wells']} profiles."
     return [
-        section("try", "Try a sum", [widget("try")], [_TRY]),
-        section("compound", "A compound", [widget("compound")]),
+        [section("map", "Map", [widget("map", note=told)])],
+        [
+            section("try", "Try a sum", [widget("try")], [_TRY]),
+            section("compound", "A compound", [widget("compound")], [text]),
+        ],
     ]
 
 # %% ../../nbs/24_page.ipynb #e20592b1
@@ -695,8 +706,7 @@ def render_report(
         known = links_of(tables.get("compounds"))
         inside["links"] = {place[c]: sites for c, sites in known.items() if c in place}
         inside["names"] = {m: display_name(m) for m in models}
-    shown = [] if inside is None else [section("map", "Map", [widget("map", note=_MAP_NOTE)])]
-    asked = [] if inside is None else _asked_sections(inside)
+    shown, asked = ([], []) if inside is None else _asked_sections(inside, tables)
     scores = [*words, *model_items(tables), *arithmetic_items(tables)]
     return render_page(
         title=str(about.get("source", "a run")),

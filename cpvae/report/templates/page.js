@@ -351,7 +351,7 @@
         first.dataset.n = width;
       }
       const found = matched();
-      find("#map-found").textContent = found ? `${found.length} wells of ${new Set(found.map((i) => ofCompound[at[i]])).size} compounds` : "";
+      find("#map-found").textContent = found ? `${found.length} profiles of ${new Set(found.map((i) => ofCompound[at[i]])).size} compounds` : "";
       const plot = chart(target, { name: "map", size: "tall", zoom: true, rows: rowsOfMap,
         alt: `Map of ${count} profiles, coloured by ${colours[colour.value]}. Neighbours are alike.` }, draw);
       hover(plot, (p) => told(p.customdata));
@@ -415,9 +415,8 @@
       traces: [{ type: "bar", x: counts.map((_, i) => -0.975 + i / 20), y: counts, hoverinfo: "none", marker: { color: shade("soft") }, customdata: counts.map((v, i) => `${v} relabellings from ${number(-1 + i / 20)} to ${number(-0.95 + i / 20)}`) }],
       layout: { bargap: 0.05, xaxis: axis("cosine of prediction and truth", { range: [-1, 1] }), yaxis: axis("relabellings"), shapes: [{ type: "line", x0: real, x1: real, y0: 0, y1: 1, yref: "paper", line: { color: "#D55E00", width: 3 } }] },
     })), (q) => q.customdata);
-    const others = Object.entries(data.pairs.stored ?? {}).map(([name, lists]) => [name, lists[p]]).filter(([, list]) => list);
-    const rows = [0, 1, 2, 3, 4, 5, 6, 7].filter((r) => r < made.near.length).map((r) => [String(r + 1), compoundButton(made.near[r].i), number(made.near[r].cosine), ...others.flatMap(([, list]) => (list[r] ? [compoundButton(list[r][0]), number(list[r][1])] : ["", ""]))]);
-    put(find("#pair-near"), smallTable("pair-nearest", `Compounds nearest to the prediction, by cosine of their changes from the control.`, [["rank", false], ["calibrated sum", false], ["cosine", false], ...others.flatMap(([name]) => [[data.names[name] ?? name, false], ["cosine", false]])], rows));
+    const rows = [0, 1, 2, 3, 4, 5, 6, 7].filter((r) => r < made.near.length).map((r) => [String(r + 1), compoundButton(made.near[r].i), number(made.near[r].cosine)]);
+    put(find("#pair-near"), smallTable("pair-nearest", `Compounds nearest to the prediction, by cosine of their changes from the control.`, [["rank", false], ["calibrated sum", false], ["cosine", false]], rows));
   };
   const distance = (u, v) => { let s = 0; for (let g = 0; g < G; g++) s += (u[g] - v[g]) ** 2; return Math.sqrt(s); };
   const drawPairs = () => {
@@ -443,8 +442,8 @@
     box.hidden = false;
     const [a, b] = [find("#try-a"), find("#try-b")];
     const options = byName(data.mechanisms).map(([k, name]) => [k, `${name} (${data.n_alone[k]})`]);
-    select(a, options, data.pairs.a[data.pairs.first ?? 0] ?? options[0][0]);
-    select(b, options, data.pairs.b[data.pairs.first ?? 0] ?? options[1][0]);
+    select(a, options, data.pairs.a[0] ?? options[0][0]);
+    select(b, options, data.pairs.b[0] ?? options[1][0]);
     const show = () => {
       const [i, j] = [Number(a.value), Number(b.value)], same = i === j;
       find("#try-result").hidden = same;
@@ -530,7 +529,7 @@
       find("#card-none").hidden = i >= 0;
       if (i >= 0) showCompound(i);
     });
-    showCompound(data.first ?? 0);
+    showCompound(data.first);
   };
 
   // ---- the page ----------------------------------------------------------------------------
@@ -554,7 +553,7 @@
     figure.after(bar);
   }
   document.addEventListener("click", (event) => {
-    const name = event.target.closest("[data-show]"), button = event.target.closest("button[data-compound]"), copying = event.target.closest("button.copy");
+    const button = event.target.closest("button[data-compound]"), copying = event.target.closest("button.copy");
     if (button) showCompound(Number(button.dataset.compound), true);
     if (copying) copy(copying, find("code", copying.parentElement).dataset.full ?? find("code", copying.parentElement).textContent);
     if (event.target.closest(".chosen-note button")) {
@@ -562,19 +561,19 @@
       if (only) only.checked = false;
       choose(null);
     }
-    if (name) find(name.dataset.show)?.scrollIntoView();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   // On paper everything is open and whole.
-  let closed = [];
+  let closed = [], lengths = [];
   addEventListener("beforeprint", () => {
     closed = all("details:not([open])");
     for (const one of closed) one.open = true;
-    for (const table of tables) if (table.page.len() !== -1) table.page.len(-1).draw();
+    lengths = tables.map((table) => table.page.len());
+    for (const table of tables) table.page.len(-1).draw();
   });
   addEventListener("afterprint", () => {
     for (const one of closed) one.open = false;
-    for (const table of tables) if (table.settings?.()[0]?.oInit?.paging) table.page.len(25).draw();
+    tables.forEach((table, i) => table.page.len(lengths[i]).draw());
   });
   document.documentElement.dataset.ready = "yes";
 })();
