@@ -288,11 +288,21 @@ def test_no_file_of_a_run_can_change_unnoticed(tiny, monkeypatch, record_propert
 )
 def test_a_record_without_what_it_needs(key, value, tiny):
     path = tiny[1] / "run.json"
-    record = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}
+    whole = json.loads(path.read_text())
+    record = {k: v for k, v in whole.items() if k not in ("files", "sha256")}
     path.write_text(json.dumps({k: v for k, v in (record | {key: value}).items() if v is not None}))
     with pytest.raises(CpvaeError, match=r"run\.json|gan") as caught:
         Run(tiny[1]).open("gan" if value == {"models": ["pca", "gan"]} else None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("gone", ["sha256", "files"])
+def test_a_record_that_lost_one_of_its_digests_is_refused(gone, tiny):
+    "A flipped letter in the name of the seal would else take the seal off."
+    path = tiny[1] / "run.json"
+    path.write_text(path.read_text().replace(f'"{gone}":', f'"{gone[:-1]}!":'))
+    with pytest.raises(CpvaeError, match="it was changed after the run"):
+        read_run(tiny[1])
 
 
 def test_parts_of_a_run_that_do_not_go_together(tiny, tmp_path):

@@ -124,10 +124,9 @@ def read_record(
         ):
             raise ValueError("it names no models")
         rest = {key: value for key, value in record.items() if key != "sha256"}
-        if (
-            len(rest) < len(record)
-            and hashlib.sha256(_as_text(rest).encode()).hexdigest() != record["sha256"]
-        ):
+        sealed = {"files", "sha256"} & {*record}  # both, or by hand and neither
+        digest = hashlib.sha256(_as_text(rest).encode()).hexdigest()
+        if sealed and digest != record.get("sha256"):
             raise ValueError("it was changed after the run")
     except (ValueError, RecursionError, OSError) as error:
         reason = (
