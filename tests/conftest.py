@@ -27,7 +27,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([QUICK, *filter(None, [os.environ.get
 def no_figures():
     "Draw no figure in this process while the tests of a module run that look at something else."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cpvae.report.page.as_svg", lambda drawn: b"<svg/>")
+        patch.setattr("cpvae.run.report.draw_figures", lambda tables: {"training": b"<svg/>"})
         yield
 
 
@@ -54,9 +54,12 @@ def once(tmp_path_factory):
 
 def pytest_collection_modifyitems(items):
     """Slow tests first, in both halves: of two workers that take a half each and help each other
-    out at the end, none is left with them.
+    out at the end, none is left with them. Those that ask for the demo stand together, so that
+    nobody waits for another to make it.
     """
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    rest = [item for item in items if not item.get_closest_marker("slow")]
-    at = max(len(items) // 2 - len(slow[::2]), 0)
-    items[:] = [*slow[::2], *rest[:at], *slow[1::2], *rest[at:]]
+    alike = [item for item in items if "demo" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if item not in alike]
+    slow = [item for item in others if item.get_closest_marker("slow")]
+    rest = [item for item in others if not item.get_closest_marker("slow")]
+    at = max(len(items) // 2 - len(alike) - len(slow[::2]), 0)
+    items[:] = [*alike, *slow[::2], *rest[:at], *slow[1::2], *rest[at:]]

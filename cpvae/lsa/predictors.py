@@ -299,7 +299,7 @@ class MechanismBlind(Sum):
         self,
         of: Predictor,  # whose predictions are averaged
     ):
-        self.of = of
+        self.of, self.seen_in_ = of, None
 
     def predict(
         self,
@@ -317,12 +317,19 @@ class MechanismBlind(Sum):
         np.ndarray
             `[K,G]` predicted states; NaN where no other pair is left
         """
-        states = self.of.fit(self.space, self.without).predict(self.space.pairs)
+        states = self._others()
         known = np.array([p.moa for p in self.space.pairs])
         others = ~np.isin(known, [p.moa for p in self.without])
         others = others & (known != np.array([p.moa for p in pairs])[:, None])  # `[K,P]`
         n = others.sum(axis=1, keepdims=True)
         return np.where(n > 0, others @ states / np.maximum(n, 1), np.nan)
+
+    # a predictor that learns nothing from pairs says the same, whichever must not be known
+    def _others(self) -> np.ndarray:  # `[P,G]`
+        if getattr(self.of, "learns", True) or self.seen_in_ is not self.space:
+            self.seen_in_ = self.space
+            self.seen_ = self.of.fit(self.space, self.without).predict(self.space.pairs)
+        return self.seen_
 
 # %% ../../nbs/06b_predictors.ipynb #7643103a
 # Predictors that cost nothing, by name.

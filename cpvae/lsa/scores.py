@@ -204,8 +204,8 @@ def score_states(
         beats_both_parents
     """
     pairs, control = measured.pairs, measured.control
-    plain = lambda name: predict_pairs(PREDICTORS[name](), measured)[0]
-    base = {name: plain(name) for name in ("global_mean", "a", "b")}
+    # each of these is fair to a pair without being told which one is asked
+    base = {n: PREDICTORS[n]().fit(measured).predict(pairs) for n in ("global_mean", "a", "b")}
     truths = measured.group_mean([p.in_ab for p in pairs])
     common = global_mean(measured, *pairs)
     rows = list(predictions if comparisons is None else comparisons)
