@@ -5,8 +5,10 @@ and what a run would do before it does it.
 import hashlib
 import json
 import os
+import re
 import shutil
 import webbrowser
+from html import escape
 
 import pandas as pd
 import pytest
@@ -89,6 +91,27 @@ def test_answers_are_kept_and_the_run_keeps_its_bytes(run):
     )
     assert len(tables["moved"]) == len(tables["profile"]) == len(by_hand.state)
     assert found[0]["about"]["chosen"] and found[0]["about"]["why"] == by_hand.why
+
+
+def test_the_page_takes_up_what_was_asked_and_leaves_out_what_no_longer_fits(run, no_figures):
+    whole = (run / "report.html").read_text(encoding="utf-8")
+    assert "Asked of this run" not in whole
+    asked(run, "--model", "pca")
+    assert cli("screen", run, "--pairs", "--quiet").exit_code == 0
+    assert cli("report", run).exit_code == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    section = page.partition('<section id="asked"')[2].partition("</section>")[0]
+    titles = re.findall("<summary>(.*?)</summary>", section)
+    assert titles == ["Compounds that look like two mechanisms", f"{A} + {B}, sum in PCA"]
+    nearest = Run(run).predict(A, B, model="pca").nearest["compound"].iloc[0]
+    assert f">{nearest}</button>" in section.partition(titles[1])[2]
+    for one in read_predictions(run):
+        assert escape(one["about"]["command"]) in section
+    stale = next((run / "predictions").glob("*pca*/prediction.json"))
+    stale.write_text(stale.read_text().replace("pca", "pcb"))
+    assert cli("report", run).exit_code == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Asked of this run" in page and titles[1] not in page
 
 
 def test_the_same_question_is_kept_once(run):

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from cpvae.lsa.space import average_wells
 from cpvae.profiles.simulate import simulate_profiles
 from cpvae.run.ask import Run
 from cpvae.run.pipeline import run_pipeline
@@ -166,7 +167,7 @@ def test_the_map_finds_names_colours_and_tells_what_is_under_the_pointer(run, op
     page = opened(run)
     name = pd.read_csv(run / "tables" / "compounds.csv")["compound"].iloc[0]
     page.fill("#map-search", name)
-    expect(page.locator("#map-found")).to_have_text("1 compound")
+    expect(page.locator("#map-found")).to_have_text(re.compile(r" of 1 compound$"))
     page.check("#map-only")
     others = shown_rows(page, "candidates").locator("th", has_not_text=name)
     expect(others).to_have_count(0)
@@ -217,6 +218,22 @@ def test_a_sum_in_the_page_is_that_of_predict(run, opened):
         assert str(run) in command and f"'{a}'" in command
 
 
+def test_a_pair_is_shown_as_each_model_predicts_it(run, opened):
+    "The change of each feature, and the nearest compounds, are those of `predict --model`."
+    page, row = opened(run), pd.read_csv(run / "tables" / "lsa.csv").iloc[0]
+    page.locator("#pairs tr[data-pair] th", has_text=f"{row['a']} + {row['b']}").click()
+    page.select_option("#pair-by", "pca")
+    expect(page.locator("#pair-says")).not_to_contain_text("of A + B)")  # of the calibrated sum
+    told = Run(run).predict(row["a"], row["b"], model="pca", n=8)
+    near = page.locator("#pair-near tbody tr td:first-child")
+    expect(near).to_have_text([*told.nearest["compound"]])
+    saved = downloaded(page, page.locator("#pair-features button[aria-label$='CSV']"))
+    table = pd.read_csv(io.BytesIO(saved), index_col=0)["A − D + B in PCA"]
+    control = average_wells(Run(run).open("pca")[2]).control
+    change = told.state - pd.Series(control, told.state.index)
+    np.testing.assert_allclose(table, change[table.index], atol=1e-4)
+
+
 def test_a_pair_opens_a_compound_opens_and_links_lead_on(run, opened):
     page = opened(run)
     row = page.locator("#pairs tr[data-pair]").last
@@ -256,6 +273,10 @@ def test_the_page_adapts_to_the_dark_and_to_paper(run, opened):
     expect(shown_rows(page, "compounds")).to_have_count(len(table))
     expect(page.locator("details:not([open])")).to_have_count(0)
     assert closed > 0
+    page.emulate_media(media="print")
+    for unread in ("nav", ".controls", ".buttons", ".command button"):
+        assert not any(one.is_visible() for one in page.locator(unread).all())
+    page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(page.locator("details:not([open])")).to_have_count(closed)
     expect(shown_rows(page, "compounds")).to_have_count(25)  # a page of them again
@@ -268,6 +289,18 @@ def test_the_page_opens_at_the_best_candidate_and_says_how_much_it_shows(run, op
     expect(page.locator("#card-title")).to_have_text(best["compound"])
     drawn = len(pd.read_csv(run / "tables" / "map.csv"))
     assert page.inner_text("#map-widget > .note:last-child").startswith(f"{drawn:,} of ")
+
+
+def test_a_column_says_what_it_holds(run, opened):
+    page = opened(run)
+    heading = page.locator("table[data-name='compounds'] th", has_text="strength").first
+    said = "distance of its mean from the control, scaled units"
+    assert heading.get_attribute("title") == said
+    page.locator("summary", has_text="What was run").click()
+    page.locator("summary", has_text="every column").click()
+    page.locator("#methods .dt-search input").last.fill('"distance of its mean"')
+    expect(shown_rows(page, "dictionary")).to_have_count(1)
+    expect(shown_rows(page, "dictionary").first).to_contain_text(said)
 
 
 def test_without_scripts_text_tables_and_figures_remain(run, opened):

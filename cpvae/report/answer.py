@@ -160,7 +160,7 @@ def _seen(whole: pd.Series) -> str:
     )
     if whole["n_known"] > 0:
         say += (
-            f"; `screen` ranks a known one first for {whole['n_known_first']:.0f} of"
+            f"; the known one ranks first for {whole['n_known_first']:.0f} of"
             f" {whole['n_known']:.0f}"
         )
     return say + "."
@@ -200,7 +200,7 @@ def mechanism_card(
     if times >= 2:
         verdict = "Yes" + (f": {times:.0f} times chance" if np.isfinite(times) else "")
         return card("good", verdict, _seen(whole), best, caution, "cpvae screen RUN")
-    verdict = f"A little: {times:.1f} times chance"
+    verdict = f"A little: {times:.2g} times chance"
     return card("warn", verdict, _seen(whole), best, caution, "cpvae screen RUN")
 
 # %% ../../nbs/24e_answer.ipynb #317faf47

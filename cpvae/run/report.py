@@ -20,8 +20,10 @@ from ..io.read import read_anndata
 from ..lsa.states import averaging_matrix, main_time
 from ..model.named import is_named, short_name
 from ..profiles.schema import annotated
-from ..report.page import TABLES, draw_figures, render_report
+from ..report.dictionary import TABLES
+from ..report.page import draw_figures, render_report
 from ..report.words import best_model, choice_words, model_called
+from .answers import read_predictions
 from .record import check_files, read_record
 from ..style import display_name
 
@@ -78,11 +80,28 @@ def read_run(
                     ) from error
     return run, tables
 
+# %% ../../nbs/25e_report.ipynb #d8a57a52
+# models of a run by name, as far as they are there; those of one's own are never stored
+def _stored_models(run_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
+    from cpvae.model.store import load_model  # torch comes with it
+
+    config = run.get("config", {})
+    found = {}
+    for name in config.get("models", []):
+        if name not in config.get("own", {}) and (run_dir / "models" / name).is_dir():
+            check_files(
+                run_dir, run, [f for f in run.get("files", {}) if f.startswith(f"models/{name}/")]
+            )
+            found[name] = load_model(run_dir / "models" / name)
+            vars(found[name]).pop("feature_names_in_", None)  # it is given arrays
+    return found
+
 # %% ../../nbs/25e_report.ipynb #a657b895
 def write_report(
     run_dir: str | Path,  # a run folder with run.json and tables/
 ) -> Path:  # the page, `report.html` in the run folder
-    """Draw figures/*.svg and write report.html from the tables and profiles of a run.
+    """Draw figures/*.svg and write report.html from the tables and profiles of a run, and from what
+    was asked of it.
 
     Raises CpvaeError if it is not a run folder.
 
@@ -102,7 +121,8 @@ def write_report(
         check_files(run_dir, run, [latents.name])
         profiles = annotated(read_anndata(latents))
     figures = draw_figures(tables)
-    page = render_report(run, tables, figures, profiles)
+    models = {} if profiles is None or "lsa" not in tables else _stored_models(Path(run_dir), run)
+    page = render_report(run, tables, figures, profiles, read_predictions(run_dir), models)
     for name, svg in figures.items():
         _write(Path(run_dir) / "figures" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.svg", svg)
     return _write(Path(run_dir) / "report.html", page.encode("utf-8"))

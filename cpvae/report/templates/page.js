@@ -19,7 +19,8 @@
     made.append(...children);
     return made;
   };
-  const number = (value, digits = 3) => {
+  // Columns keep their zeros, so that points stand below each other; sentences do not.
+  const number = (value, column = false) => {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     const size = Math.abs(value);
     const text =
@@ -29,9 +30,10 @@
           ? String(value)
           : size !== 0 && size < 0.001
             ? value.toPrecision(2)
-            : value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size || 1))));
-    return text.replace("-", "−");
+            : value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size || 1))));
+    return (column || !text.includes(".") ? text : text.replace(/\.?0+$/, "")).replace("-", "−");
   };
+  const counted = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
   const brief = (text, most = 60) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
   // ---- files -------------------------------------------------------------------------------
@@ -121,7 +123,7 @@
     chosen = compounds && compounds.size ? compounds : null;
     for (const note of all(".chosen-note")) {
       note.hidden = chosen === null;
-      find("span", note).textContent = chosen ? `Tables show the ${chosen.size} compounds chosen on the map.` : "";
+      find("span", note).textContent = chosen ? `Tables show the ${counted(chosen.size, "compound")} chosen on the map.` : "";
     }
     for (const table of tables) table.draw();
   };
@@ -230,7 +232,7 @@
   };
   const most = (change, count) => [...change.keys()].sort((p, q) => Math.abs(change[q]) - Math.abs(change[p])).slice(0, count);
 
-  const compoundButton = (i) => make("button", { type: "button", class: "name", "data-compound": i }, nameOf(i));
+  const compoundButton = (i) => make("button", { type: "button", class: "name", "data-compound": i }, brief(nameOf(i), 80));
   const smallTable = (name, caption, heads, rows) => {
     const table = make("table", { "data-name": name }, make("caption", {}, caption));
     table.append(make("thead", {}, make("tr", {}, ...heads.map(([text, isNumber]) => make("th", { scope: "col", class: isNumber ? "num" : null }, text)))));
@@ -240,7 +242,7 @@
         const isNumber = heads[j][1];
         const td = make("td", { class: isNumber ? "num" : null });
         if (isNumber && Number.isFinite(value)) td.dataset.order = value;
-        td.append(isNumber ? number(value) : value);
+        td.append(isNumber ? number(value, true) : value);
         return td;
       })));
     }
@@ -351,7 +353,7 @@
         first.dataset.n = width;
       }
       const found = matched();
-      find("#map-found").textContent = found ? `${found.length} profiles of ${new Set(found.map((i) => ofCompound[at[i]])).size} compounds` : "";
+      find("#map-found").textContent = found ? `${counted(found.length, "profile")} of ${counted(new Set(found.map((i) => ofCompound[at[i]])).size, "compound")}` : "";
       const plot = chart(target, { name: "map", size: "tall", zoom: true, rows: rowsOfMap,
         alt: `Map of ${count} profiles, coloured by ${colours[colour.value]}. Neighbours are alike.` }, draw);
       hover(plot, (p) => told(p.customdata));
@@ -390,33 +392,48 @@
   const barsOf = (...given) => hover(bars(...given), (p) => p.customdata);
 
   // ---- pairs -------------------------------------------------------------------------------
+  const far = (v) => Math.sqrt(v.reduce((sum, x) => sum + x * x, 0));
+  const modelled = Object.fromEntries(Object.entries(data.predicted).map(([m, told]) => [m, { change: floats(told.change), near: shorts(told.near), cosine: floats(told.near_cosine) }]));
+  // The prediction of a pair that is shown: the calibrated sum, or A - D + B in the codes of a model.
+  const predictedBy = (who, p) => {
+    const [a, b] = [data.pairs.a[p], data.pairs.b[p]], told = modelled[who], width = told ? told.near.length / (told.change.length / G) : 0;
+    if (!told || (p + 1) * G > told.change.length) {
+      const made = sumOf(a, b), near = made.near.slice(0, 8);
+      return { ...made, near, name: "calibrated sum", part: ` (${number(made.c)} of A + B)`, tested: data.pairs.tested.additive_input };
+    }
+    const change = told.change.subarray(p * G, (p + 1) * G);
+    const near = [...told.near.subarray(p * width, (p + 1) * width)].map((i, j) => ({ i, cosine: told.cosine[p * width + j] }));
+    return { change, long: far(change), near, name: `A − D + B in ${data.names[who] ?? who}`, part: "", tested: data.pairs.tested[who] };
+  };
+  let shownPair = 0;
   const showPair = (p) => {
     const box = find("#pair-widget");
     if (!box) return;
     box.hidden = false;
-    const a = data.pairs.a[p], b = data.pairs.b[p], made = sumOf(a, b), truth = floats(data.pairs.truth).subarray(p * G, (p + 1) * G);
+    shownPair = p;
+    const a = data.pairs.a[p], b = data.pairs.b[p], made = predictedBy(find("#pair-by").value, p), truth = floats(data.pairs.truth).subarray(p * G, (p + 1) * G);
     for (const row of all("#pairs tr[data-pair]")) row.classList.toggle("chosen", Number(row.dataset.pair) === p);
     find("#pair-title").textContent = data.pairs.name[p].replace("|", " + ");
     const names = [data.mechanisms[a], data.mechanisms[b]];
-    const far = (v) => Math.sqrt(v.reduce((s, x) => s + x * x, 0));
     let dot = 0, off = 0;
     for (let g = 0; g < G; g++) { dot += truth[g] * made.change[g]; off += (truth[g] - made.change[g]) ** 2; }
-    find("#pair-says").textContent = `The true effect is ${number(far(truth))} long, the calibrated sum ${number(made.long)} (${number(made.c)} of A + B). Their cosine is ${number(dot / (far(truth) * made.long))}, and ${number(Math.sqrt(off))} lies between them; between the truth and ${brief(names[0])} lie ${number(distance(truth, effect(a)))}, and ${brief(names[1])} ${number(distance(truth, effect(b)))} (scaled units).`;
-    const series = (values) => ["A: " + brief(names[0], 40), "B: " + brief(names[1], 40), "calibrated sum", "true A|B"].map((name, j) => ({ name, values: values[j], colour: ["#56B4E9", "#E69F00", "#0072B2", "#333333"][j] }));
+    const lies = [["the prediction", Math.sqrt(off)], [brief(names[0]), distance(truth, effect(a))], [brief(names[1]), distance(truth, effect(b))]].sort((x, y) => x[1] - y[1]);
+    find("#pair-says").textContent = `Nearest to the truth lies ${lies[0][0]} (${number(lies[0][1])}), then ${lies[1][0]} (${number(lies[1][1])}) and ${lies[2][0]} (${number(lies[2][1])}). The true effect is ${number(far(truth))} long, the predicted one ${number(made.long)}${made.part}; their cosine is ${number(dot / (far(truth) * made.long))}. Lengths are in scaled units.`;
+    const series = (values) => ["A: " + brief(names[0], 40), "B: " + brief(names[1], 40), made.name, "true A|B"].map((name, j) => ({ name, values: values[j], colour: ["#56B4E9", "#E69F00", "#0072B2", shade("soft")][j] }));
     const four = [effect(a), effect(b), made.change, truth];
     find("#pair-groups").hidden = M === 0;
-    if (M) barsOf(find("#pair-groups .chart"), { name: "pair-channels", size: "tall", x: "mean absolute change, scaled units", alt: `Mean change by compartment and channel of A, B, their calibrated sum and the truth of ${data.pairs.name[p]}.` }, groups, series(four.map(movedOf)));
+    if (M) barsOf(find("#pair-groups .chart"), { name: "pair-channels", size: "tall", x: "mean absolute change", alt: `Mean change by compartment and channel of A, B, the prediction and the truth of ${data.pairs.name[p]}.` }, groups, series(four.map(movedOf)));
     const top = most(truth, 12);
-    barsOf(find("#pair-features .chart"), { name: "pair-features", size: "tall", x: "change from the control, scaled units", alt: `The twelve features that move most in the truth of ${data.pairs.name[p]}.` }, top.map((g) => features[g]), series(four.map((v) => top.map((g) => v[g]))));
-    const counts = data.pairs.null[p], real = data.pairs.cosine[p];
+    barsOf(find("#pair-features .chart"), { name: "pair-features", size: "tall", x: "change, scaled units", alt: `The twelve features that move most in the truth of ${data.pairs.name[p]}.` }, top.map((g) => features[g]), series(four.map((v) => top.map((g) => v[g]))));
+    const [real, counts] = made.tested?.[p] ?? [NaN, []];
     find("#pair-null").hidden = counts.length === 0;
     if (counts.length) hover(chart(find("#pair-null .chart"), { name: "pair-null", size: "low", alt: `Cosine of prediction and truth: ${number(real)} with the real labels, beside those of relabelled compounds.`,
       rows: () => [["cosine_from", "relabellings"], ...counts.map((v, i) => [-1 + i / 20, v])] }, () => ({
       traces: [{ type: "bar", x: counts.map((_, i) => -0.975 + i / 20), y: counts, hoverinfo: "none", marker: { color: shade("soft") }, customdata: counts.map((v, i) => `${v} relabellings from ${number(-1 + i / 20)} to ${number(-0.95 + i / 20)}`) }],
       layout: { bargap: 0.05, xaxis: axis("cosine of prediction and truth", { range: [-1, 1] }), yaxis: axis("relabellings"), shapes: [{ type: "line", x0: real, x1: real, y0: 0, y1: 1, yref: "paper", line: { color: "#D55E00", width: 3 } }] },
     })), (q) => q.customdata);
-    const rows = [0, 1, 2, 3, 4, 5, 6, 7].filter((r) => r < made.near.length).map((r) => [String(r + 1), compoundButton(made.near[r].i), number(made.near[r].cosine)]);
-    put(find("#pair-near"), smallTable("pair-nearest", `Compounds nearest to the prediction, by cosine of their changes from the control.`, [["rank", false], ["calibrated sum", false], ["cosine", false]], rows));
+    const rows = made.near.map((x) => [compoundButton(x.i), compounds.moa[x.i] || "–", x.cosine]);
+    put(find("#pair-near"), smallTable("pair-nearest", "Compounds nearest to the prediction, by cosine of their changes from the control.", [["compound", false], ["mechanism", false], ["cosine", true]], rows));
   };
   const distance = (u, v) => { let s = 0; for (let g = 0; g < G; g++) s += (u[g] - v[g]) ** 2; return Math.sqrt(s); };
   const drawPairs = () => {
@@ -431,7 +448,9 @@
       if (!row || event.target.closest("thead")) return;
       showPair(Number(row.dataset.pair));
     });
-    const first = find("tr[data-pair]", table);
+    const by = find("#pair-by"), first = find("tr[data-pair]", table);
+    select(by, [["", "calibrated sum"], ...Object.keys(modelled).map((m) => [m, `A − D + B in ${data.names[m] ?? m}`])]);
+    by.addEventListener("change", () => showPair(shownPair));
     if (first) showPair(Number(first.dataset.pair));
   };
 
@@ -449,11 +468,11 @@
       find("#try-result").hidden = same;
       if (same) return void (find("#try-says").textContent = "A and B are the same; choose two.");
       const made = sumOf(i, j), between = gram[i * K + j] / Math.sqrt(gram[i * K + i] * gram[j * K + j]);
-      find("#try-says").textContent = `A moves cells by ${number(Math.sqrt(gram[i * K + i]))}, B by ${number(Math.sqrt(gram[j * K + j]))} scaled units; their directions have a cosine of ${number(between)}. The calibrated sum takes ${number(made.c)} of A + B and is ${number(made.long)} long.`;
+      find("#try-says").textContent = `A moves cells by ${number(Math.sqrt(gram[i * K + i]))}, B by ${number(Math.sqrt(gram[j * K + j]))} scaled units; their directions have a cosine of ${number(between)}. The calibrated sum takes ${number(made.c)} of A + B and is ${number(made.long)} long.` + (data.radius ? ` Nine of ten true states are expected within ${number(data.radius)} of it.` : "");
       put(find("#try-near"), smallTable("nearest", "Compounds nearest to the prediction. Cosine: direction from the control, 1 is the same; L2: distance, scaled units.", [["compound", false], ["mechanism", false], ["cosine", true], ["L2", true]],
         made.near.slice(0, 10).map((x) => [compoundButton(x.i), compounds.moa[x.i] || "–", x.cosine, x.l2])));
       const top = most(made.change, 15);
-      barsOf(find("#try-moved .chart"), { name: "moved-features", size: "middle", x: "change from the control, scaled units", alt: `The fifteen features that the sum of ${data.mechanisms[i]} and ${data.mechanisms[j]} moves most.` }, top.map((g) => features[g]), [{ name: "calibrated sum", values: top.map((g) => made.change[g]) }]);
+      barsOf(find("#try-moved .chart"), { name: "moved-features", size: "middle", x: "change, scaled units", alt: `The fifteen features that the sum of ${data.mechanisms[i]} and ${data.mechanisms[j]} moves most.` }, top.map((g) => features[g]), [{ name: "calibrated sum", values: top.map((g) => made.change[g]) }]);
       const code = find("#try-command code");
       code.dataset.full = `cpvae predict ${quoted(here)} --a ${quoted(data.mechanisms[i])} --b ${quoted(data.mechanisms[j])} --predictor calibrated_sum`;
       code.textContent = code.dataset.full.replace(quoted(here), quoted(here.split("/").pop()));
@@ -485,7 +504,7 @@
     const links = data.links[i] ?? [];
     find("#card-links").replaceChildren(...links.flatMap(([name, address]) => [make("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, name), " "]));
     // response to dose
-    const mine = wellsOf(i), series = [["known", known, "its known mechanism"], ["proposed", proposed, "the proposed mechanism"]].filter(([, v]) => mine.some((w) => Number.isFinite(v[w])));
+    const mine = wellsOf(i), series = [["known", known, compounds.moa[i].split("|")[0]], ["proposed", proposed, `${data.proposed[i]} (proposed)`]].filter(([, v]) => mine.some((w) => Number.isFinite(v[w])));
     const hasDose = mine.some((w) => dose[w] > 0), hasCells = mine.some((w) => Number.isFinite(cells[w]));
     const x = (w) => (hasDose ? dose[w] : mine.indexOf(w) + 1);
     const middle = (values) => { const s = values.filter(Number.isFinite).sort((p, q) => p - q); return s.length ? (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2 : NaN; };
@@ -494,22 +513,23 @@
       alt: `Likeness of the wells of ${compounds.name[i].slice(0, 80)} to its mechanism against dose${hasCells ? ", and their cell count" : ""}.`,
       rows: () => [["dose_uM", "plate", "well", "like_known", "like_proposed", "cell_count"], ...mine.map((w) => [dose[w] ?? NaN, wells.plates[ofPlate[w]] ?? "", wells.well[w] ?? "", known[w] ?? NaN, proposed[w] ?? NaN, cells[w] ?? NaN])] }, () => {
       const traces = [], doses = [...new Set(mine.map(x))].filter(Number.isFinite).sort((p, q) => p - q);
+      const apart = doses.filter((d, i) => i === 0 || d > 1.15 * doses[i - 1]); // labels that do not touch
       const add = (values, name, colour, yaxis, symbol) => {
         traces.push({ type: "scatter", mode: "markers", x: mine.map(x), y: mine.map((w) => values[w]), marker: { color: colour, size: 7, opacity: 0.65, symbol }, hoverinfo: "none", showlegend: false, yaxis, customdata: mine.map((w) => [wells.plates[ofPlate[w]], wells.well[w], `${name}: ${number(values[w])}`, Number.isFinite(dose[w]) ? `${number(dose[w])} µM` : "", Number.isFinite(time[w]) ? `${number(time[w])} h` : ""].filter(Boolean).map((t) => brief(t)).join("\n")) });
         if (hasDose) traces.push({ type: "scatter", mode: "lines", name: plain(name), x: doses, y: doses.map((d) => middle(mine.filter((w) => x(w) === d).map((w) => values[w]))), line: { color: colour, dash: symbol === "circle" ? "solid" : "dash" }, hoverinfo: "none", yaxis });
       };
       series.forEach(([key, values, name], j) => add(values, "like " + name, HUES[j], "y", MARKS[j]));
       if (hasCells) add(cells, "cell count", shade("soft"), "y2", "x");
-      return { traces, layout: { showlegend: true, legend: { orientation: "h", y: 1.01, yanchor: "bottom" }, margin: { l: 50, r: 10, t: 40, b: 45 }, xaxis: axis(hasDose ? "dose, µM" : "well", { ...(hasDose ? { type: "log", tickvals: doses, ticktext: doses.map((d) => number(d)) } : {}), ...(hasCells && series.length ? { anchor: "y2" } : {}) }), yaxis: axis("cosine with the mechanism", hasCells && series.length ? { domain: [0.42, 1] } : {}), ...(hasCells ? { yaxis2: axis("cell count", { domain: series.length ? [0, 0.32] : [0, 1], anchor: "x", rangemode: "tozero" }) } : {}), } };
+      return { traces, layout: { showlegend: true, legend: { orientation: "h", y: 1.01, yanchor: "bottom" }, margin: { l: 50, r: 10, t: 40, b: 45 }, xaxis: axis(hasDose ? "dose, µM" : "well", { ...(hasDose ? { type: "log", tickvals: apart, ticktext: apart.map((d) => number(d)) } : {}), ...(hasCells && series.length ? { anchor: "y2" } : {}) }), yaxis: axis("cosine", hasCells && series.length ? { domain: [0.42, 1] } : {}), ...(hasCells ? { yaxis2: axis("cells", { domain: series.length ? [0, 0.32] : [0, 1], anchor: "x", rangemode: "tozero" }) } : {}), } };
     }), (p) => p.customdata);
     // what it moves
     find("#card-groups").hidden = M === 0;
     if (M) {
       const moved = floats(compounds.moved).subarray(i * M, (i + 1) * M);
-      barsOf(find("#card-groups .chart"), { name: "compound-channels", size: "middle", x: "mean absolute change, scaled units", alt: `What ${compounds.name[i].slice(0, 80)} moves, by compartment and channel.` }, groups, [{ name: "change", values: moved }]);
+      barsOf(find("#card-groups .chart"), { name: "compound-channels", size: "middle", x: "mean absolute change", alt: `What ${compounds.name[i].slice(0, 80)} moves, by compartment and channel.` }, groups, [{ name: "change", values: moved }]);
     }
     const T = shorts(compounds.top).length / n, top = shorts(compounds.top).subarray(i * T, (i + 1) * T), change = floats(compounds.top_change).subarray(i * T, (i + 1) * T);
-    barsOf(find("#card-features .chart"), { name: "compound-features", size: "middle", x: "change from the control, scaled units", alt: `The features that ${compounds.name[i].slice(0, 80)} moves most.` }, [...top].map((g) => features[g]), [{ name: "change", values: change }]);
+    barsOf(find("#card-features .chart"), { name: "compound-features", size: "middle", x: "change, scaled units", alt: `The features that ${compounds.name[i].slice(0, 80)} moves most.` }, [...top].map((g) => features[g]), [{ name: "change", values: change }]);
     const N = shorts(compounds.near).length / n, near = shorts(compounds.near).subarray(i * N, (i + 1) * N), like = floats(compounds.near_cosine).subarray(i * N, (i + 1) * N);
     put(find("#card-near"), smallTable("neighbours", "The most similar other compounds. Similarity: cosine where compounds are compared (half-whitened features), 1 is the same.", [["compound", false], ["mechanism", false], ["similarity", true]], [...near].map((c, j) => [compoundButton(c), compounds.moa[c] || "–", like[j]])));
     const wide = ["plate", "well", "dose, µM", "time, h", "cell count", "like known", "like proposed"].map((text, j) => [text, j > 1]);
