@@ -146,6 +146,7 @@ def data_card(
     if 0 < (controls := run.get("data", {}).get("control rows", 0)) < MIN_CONTROLS:
         caution = f"Every change is measured from only {counted(controls, 'control well')}."
     if share <= 0.1:
+        caution = "Before reading on, look at the controls and at how wells were normalised."
         return card("bad", "Hardly: few compounds act", say, best, caution)
     if share < 0.5 or agree < 0.2:
         return card("warn", "In part", say, best, caution)
@@ -241,6 +242,12 @@ def _learned(choice: pd.DataFrame | None) -> str:
     name = display_name(choice["predictor"].iloc[0])
     return f"{name[0].upper()}{name[1:]}: {100 * choice['skill'].iloc[0]:.0f} %."
 
+
+def _blind(skill: pd.DataFrame) -> bool:
+    "Whether even truths that are sums, made from the table's own compounds, go unexplained."
+    sums = (skill["predictor"] == "calibrated_sum") & (skill["evidence"] == "world: sum")
+    return bool((skill.loc[sums & (skill["space"] == "input"), "skill"] <= 0).any())
+
 # %% ../../nbs/24e_answer.ipynb #ec23fdf3
 def sums_card(
     lsa: pd.DataFrame | None,  # lsa.csv
@@ -270,7 +277,7 @@ def sums_card(
     (a, b, gain), n = best_pair(lsa), counted(lsa["pair"].nunique(), "pair")
     command = f"cpvae predict RUN --a {typed(a)} --b {typed(b)}"
     best = f"Best: {short(a)} + {short(b)}, {100 * gain:.0f} % nearer than A or B."
-    best = best if gain > 0 else "In no pair is the plain sum nearer than A or B."
+    best = best if gain >= 0.01 else "In no pair is the plain sum 1 % nearer than A or B."
     kind = lsa["evidence"].mode().iloc[0] if "evidence" in lsa else "annotated"
     rows = skill if skill is not None else pd.DataFrame(columns=["space", "predictor", "evidence"])
     rows = rows[(rows["space"] == "input") & (rows["predictor"] == "calibrated_sum")]
@@ -290,6 +297,9 @@ def sums_card(
         return card(
             "good", f"Yes: {100 * row['skill']:.0f} % explained", say, best, caution, command
         )
+    if _blind(skill):
+        caution = f"Sums made from its own compounds are not seen either. {_WHY[kind]}".strip()
+        return card("none", "Not shown: this table cannot tell", say, best, caution, command)
     return card("bad", "No: a guess does as well", say, best, _WHY[kind], command)
 
 # %% ../../nbs/24e_answer.ipynb #d70fe08b
@@ -378,6 +388,8 @@ def candidates_card(
     if found.empty:
         return card("warn", "No candidate stands out", "No candidate has q below 0.05.", *told)
     say = "They look like a mechanism not known of them; one in twenty may be wrong."
+    if len(found) == 1:
+        say = "It looks like a mechanism not known of it; one such call in twenty may be wrong."
     return card("good", counted(len(found), "candidate"), say, *told)
 
 # %% ../../nbs/24e_answer.ipynb #4ac41c5f
