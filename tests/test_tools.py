@@ -326,6 +326,7 @@ def index(tmp_path, *cells):
     "A project whose index holds these cells after the title."
     (tmp_path / "nbs").mkdir()
     (tmp_path / "nbs" / "00_data.ipynb").touch()
+    (tmp_path / "nbs" / "map.png").touch()
     head = nbformat.v4.new_markdown_cell("# cpvae\n\n> One sentence.")
     nbformat.write(nbformat.v4.new_notebook(cells=[head, *cells]), tmp_path / "nbs" / "index.ipynb")
     return readme.build(tmp_path)
@@ -333,7 +334,8 @@ def index(tmp_path, *cells):
 
 def test_readme_reads_without_the_site(tmp_path):
     text = nbformat.v4.new_markdown_cell(
-        "::: {.callout-note}\nRead [data](00_data.ipynb), [more](https://example.org).\n:::"
+        "::: {.callout-note}\nRead [data](00_data.ipynb), [more](https://example.org).\n:::\n"
+        "![a map](map.png)"
     )
     hidden = nbformat.v4.new_code_cell("#| hide\nsecret = 1")
     figure = nbformat.v4.new_output(
@@ -346,6 +348,7 @@ def test_readme_reads_without_the_site(tmp_path):
         "[data](https://github.com/cpvae/cpvae/blob/main/nbs/00_data.ipynb),"
         " [more](https://example.org)" in said
     )
+    assert "![a map](https://github.com/cpvae/cpvae/raw/main/nbs/map.png)" in said
     assert "```python\n1 + 1\n```" in said
     assert ":::" not in said and "secret" not in said and "---" not in said
     ((name, content),) = files.items()

@@ -43,6 +43,11 @@ def tidy(text: str, nbs: Path) -> str:
     text = re.sub(r"^:::.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^#\| ?[\w-]+:.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(
+        r"(!\[[^]]*\]\()([^)#:\s]+)",
+        lambda m: f"{m[1]}{home}/raw/main/nbs/{m[2]}" if (nbs / m[2]).exists() else m[0],
+        text,
+    )
+    text = re.sub(
         r"\]\(([^)#:\s]+)",
         lambda m: f"]({home}/blob/main/nbs/{m[1]}" if (nbs / m[1]).exists() else m[0],
         text,

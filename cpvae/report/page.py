@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 
 from ..errors import as_typed, choose
 from ..profiles.names import text_of
-from .answer import Alert, Card, alerts, answer, new_candidates
+from .answer import Alert, Card, alerts, answer, first_candidate, in_one_place
+from .answer import next_step
 from .dictionary import COLUMNS, dictionary_items
 from .figures import plot_advantages, plot_lsa, plot_null, plot_reconstruction
 from .figures import plot_training, plot_umap
@@ -526,6 +527,7 @@ def render_page(
     citation: str,  # at the foot
     cards: Sequence[Card] = (),  # in the section "answer"
     warnings: Sequence[Alert] = (),  # under them
+    step: tuple[str, str] = ("", ""),  # from `next_step`, between them
     data: Mapping[str, Any] | None = None,  # from `page_data`; None: tables sort, and no more
 ) -> str:  # one HTML page that loads nothing
     """A page of sections.
@@ -546,6 +548,8 @@ def render_page(
         in the section "answer"
     warnings : Sequence[Alert], default ()
         under them
+    step : tuple[str, str], default ('', '')
+        from `next_step`, between them
     data : Mapping[str, Any] | None, default None
         from `page_data`; None: tables sort, and no more
 
@@ -564,6 +568,7 @@ def render_page(
         sections=sections,
         cards=cards,
         alerts=warnings,
+        step=step,
         titles={one["id"]: one["title"].partition(":")[0] for one in sections},
         images={name: base64.b64encode(svg).decode() for name, svg in figures.items()},
         citation=citation,
@@ -583,12 +588,13 @@ _TRY = (
 )
 
 
-def _asked_sections(inside: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> list[list]:
+def _asked_sections(
+    inside: dict[str, Any], tables: Mapping[str, pd.DataFrame], placed: Sequence[str]
+) -> list[list]:
     "What the page's script answers: a map; a sum and a compound. The best candidate comes first."
-    first = new_candidates(tables.get("candidates"))["compound"].head(1)
-    inside["first"] = next(
-        (i for i, c in enumerate(inside["compounds"]["name"]) if c in [*first]), 0
-    )
+    top = first_candidate(tables.get("candidates"), tables.get("compounds"), placed)[1]
+    first = None if top is None else top["compound"]
+    inside["first"] = next((i for i, c in enumerate(inside["compounds"]["name"]) if c == first), 0)
     drawn, shown = len(tables.get("map", ())), inside["shown"]
     told = f"{drawn:,} of {shown['wells'].split(' of ')[1]} profiles. {_MAP_NOTE}"
     text = f"{_CARD} The page holds {shown['compounds']} compounds, {shown['wells']} profiles."
@@ -655,16 +661,19 @@ def render_report(
     place = {} if inside is None else {c: i for i, c in enumerate(inside["compounds"]["name"])}
     pairs = {} if inside is None else {p: i for i, p in enumerate(inside["pairs"]["name"])}
     models = run.get("config", {}).get("models", [])
+    wells = None if profiles is None else _wells(profiles)
     told = map(tables.get, ("reconstruction", "lsa", "skill", "levels"))
     words = [paragraph(text) for text in findings(run, *told)]
     if inside is not None:
         known = links_of(tables.get("compounds"))
         inside["links"] = {place[c]: sites for c, sites in known.items() if c in place}
         inside["names"] = {m: display_name(m) for m in models}
-    shown, asked = ([], []) if inside is None else _asked_sections(inside, tables)
+    shown, asked = (
+        ([], []) if inside is None else _asked_sections(inside, tables, in_one_place(wells)[0])
+    )
     scores = [*words, *model_items(tables), *arithmetic_items(tables)]
     return render_page(
-        title=str(about.get("source", "a run")),
+        title=str(about.get("source", "a run")).replace("simulated", "simulated profiles"),
         subtitle=_in_short(about),
         sections=[
             section("answer", "The answer", []),
@@ -681,8 +690,9 @@ def render_report(
         ],
         figures=figures,
         citation=_CITATION,
-        cards=answer(run, tables),
-        warnings=alerts(run, tables, None if profiles is None else _wells(profiles)),
+        cards=(cards := answer(run, tables, wells)),
+        step=next_step(cards),
+        warnings=alerts(run, tables, wells),
         data=inside,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from .answer import FEW_CELLS, WEAK, holds, new_candidates
+from .answer import FEW_CELLS, WEAK, holds, new_candidates, shares_known
 from .dictionary import COLUMNS
 from .items import command, folded, heading, page_table, paragraph, section, widget
 from .summary import arithmetic_models, score_matrix
@@ -75,17 +75,21 @@ _CANDIDATES_NOTE = (
     "Similarity: cosine with the nearest compound of the mechanism; 1 is the same. p: how often"
     " made-up compounds (this one, reflected) get as large a share of the votes that near compounds"
     " cast for their mechanisms. q: among candidates with as small a p, the share that chance would"
-    " bring. Cells left: of the control's count, at the dose where fewest are. Were no mechanism"
-    " hidden, one p in twenty would be below 0.05, and hardly a q."
+    " bring. Cells left: of the control's count, at the dose where fewest are. Shared: the nearest"
+    " has a mechanism that the compound is known to have, too, so that nothing new is said. Idle:"
+    " it does not differ from controls. Were no mechanism hidden, one p in twenty would be below"
+    " 0.05, and hardly a q."
 )
 _NO_Q = " No q is told: compounds made up for this table pass more often than they should."
 
 # %% ../../nbs/24g_sections.ipynb #1fb49c98
-def _flags(row: Mapping[str, Any]) -> list[str]:
+def _flags(row: Mapping[str, Any], shares: bool) -> list[str]:
     "What speaks against a candidate."
     few = row.get("cells_left", np.nan) < FEW_CELLS
     idle = row.get("active") in (False, "False")
-    return ["few cells"] * bool(few) + ["weak"] * bool(row["similarity"] < WEAK) + ["idle"] * idle
+    weak = row["similarity"] < WEAK
+    told = {"shared": shares, "few cells": few, "weak": weak, "idle": idle}
+    return [flag for flag, holds_here in told.items() if holds_here]
 
 # %% ../../nbs/24g_sections.ipynb #406042f2
 def candidates_section(
@@ -116,9 +120,10 @@ def candidates_section(
     if compounds is not None:
         new = new.merge(compounds.drop(columns="moa"), on="compound", how="left")
     links, good = links_of(compounds), holds(tables.get("decoys"))
+    shares = shares_known(new, tables["candidates"]) if "moa" in new else [False] * len(new)
     new = new.assign(
         links=[links.get(name, []) for name in new["compound"]],
-        badges=[_flags(row) for row in new.to_dict("records")],
+        badges=[_flags(row, one) for row, one in zip(new.to_dict("records"), shares)],
     )
     empty = [c for c in ("links", "badges") if not new[c].map(len).any()] + ["q"] * (not good)
     columns = {c: head for c, head in _CANDIDATES.items() if c not in empty}
