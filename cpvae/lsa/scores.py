@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 from sklearn.metrics import average_precision_score
 
 from .learned import PREDICTORS
-from .predictors import global_mean, predict_pairs
+from .predictors import global_mean
 from .space import Measured
 from .states import correlate, unit
 
