@@ -174,7 +174,7 @@ def data_card(
         return card("none", "Cannot be checked", why, best, caution)
     agree, share = compounds["replicate_r"].median(), told.mean()
     say = f"{told.sum():,} of {counted(len(told), 'compound')} differ from controls"
-    say += f"; their wells correlate by {agree:.2f}." if np.isfinite(agree) else "."
+    say += f"; their wells correlate (median r {agree:.2f})." if np.isfinite(agree) else "."
     if 0 < (controls := run.get("data", {}).get("control rows", 0)) < MIN_CONTROLS:
         caution = f"Every change is measured from only {counted(controls, 'control well')}."
     if share <= 0.1:
@@ -183,7 +183,9 @@ def data_card(
         return card("bad", verdict, say, best if share else "", caution)
     if share < 0.5 or agree < 0.2:
         return card("warn", "In part", say, best, caution)
-    return card("good", "Yes: most compounds act", say, best, caution)
+    many = len(few) >= 0.3 * len(compounds)
+    verdict = "Yes, though many compounds kill" if many else "Yes: most compounds act"
+    return card("good", verdict, say, best, caution)
 
 # %% ../../nbs/24e_answer.ipynb #50a45048
 def _seen(whole: pd.Series) -> str:
@@ -194,7 +196,7 @@ def _seen(whole: pd.Series) -> str:
     )
     if whole["n_known"] > 0:
         say += (
-            f"; {whole['n_known_first']:.0f} of {whole['n_known']:.0f} rank their own first"
+            f"; of {whole['n_known']:.0f} ranked, {whole['n_known_first']:.0f} have their own first"
             f" (chance: {whole['n_first_chance']:.2g})"
         )
     return say + "."
@@ -267,7 +269,7 @@ def best_pair(
 
 # %% ../../nbs/24e_answer.ipynb #2f996a78
 _WHY = {
-    "annotated": "A|B is one compound's annotation, not a combination.",
+    "annotated": "A|B is one compound annotated with both, not a combination.",
     "measured": "",
     "simulated": "Profiles are simulated.",
 }
@@ -314,8 +316,8 @@ def sums_card(
         return card("none", "No pair to test", why, "", "", "cpvae rank-pairs RUN")
     (a, b, gain), n = best_pair(lsa), counted(lsa["pair"].nunique(), "pair")
     command = f"cpvae predict RUN --a {typed(a)} --b {typed(b)}"
-    best = f"Best: {short(a)} + {short(b)}, {100 * gain:.0f} % nearer to the truth than A or B."
-    best = best if gain >= 0.01 else "In no pair is the plain sum nearer to the truth than A or B."
+    best = f"{short(a)} + {short(b)}, {100 * gain:.0f} % nearer to the measured state than A or B."
+    none = "In none is the plain sum nearer to the measured state than A or B."
     kind = lsa["evidence"].mode().iloc[0] if "evidence" in lsa else "annotated"
     rows = skill if skill is not None else pd.DataFrame(columns=["space", "predictor", "evidence"])
     rows = rows[(rows["space"] == "input") & (rows["predictor"] == "calibrated_sum")]
@@ -325,7 +327,9 @@ def sums_card(
         why = (
             f"{n}; it needs {MIN_PAIRS_OF_SKILL}." if few else f"{n} differ by no more than noise."
         )
-        return card("none", "Cannot be told", why, best, _WHY[kind], command)
+        why += f" Best of them: {best}" if gain >= 0.01 else f" {none}"
+        return card("none", "Cannot be told", why, "", _WHY[kind], command)
+    best = f"Best: {best}" if gain >= 0.01 else none
     row = rows.iloc[0]
     ends = f" (95 %: {100 * row['low']:.0f} to {100 * row['high']:.0f})"
     say = f"The scaled sum explains {100 * row['skill']:.0f} %"
@@ -337,7 +341,9 @@ def sums_card(
             "good", f"Yes: {100 * row['skill']:.0f} % explained", say, best, caution, command
         )
     if _blind(skill):
-        caution = f"Even sums made from its own compounds go unseen. {_WHY[kind]}".strip()
+        caution = (
+            f"Control failed: sums made from its own compounds go unseen too. {_WHY[kind]}".strip()
+        )
         return card("none", "Not shown: this table cannot tell", say, best, caution, command)
     return card("bad", "No: a guess does as well", say, best, _WHY[kind], command)
 
@@ -482,21 +488,24 @@ def candidates_card(
     flags = ["It leaves under half of the cells."] * (
         top["compound"] in {*_dying(compounds)["compound"]}
     )
-    flags += ["All compounds of that mechanism stand in one place."] * (top["mechanism"] in placed)
+    batch = top["mechanism"] in placed
+    flags += [
+        "That mechanism was in one batch or on one plate only, and may be known by it."
+    ] * batch
     flags += ["Weak similarity."] * bool(top["similarity"] < WEAK)
-    if compounds is not None and compounds["n_wells"].max() == 1:
-        flags.append("Nothing is repeated.")
+    once = compounds is not None and bool(compounds["n_wells"].max() == 1)
+    flags += ["Nothing is repeated."] * once
     told = (like, " ".join(flags), "cpvae screen RUN")
     if not holds(decoys):
         return card("warn", "Ranks only", "q-values cannot be trusted on this table.", *told)
     if found.empty:
         why = "No compound resembles another mechanism by more than chance allows."
-        told = told if top["similarity"] >= WEAK else ("", "", told[2])
+        told = (f"Closest: {told[0]}" if top["similarity"] >= WEAK else "", *told[1:])
         return card("warn", "No candidate stands out", why, *told)
-    say = "They resemble a mechanism they are not annotated with; about one call in 20 is false."
+    say = "They resemble a mechanism they are not annotated with (false discovery rate 5 %)."
     if len(found) == 1:
-        say = "It resembles a mechanism it is not annotated with; one such call in 20 is false."
-    return card("good", counted(len(found), "candidate"), say, *told)
+        say = say.replace("They resemble", "It resembles").replace("they are", "it is")
+    return card("warn" if batch or once else "good", counted(len(found), "candidate"), say, *told)
 
 # %% ../../nbs/24e_answer.ipynb #4ac41c5f
 def answer(
@@ -548,9 +557,12 @@ def next_step(
     data, mechanism, sums, candidates = cards
     if data.state == "bad":
         return "Stop here; what follows means little until compounds act.", data.command
-    if candidates.state == "good":
-        name = candidates.best.partition(":")[0]
-        return f"Look at the wells of {name} below, then repeat it.", candidates.command
+    name = candidates.best.partition(": like ")[0]
+    if name and not name.startswith("Closest: "):
+        if "Nothing is repeated." in candidates.caution:
+            return f"Look up {name}, then measure it again.", candidates.command
+        place = " in another batch" if "one batch" in candidates.caution else ""
+        return f"Look at the wells of {name} below, then repeat it{place}.", candidates.command
     if sums.state == "good":
         return "Ask which pair to measure next.", "cpvae rank-pairs RUN"
     if mechanism.state == "none":
@@ -586,7 +598,7 @@ def _of_pairs(lsa: pd.DataFrame | None) -> list[Alert]:
     found = []
     if len(seen):
         text = f"In-sample: models had seen A|B of {len(seen)} of {n} ({_some(seen)})."
-        found.append(Alert("pairs", text + " That flatters the models, not the sum above."))
+        found.append(Alert("pairs", text + " That flatters them; the sum above is held out."))
     if len(one):
         text = f"One compound: it stands for A, B or A|B in {len(one)} of {n} ({_some(one)})."
         found.append(Alert("pairs", text + " What it does may not be the mechanism's doing."))
@@ -644,8 +656,8 @@ def alerts(
         found.append(Alert("candidates", text + " What they share may be cell death."))
     placed, where = in_one_place(wells)
     if placed:
-        text = f"Confounded: all compounds of {_some(placed)} stand {where}."
-        found.append(Alert("visible", text + " They may be alike for that alone."))
+        text = f"Confounded: of {counted(len(placed), 'mechanism')} ({_some(placed)}) all compounds"
+        found.append(Alert("visible", f"{text} stand {where}, which may be why they are alike."))
     found += _of_pairs(t("lsa")) + _of_models(t("training"), t("latent_units"))
     if aside := run.get("data", {}).get("columns set aside"):
         found.append(Alert("methods", f"Set aside, not used as features: {aside}."))

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from ..errors import counted
 from .answer import FEW_CELLS, WEAK, holds, new_candidates, shares_known
 from .dictionary import COLUMNS
 from .items import command, folded, heading, page_table, paragraph, section, widget
@@ -83,6 +84,17 @@ _CANDIDATES_NOTE = (
 _NO_Q = " No q is told: compounds made up for this table pass more often than they should."
 
 # %% ../../nbs/24g_sections.ipynb #1fb49c98
+def _of_decoys(decoys: pd.DataFrame | None) -> list[str]:
+    "How many calls were of compounds that were made up."
+    if decoys is None or not len(decoys):
+        return []
+    false, calls = int(decoys["n_false"].sum()), counted(int(decoys["n_found"].sum()), "call")
+    made = counted(int(decoys["n_decoys"].sum()), "made-up compound")
+    return [
+        f"To try the q-values, {made} were put among the real ones: {false} of {calls} were theirs."
+    ]
+
+
 def _flags(row: Mapping[str, Any], shares: bool) -> list[str]:
     "What speaks against a candidate."
     few = row.get("cells_left", np.nan) < FEW_CELLS
@@ -139,7 +151,7 @@ def candidates_section(
         "Each compound, with what it looks like among the mechanisms it is not known to have. A"
         " name opens the compound."
     )
-    return section("candidates", "Candidates", [table], [text])
+    return section("candidates", "Candidates", [table], [text, *_of_decoys(tables.get("decoys"))])
 
 # %% ../../nbs/24g_sections.ipynb #0c6b3acf
 _VISIBLE = {
