@@ -260,6 +260,8 @@ _LEVELS = {  # column -> what it holds
     "ks_p": "p that the p-values are uniform (Kolmogorov-Smirnov)",
     "flagged": "whether more are called than 0.05 allows",
 }
+
+# %% ../../nbs/24h_dictionary.ipynb #9d399273
 _SKILL = {  # column -> what it holds
     "predictor": "who predicts",
     "space": "in whose codes, or the features",

@@ -662,8 +662,7 @@ def render_report(
     pairs = {} if inside is None else {p: i for i, p in enumerate(inside["pairs"]["name"])}
     models = run.get("config", {}).get("models", [])
     wells = None if profiles is None else _wells(profiles)
-    told = map(tables.get, ("reconstruction", "lsa", "skill", "levels"))
-    words = [paragraph(text) for text in findings(run, *told)]
+    told = findings(run, *map(tables.get, ("reconstruction", "lsa", "skill", "levels")))
     if inside is not None:
         known = links_of(tables.get("compounds"))
         inside["links"] = {place[c]: sites for c, sites in known.items() if c in place}
@@ -671,7 +670,7 @@ def render_report(
     shown, asked = (
         ([], []) if inside is None else _asked_sections(inside, tables, in_one_place(wells)[0])
     )
-    scores = [*words, *model_items(tables), *arithmetic_items(tables)]
+    scores = [*map(paragraph, told), *model_items(tables), *arithmetic_items(tables)]
     return render_page(
         title=str(about.get("source", "a run")).replace("simulated", "simulated profiles"),
         subtitle=_in_short(about),
