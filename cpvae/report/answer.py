@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_CELLS', 'WEAK', 'Card', 'short', 'typed', 'in_one_place', 'data_card', 'mechanism_card', 'best_pair', 'sums_card',
-           'holds', 'new_candidates', 'shares_known', 'first_candidate', 'candidates_card', 'answer', 'next_step',
+           'holds', 'shares_known', 'new_candidates', 'first_candidate', 'candidates_card', 'answer', 'next_step',
            'Alert', 'alerts']
 
 # %% ../../nbs/24e_answer.ipynb #c36e2c5a
@@ -366,11 +366,38 @@ def holds(
     return decoys is not None and len(decoys) > 0 and bool(decoys["holds"].all())
 
 
+def shares_known(
+    rows: pd.DataFrame,  # of `candidates`: compound, moa, nearest
+    candidates: pd.DataFrame,  # candidates.csv, which knows the mechanisms of the nearest
+) -> np.ndarray:  # bool a row
+    """Whether a compound is like one that has a mechanism which it is known to have itself.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        of `candidates`: compound, moa, nearest
+    candidates : pd.DataFrame
+        candidates.csv, which knows the mechanisms of the nearest
+
+    Returns
+    -------
+    np.ndarray
+        bool a row
+    """
+    if "moa" not in candidates:
+        return np.zeros(len(rows), bool)
+    terms = lambda moa: {t for t in (moa.split("|") if isinstance(moa, str) else ()) if t}
+    moa = candidates.drop_duplicates("compound").set_index("compound")["moa"].map(terms).to_dict()
+    pairs = zip(rows["compound"], rows["nearest"])
+    return np.array([bool(moa.get(c, set()) & moa.get(n, set())) for c, n in pairs], bool)
+
+
 def new_candidates(
     candidates: pd.DataFrame | None,  # candidates.csv
-    # of each compound the best mechanism that it is not known to have, least p first
+    # of each compound the best mechanism that it is not known to have, least p first; `shared`: all
+    # that it is like has a mechanism in common with it
 ) -> pd.DataFrame:
-    """Compounds with what they look like.
+    """Compounds with what they look like, for another reason than a mechanism they share, if any.
 
     Parameters
     ----------
@@ -380,41 +407,19 @@ def new_candidates(
     Returns
     -------
     pd.DataFrame
-        of each compound the best mechanism that it is not known to have, least p first
+        of each compound the best mechanism that it is not known to have, least p first;
+        `shared`: all that it is like has a mechanism in common with it
     """
     if candidates is None:
-        return pd.DataFrame(columns=["compound", "known", "p", "q"])
+        return pd.DataFrame(columns=["compound", "known", "p", "q", "shared"])
     new = candidates[~candidates["known"].astype(bool)]
-    new = new.sort_values(["p", "share"], ascending=[True, False], kind="stable")
-    return new.drop_duplicates("compound").reset_index(drop=True)
-
-
-def shares_known(
-    new: pd.DataFrame,  # from `new_candidates`: compound, moa, nearest
-    candidates: pd.DataFrame,  # candidates.csv, which knows the mechanisms of the nearest
-) -> pd.Series:  # bool a row
-    """Whether a candidate is like a compound that has a mechanism which it is known to have itself.
-
-    Parameters
-    ----------
-    new : pd.DataFrame
-        from `new_candidates`: compound, moa, nearest
-    candidates : pd.DataFrame
-        candidates.csv, which knows the mechanisms of the nearest
-
-    Returns
-    -------
-    pd.Series
-        bool a row
-    """
-    terms = lambda moa: {t for t in str(moa if isinstance(moa, str) else "").split("|") if t}
-    moa = candidates.drop_duplicates("compound").set_index("compound")["moa"].map(terms)
-    nearest = new["nearest"].map(moa)
-    both = [
-        bool(terms(own) & (other if isinstance(other, set) else set()))
-        for own, other in zip(new["moa"], nearest)
-    ]
-    return pd.Series(both, new.index, bool)
+    new = new.assign(shared=shares_known(new, candidates))
+    by = {"shared": True, "p": True, "share": False}
+    new = new.sort_values([*by], ascending=[*by.values()], kind="stable").drop_duplicates(
+        "compound"
+    )
+    by.pop("shared")
+    return new.sort_values([*by], ascending=[*by.values()], kind="stable", ignore_index=True)
 
 
 def first_candidate(
@@ -439,7 +444,7 @@ def first_candidate(
         rows with q below 0.05; the one to look at first
     """
     new = new_candidates(candidates)
-    new = new[~shares_known(new, candidates)] if "moa" in new else new
+    new = new[~new["shared"].astype(bool)]
     found = new[new["q"] < 0.05]
     alive = found[~found["compound"].isin(_dying(compounds)["compound"])]
     apart = alive[~alive["mechanism"].isin(placed)] if len(alive) else alive

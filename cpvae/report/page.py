@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from ..errors import as_typed, choose
+from ..errors import as_typed, choose, counted
 from ..profiles.names import text_of
 from .answer import Alert, Card, alerts, answer, first_candidate, in_one_place
 from .answer import next_step
@@ -131,6 +131,43 @@ _UMAP_CAPTION = (
     " profiles and models. Neighbourhoods can be read; distances, areas and densities cannot."
 )
 
+# %% ../../nbs/24_page.ipynb #bccbf745
+# what each figure shows, for who cannot see it
+def _training_alt(training: pd.DataFrame) -> str:
+    said = []
+    real = training[~training["shuffled"].astype(bool)].dropna(subset="valid_loss")
+    for model, rows in real.groupby("model", sort=False):
+        loss, n = rows.sort_values("epoch")["valid_loss"], counted(rows["epoch"].max(), "epoch")
+        ends = f"from {number(loss.iloc[0])} to {number(loss.iloc[-1])}"
+        said.append(f"Validation loss of {display_name(model)} goes {ends} in {n}.")
+    return " ".join(said)
+
+
+def _reconstruction_alt(test: pd.DataFrame) -> str:
+    said = [
+        f"{display_name(r.model)}{' shuffled' if r.shuffled else ''} {number(r.fvu)}"
+        for r in test.sort_values("fvu").itertuples()
+    ]
+    return f"Fraction of variance unexplained in held-out profiles: {', '.join(said)}."
+
+
+def _lsa_alt(lsa: pd.DataFrame) -> str:
+    mean = score_matrix(lsa).mean().sort_values().head(4)
+    said = [f"{display_name(m)} {number(v)}" for m, v in mean.items()]
+    return f"Nearest to the true A|B on average (L2): {', '.join(said)}."
+
+
+def _advantages_alt(lsa: pd.DataFrame) -> str:
+    told = advantages(lsa, _compared(lsa)[0])
+    ahead, known = int((told["low"] > 0).sum()), int(told["low"].notna().sum())
+    return f"Arithmetic is ahead of a baseline in {ahead} of {known} comparisons with an interval."
+
+
+def _null_alt(lsa: pd.DataFrame, model: str) -> str:
+    p = lsa.loc[lsa["model"] == model, "p_matched"].dropna()
+    n = counted(len(p), "pair")
+    return f"{display_name(model)}: {(p < 0.05).sum()} of {n} have p below 0.05 (relabelling)."
+
 # %% ../../nbs/24_page.ipynb #73c335b9
 # a table of the run, its columns explained where a pointer rests
 def _explained(
@@ -234,7 +271,8 @@ def model_items(
     """
     items = []
     if "training" in tables:
-        items += [heading("Training"), figure("training", _TRAINING_CAPTION)]
+        alt = _training_alt(tables["training"])
+        items += [heading("Training"), figure("training", _TRAINING_CAPTION, alt)]
         if "latent_units" in tables:
             units = units_summary(tables["latent_units"])
             items.append(page_table(units, _UNITS_COLUMNS, _UNITS_CAPTION, "latent units"))
@@ -252,9 +290,10 @@ def _reconstruction_items(reconstruction: pd.DataFrame) -> list[dict[str, Any]]:
     table = reconstruction.sort_values("shuffled", kind="stable")
     test, columns = table[table.split == "test"], _RECONSTRUCTION_COLUMNS
     every = page_table(table, columns, "All splits.", "reconstruction, all splits")
+    alt = _reconstruction_alt(test)
     return [
         heading("Reconstruction"),
-        figure("reconstruction", "Fraction of variance unexplained. Shorter is better."),
+        figure("reconstruction", "Fraction of variance unexplained. Shorter is better.", alt),
         _explained("reconstruction", test, columns, _RECONSTRUCTION_CAPTION),
         folded("training and validation profiles too", [every]),
     ]
@@ -344,6 +383,7 @@ _LEVEL_CAPTION = (
     " 0.01 are what an honest test calls; low, high: 99 % interval of the former (Wilson); uniform:"
     " p of the Kolmogorov–Smirnov test that p-values are. Too many: the interval lies above 0.05."
 )
+_LSA_NOTE = "Each point is a pair; filled: arithmetic, hollow: trivial baselines."
 _NULL_CAPTION = (
     "Grey: the same arithmetic with labels dealt anew over comparable compounds. Cosine (left) is"
     " what is tested; the paper's L2 (right) is shown beside it. Were labels of no use, the real"
@@ -445,7 +485,7 @@ def arithmetic_items(
         items += _skill_items(skill.assign(space=skill["space"].map(lambda s: NAMES.get(s, s))))
     items += [heading("Arithmetic: A − D + B against the true A|B"), *_score_items(lsa, best)]
     if "lsa_null" in tables:
-        items += _null_items(models, best, tables["lsa_null"], tables.get("levels"))
+        items += _null_items(lsa, best, tables["lsa_null"], tables.get("levels"))
     return items
 
 # %% ../../nbs/24_page.ipynb #a087c014
@@ -471,16 +511,17 @@ def _skill_items(skill: pd.DataFrame) -> list[dict[str, Any]]:
 
 # %% ../../nbs/24_page.ipynb #7ca19009
 def _null_items(
-    models: list[str], best: str, null: pd.DataFrame, levels: pd.DataFrame | None
+    lsa: pd.DataFrame, best: str, null: pd.DataFrame, levels: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
     "How often the test calls false pairs, and the real among the relabelled scores."
     items, tested = [heading("Real against permuted labels")], set(null.model)
     if levels is not None and len(levels):
         told = levels.assign(scheme=levels["scheme"].map(SCHEMES))
         items.append(_explained("levels", told, _LEVEL_COLUMNS, _LEVEL_CAPTION))
-    shown = [m for m in models if m in tested]
+    shown = [m for m in arithmetic_models(lsa) if m in tested]
     return items + [
-        folded(display_name(m), [figure(f"null_{m}", _NULL_CAPTION)], m == best) for m in shown
+        folded(display_name(m), [figure(f"null_{m}", _NULL_CAPTION, _null_alt(lsa, m))], m == best)
+        for m in shown
     ]
 
 # %% ../../nbs/24_page.ipynb #342fb40c
@@ -498,8 +539,8 @@ def _score_items(lsa: pd.DataFrame, best: str) -> list[dict[str, Any]]:
     }
     return [
         _explained("lsa", lsa_summary(lsa), _SUMMARY_COLUMNS, _SUMMARY_CAPTION, "scores"),
-        figure("lsa", "Each point is a pair; filled: arithmetic, hollow: trivial baselines."),
-        figure("advantages", "Arithmetic less baseline within pairs."),
+        figure("lsa", _LSA_NOTE, _lsa_alt(lsa)),
+        figure("advantages", "Arithmetic less baseline within pairs.", _advantages_alt(lsa)),
         folded("every comparison with a baseline, in numbers", compared),
         *(folded(f"pair by pair: {display_name(m)}", [t], m == best) for m, t in by_pair.items()),
     ]

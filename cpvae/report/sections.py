@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from ..errors import counted
-from .answer import FEW_CELLS, WEAK, holds, new_candidates, shares_known
+from .answer import FEW_CELLS, WEAK, holds, new_candidates
 from .dictionary import COLUMNS
 from .items import command, folded, heading, page_table, paragraph, section, widget
 from .summary import arithmetic_models, score_matrix
@@ -95,12 +95,12 @@ def _of_decoys(decoys: pd.DataFrame | None) -> list[str]:
     ]
 
 
-def _flags(row: Mapping[str, Any], shares: bool) -> list[str]:
+def _flags(row: Mapping[str, Any]) -> list[str]:
     "What speaks against a candidate."
     few = row.get("cells_left", np.nan) < FEW_CELLS
     idle = row.get("active") in (False, "False")
     weak = row["similarity"] < WEAK
-    told = {"shared": shares, "few cells": few, "weak": weak, "idle": idle}
+    told = {"shared": row["shared"], "few cells": few, "weak": weak, "idle": idle}
     return [flag for flag, holds_here in told.items() if holds_here]
 
 # %% ../../nbs/24g_sections.ipynb #406042f2
@@ -132,10 +132,9 @@ def candidates_section(
     if compounds is not None:
         new = new.merge(compounds.drop(columns="moa"), on="compound", how="left")
     links, good = links_of(compounds), holds(tables.get("decoys"))
-    shares = shares_known(new, tables["candidates"]) if "moa" in new else [False] * len(new)
     new = new.assign(
         links=[links.get(name, []) for name in new["compound"]],
-        badges=[_flags(row, one) for row, one in zip(new.to_dict("records"), shares)],
+        badges=[_flags(row) for row in new.to_dict("records")],
     )
     empty = [c for c in ("links", "badges") if not new[c].map(len).any()] + ["q"] * (not good)
     columns = {c: head for c, head in _CANDIDATES.items() if c not in empty}

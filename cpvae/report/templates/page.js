@@ -303,6 +303,12 @@
       const xy = rows.map(point);
       return { type: "scatter", mode: "markers", x: xy.map((p) => p[0]), y: xy.map((p) => p[1]), customdata: rows, name, hoverinfo: "none", marker: { size: 6, ...marker }, ...more };
     };
+    const groupsOf = (kind) => {
+      const counts = new Map(), plainKinds = ["control", "no mechanism known"];
+      if (!label[kind]) return [];
+      for (const i of at.keys()) counts.set(label[kind](at[i]), (counts.get(label[kind](at[i])) ?? 0) + 1);
+      return [...counts.keys()].filter((l) => !plainKinds.includes(l)).sort((p, q) => counts.get(q) - counts.get(p)).map((l) => brief(l, 40));
+    };
     const draw = () => {
       const units = where.value !== "umap", rows = [...at.keys()], found = matched();
       const traces = [], faded = found ? 0.25 : 0.85, kind = colour.value;
@@ -354,8 +360,9 @@
       }
       const found = matched();
       find("#map-found").textContent = found ? `${counted(found.length, "profile")} of ${counted(new Set(found.map((i) => ofCompound[at[i]])).size, "compound")}` : "";
+      const drawnGroups = groupsOf(colour.value);
       const plot = chart(target, { name: "map", size: "tall", zoom: true, rows: rowsOfMap,
-        alt: `Map of ${count} profiles, coloured by ${colours[colour.value]}. Neighbours are alike.` }, draw);
+        alt: `Map of ${count} profiles, coloured by ${colours[colour.value]}; neighbours are alike.` + (found ? ` Found: ${find("#map-found").textContent}.` : "") + (drawnGroups.length ? ` Largest groups: ${drawnGroups.slice(0, 3).join(", ")}.` : "") }, draw);
       hover(plot, (p) => told(p.customdata));
       if (!plot.dataset.picks) {
         plot.dataset.picks = "yes";
@@ -383,7 +390,12 @@
   };
 
   // ---- bars --------------------------------------------------------------------------------
-  const bars = (box, about, names, series) => chart(box, { ...about,
+  // The last series is what is shown, the others what it is held against.
+  const largest = (names, { name, values }) => {
+    const k = [...values.keys()].reduce((best, i) => (Math.abs(values[i]) > Math.abs(values[best]) ? i : best), 0);
+    return names.length ? ` Largest is ${brief(names[k])}: ${number(values[k])} (${name}).` : "";
+  };
+  const bars = (box, about, names, series) => chart(box, { ...about, alt: about.alt + largest(names, series.at(-1)),
     rows: () => [["", ...series.map((s) => s.name)], ...names.map((name, i) => [name, ...series.map((s) => s.values[i])])] }, () => ({
     traces: series.map((s, j) => ({ type: "bar", orientation: "h", name: plain(s.name), y: names.map((_, i) => i), x: [...s.values], hoverinfo: "none", marker: { color: s.colour ?? HUES[j] }, customdata: names.map((name, i) => `${name}\n${s.name}: ${number(s.values[i])}`) })),
     layout: { barmode: "group", bargap: 0.25, showlegend: series.length > 1, legend: { orientation: "h", y: 1.01, yanchor: "bottom", traceorder: "normal" }, margin: { l: 50, r: 10, t: series.length > 1 ? 84 : 12, b: 45 }, xaxis: axis(about.x),
@@ -510,7 +522,7 @@
     const middle = (values) => { const s = values.filter(Number.isFinite).sort((p, q) => p - q); return s.length ? (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2 : NaN; };
     find("#card-dose").hidden = !series.length && !hasCells;
     if (series.length || hasCells) hover(chart(find("#card-dose .chart"), { name: "dose-response", size: "middle",
-      alt: `Likeness of the wells of ${compounds.name[i].slice(0, 80)} to its mechanism against dose${hasCells ? ", and their cell count" : ""}.`,
+      alt: `Likeness of the wells of ${compounds.name[i].slice(0, 80)} against dose${hasCells ? ", and their cell count" : ""}.` + series.map(([, v, name]) => ` With ${brief(name)} the median cosine is ${number(middle(mine.map((w) => v[w])))}.`).join(""),
       rows: () => [["dose_uM", "plate", "well", "like_known", "like_proposed", "cell_count"], ...mine.map((w) => [dose[w] ?? NaN, wells.plates[ofPlate[w]] ?? "", wells.well[w] ?? "", known[w] ?? NaN, proposed[w] ?? NaN, cells[w] ?? NaN])] }, () => {
       const traces = [], doses = [...new Set(mine.map(x))].filter(Number.isFinite).sort((p, q) => p - q);
       const apart = doses.filter((d, i) => i === 0 || d > 1.15 * doses[i - 1]); // labels that do not touch
