@@ -85,7 +85,7 @@ _VISIBLE = {  # column -> what it holds
     "n_compounds": "compounds that carry it",
     "recall_at_1": "share of them whose nearest other compound carries it too",
     "recall_chance": "the same, labels dealt anew",
-    "first": "share of them for which `screen` ranks it first; empty below three compounds",
+    "first": "share of them for which screen ranks it first; empty below three compounds",
     "map": (
         "mean average precision: how early its compounds come when all others are sorted by"
         " likeness; 1 is first of all"
@@ -93,7 +93,7 @@ _VISIBLE = {  # column -> what it holds
     "map_chance": "the same, labels dealt anew",
     "p": "how often labels dealt anew reach that precision",
     "q": "the share that chance would bring among mechanisms with as small a p",
-    "n_known_first": "in row 'all': compounds whose known mechanism `screen` ranks first",
+    "n_known_first": "in row 'all': compounds whose known mechanism screen ranks first",
     "n_known": "of so many that could be ranked",
     "n_first_chance": "as many would be first if labels were dealt anew",
 }
@@ -289,7 +289,7 @@ _SKILL = {  # column -> what it holds
 
 # %% ../../nbs/24h_dictionary.ipynb #55212822
 _CHOICE = {  # column -> what it holds
-    "predictor": "who predicts; the first row is used by `predict`",
+    "predictor": "who predicts; the first row is used by predict",
     "how": "chosen by pairs, fitted, or borrowed from other tables",
     "evidence": "whether A|B was measured or annotated",
     "n_pairs": "pairs it was judged by",
