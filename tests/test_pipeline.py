@@ -435,7 +435,7 @@ def write_small_world(path):
     del world.uns["truth"]
     write_profiles(world, path)
     path.with_name("settings.json").write_text(
-        '{"models": {"vanilla": {"steps": 600, "hidden_layer_sizes": [64]}}}'
+        '{"models": {"vanilla": {"steps": 300, "hidden_layer_sizes": [64]}}}'
     )
 
 

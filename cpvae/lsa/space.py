@@ -300,6 +300,7 @@ class Space(Measured):
 def latent_space(
     model: Any,  # fitted, with `transform` and `inverse_transform`
     measured: Measured,  # from `average_wells`
+    codes: np.ndarray | None = None,  # `[N,L]` of the wells, where they are known; None: encode
 ) -> Space:  # encoded, then averaged
     """Encode every well, then average.
 
@@ -312,6 +313,8 @@ def latent_space(
         fitted, with `transform` and `inverse_transform`
     measured : Measured
         from `average_wells`
+    codes : np.ndarray | None, default None
+        `[N,L]` of the wells, where they are known; None: encode
 
     Returns
     -------
@@ -319,7 +322,8 @@ def latent_space(
         encoded, then averaged
     """
     must_decode(model)
-    wells = np.asarray(model.transform(measured.profiles.layers["scaled"]))
+    scaled = measured.profiles.layers["scaled"]
+    wells = np.asarray(model.transform(scaled) if codes is None else codes)
     if measured.control_weights.any():
         control = measured.control_weights @ wells
     else:

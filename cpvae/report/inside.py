@@ -518,7 +518,7 @@ def page_data(
         },
         "pairs": pair_part(space, names, *map(tables.get, ("lsa", "lsa_null"))),
         "predicted": {
-            m: model_part(latent_space(one, measured), keep)
+            m: model_part(latent_space(one, measured, measured.profiles.obsm.get(f"X_{m}")), keep)
             for m, one in models.items()
             if space.pairs
         },
