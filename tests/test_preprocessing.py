@@ -21,6 +21,8 @@ from cpvae.preparation.normalise import consensus_profiles, normalize_profiles
 from cpvae.preparation.scale import scale_profiles, scale_values
 from cpvae.preparation.select import SELECTION, select_features
 from cpvae.preparation.split import split_profiles
+from cpvae.profiles.read import profiles_from_table
+from cpvae.profiles.schema import UNNORMALISED
 
 MOAS = ["A", "B", "A|B", ""]
 
@@ -133,6 +135,18 @@ def test_a_tenth_chooses_and_a_fifth_is_scored():
 def test_the_seed_matters():
     splits = {tuple(split_profiles(make(20, 1, 0), seed=seed).obs["split"]) for seed in range(10)}
     assert len(splits) == 10
+
+
+def test_what_is_normalised_is_no_longer_told_to_be():
+    rng = np.random.default_rng(0)
+    raw = pd.DataFrame(
+        9 + rng.normal(size=(24, 5)), columns=[f"Cells_Intensity_{c}" for c in "abcde"]
+    )
+    raw.insert(0, "Metadata_compound", ["DMSO"] * 12 + [*"abcdefabcdef"])
+    profiles = profiles_from_table(raw, "t")
+    said = lambda made: [n for n in made.uns["cpvae"]["notes"] if n.startswith(UNNORMALISED)]
+    assert len(said(profiles)) == 1 and "mad_robustize" in said(profiles)[0]
+    assert said(normalize_profiles(profiles)) == []
 
 
 def test_a_large_mechanism_is_never_missed():

@@ -4,11 +4,13 @@ sharp as they are shown. `python tools/picture.py results/u2os-small/report.html
 Chromium is looked for as the tests of the report do.
 """
 
+import io
 import os
 import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from project import ROOT
 
@@ -26,7 +28,8 @@ def main(page: str) -> None:
         view.goto(Path(page).resolve().as_uri())
         view.wait_for_selector("html[data-ready]")
         PICTURE.parent.mkdir(exist_ok=True)
-        view.locator(".cards").screenshot(path=PICTURE)
+        drawn = Image.open(io.BytesIO(view.locator(".cards").screenshot()))
+        drawn.convert("RGB").quantize(96).save(PICTURE, optimize=True)  # letters and few colours
         cards = view.locator(".card").all()
         said = [" ".join(one.inner_text().split()).removesuffix(" copy") for one in cards]
         TEXT.write_text("\n".join(said) + "\n", encoding="utf-8")

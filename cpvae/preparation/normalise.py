@@ -16,7 +16,7 @@ from ..errors import PreparationError, choose, counted, listed
 from ..io.late import AnnData
 from ..profiles.dose import dose_levels
 from ..profiles.names import text_of
-from ..profiles.schema import annotated, noted
+from ..profiles.schema import UNNORMALISED, annotated, noted
 
 # %% ../../nbs/23_normalise.ipynb #0788229f
 def _pycytominer(function, *args, **arguments):
@@ -91,6 +91,7 @@ def _with_values(profiles, values, defined, note):
     about, gone = {**profiles.uns["cpvae"]}, list(profiles.var_names[~defined])
     about["dropped_features"] = [*about["dropped_features"], *gone]
     dropped = f"; dropped for a spread of 0 on some plate: {counted(len(gone), 'feature')}"
+    about["notes"] = [said for said in about["notes"] if not said.startswith(UNNORMALISED)]
     about = noted(about, note + (f"{dropped}, {listed(gone)}." if gone else "."))
     var = profiles.var[defined].drop(columns=["center", "scale"], errors="ignore")
     return AnnData(

@@ -27,7 +27,7 @@ from .dose import _NAMED_UNIT
 from .features import _describe_features, finite_part, seem_coordinates
 from .mechanisms import MOA_KEYS, _MOA_NAMES, _terms, join_mechanisms
 from .names import _text, text_of
-from .schema import _is_empty, _one_spelling, guess_columns, noted
+from .schema import UNNORMALISED, _is_empty, _one_spelling, guess_columns, noted
 from .treatments import _check_second, _joined_columns, standard_obs
 
 # %% ../../nbs/01_profiles.ipynb #649dd273
@@ -98,7 +98,7 @@ def _warnings(values, obs, kind):
         if (np.abs(middle) > 3 * spread).mean() > 0.5:
             seem = "be relative to controls" if kind == "genes" else "be normalised"
             notes.append(
-                f"Controls lie far from 0 in most features, so these profiles seem not to {seem};"
+                f"{UNNORMALISED}, so these profiles seem not to {seem};"
                 " say `normalize='mad_robustize'` to do it by plate."
             )
         notes += _pooled(values[control], obs.iloc[control])

@@ -8,6 +8,7 @@ __all__ = ['FEW_CELLS', 'WEAK', 'Card', 'short', 'typed', 'in_one_place', 'data_
            'Alert', 'alerts']
 
 # %% ../../nbs/24e_answer.ipynb #c36e2c5a
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import counted
+from ..profiles.schema import UNNORMALISED
 from .summary import score_matrix
 from ..style import MIN_CONTROLS, MIN_PAIRS_OF_SKILL, display_name
 
@@ -183,6 +185,9 @@ def data_card(
         return card("bad", verdict, say, best if share else "", caution)
     if share < 0.5 or agree < 0.2:
         return card("warn", "In part", say, best, caution)
+    if any(str(said).startswith(UNNORMALISED) for said in run.get("notes", [])):
+        caution = "These wells seem never to have been normalised."
+        return card("warn", "In doubt: raw wells?", say, best, caution)
     many = len(few) >= 0.3 * len(compounds)
     verdict = "Yes, though many compounds kill" if many else "Yes: most compounds act"
     return card("good", verdict, say, best, caution)
@@ -572,7 +577,7 @@ def next_step(
         return "Ask which pair to measure next.", "cpvae rank-pairs RUN"
     if mechanism.state == "none":
         return "Bring mechanisms of your compounds.", mechanism.command
-    return "Nothing asks to be followed; look at the mechanisms that stand out.", mechanism.command
+    return "There is no candidate to follow; see below which mechanisms stand out.", ""
 
 # %% ../../nbs/24e_answer.ipynb #8763e39d
 @dataclass(frozen=True)
@@ -664,6 +669,9 @@ def alerts(
         text = f"Confounded: of {counted(len(placed), 'mechanism')} ({_some(placed)}) all compounds"
         found.append(Alert("visible", f"{text} stand {where}, which may be why they are alike."))
     found += _of_pairs(t("lsa")) + _of_models(t("training"), t("latent_units"))
+    for note in run.get("notes", []):  # what was said of the table, where something is to be typed
+        if re.search("`(--[a-z]|[a-z_]+=)", str(note)):
+            found.append(Alert("methods", str(note)))
     if aside := run.get("data", {}).get("columns set aside"):
         found.append(Alert("methods", f"Set aside, not used as features: {aside}."))
     return found

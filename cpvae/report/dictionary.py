@@ -85,7 +85,7 @@ _VISIBLE = {  # column -> what it holds
     "n_compounds": "compounds that carry it",
     "recall_at_1": "share of them whose nearest other compound carries it too",
     "recall_chance": "the same, labels dealt anew",
-    "first": "share of them for which screen ranks it first; empty below three compounds",
+    "first": "share of them for which screen ranks it first; in row 'all', any of a compound's own",
     "map": (
         "mean average precision: how early its compounds come when all others are sorted by"
         " likeness; 1 is first of all"

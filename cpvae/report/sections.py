@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from ..errors import counted
 from .answer import FEW_CELLS, WEAK, holds, new_candidates
 from .dictionary import COLUMNS
 from .items import command, folded, heading, page_table, paragraph, section, widget
@@ -88,10 +87,11 @@ def _of_decoys(decoys: pd.DataFrame | None) -> list[str]:
     "How many calls were of compounds that were made up."
     if decoys is None or not len(decoys):
         return []
-    false, calls = int(decoys["n_false"].sum()), counted(int(decoys["n_found"].sum()), "call")
-    made = counted(int(decoys["n_decoys"].sum()), "made-up compound")
+    false, made = (int(decoys[name].sum()) for name in ("n_false", "n_decoys"))
+    verdict = "as few as q-values promise" if holds(decoys) else "more than q-values promise"
     return [
-        f"To try the q-values, {made} were put among the real ones: {false} of {calls} were theirs."
+        f"To try the q-values, {made:,} made-up compounds were put among the real ones: {false} had"
+        f" q below 0.05, {verdict}."
     ]
 
 

@@ -58,10 +58,12 @@
   const folder = decodeURIComponent(location.pathname).replace(/\/[^/]*$/, "").replace(/^\/([A-Za-z]:)/, "$1");
   const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", `'"'"'`) + "'");
   const here = location.protocol === "file:" && folder ? folder : "RUN";
+  // What is shown can be typed where runs are made; what is copied, anywhere.
+  const brieflyHere = /(^|\/)results\/[^/]+$/.test(here) ? here.split("/").slice(-2).join("/") : here;
   const showCommands = (under) => {
     for (const code of all("code[data-run]", under)) {
       code.dataset.full = code.textContent.replaceAll("RUN", () => quoted(here));
-      code.textContent = code.textContent.replaceAll("RUN", () => quoted(here.split("/").pop() || "RUN"));
+      code.textContent = code.textContent.replaceAll("RUN", () => quoted(brieflyHere));
     }
   };
   const copy = async (button, text) => {
@@ -487,7 +489,7 @@
       barsOf(find("#try-moved .chart"), { name: "moved-features", size: "middle", x: "change, scaled units", alt: `The fifteen features that the sum of ${data.mechanisms[i]} and ${data.mechanisms[j]} moves most.` }, top.map((g) => features[g]), [{ name: "calibrated sum", values: top.map((g) => made.change[g]) }]);
       const code = find("#try-command code");
       code.dataset.full = `cpvae predict ${quoted(here)} --a ${quoted(data.mechanisms[i])} --b ${quoted(data.mechanisms[j])} --predictor calibrated_sum`;
-      code.textContent = code.dataset.full.replace(quoted(here), quoted(here.split("/").pop()));
+      code.textContent = code.dataset.full.replace(quoted(here), quoted(brieflyHere));
     };
     a.addEventListener("change", show);
     b.addEventListener("change", show);
