@@ -197,7 +197,7 @@ def _seen(whole: pd.Series) -> str:
     "What was seen of all mechanisms, against chance."
     say = (
         f"The most similar compound shares the mechanism in {100 * whole['recall_at_1']:.0f} %, by"
-        f" chance in {100 * whole['recall_chance']:.2g} %"
+        f" chance {100 * whole['recall_chance']:.2g} %"
     )
     if whole["n_known"] > 0:
         say += (
@@ -276,7 +276,7 @@ def best_pair(
 _WHY = {
     "annotated": "A|B is one compound annotated with both, not a combination.",
     "measured": "",
-    "simulated": "Profiles are simulated.",
+    "simulated": "",
 }
 
 
@@ -321,8 +321,8 @@ def sums_card(
         return card("none", "No pair to test", why, "", "", "cpvae rank-pairs RUN")
     (a, b, gain), n = best_pair(lsa), counted(lsa["pair"].nunique(), "pair")
     command = f"cpvae predict RUN --a {typed(a)} --b {typed(b)}"
-    best = f"{short(a)} + {short(b)}, {100 * gain:.0f} % nearer to the measured state than A or B."
-    none = "In none is the plain sum nearer to the measured state than A or B."
+    best = f"{short(a)} + {short(b)}, {100 * gain:.0f} % nearer to A|B than A or B."
+    none = "In none is the plain sum nearer to A|B than A or B."
     kind = lsa["evidence"].mode().iloc[0] if "evidence" in lsa else "annotated"
     rows = skill if skill is not None else pd.DataFrame(columns=["space", "predictor", "evidence"])
     rows = rows[(rows["space"] == "input") & (rows["predictor"] == "calibrated_sum")]
@@ -338,7 +338,7 @@ def sums_card(
     row = rows.iloc[0]
     ends = f" (95 %: {100 * row['low']:.0f} to {100 * row['high']:.0f})"
     say = f"The scaled sum explains {100 * row['skill']:.0f} %"
-    say += f"{ends if np.isfinite(row['low']) else ''} of what tells {n} apart, each held out;"
+    say += f"{ends if np.isfinite(row['low']) else ''} of what tells {n} apart, held out;"
     say += " a guess, 0."
     say, caution = say.replace("-", "−"), " ".join(filter(None, [_learned(choice), _WHY[kind]]))
     if row["low"] > 0:
@@ -349,7 +349,7 @@ def sums_card(
         caution = (
             f"Control failed: sums made from its own compounds go unseen too. {_WHY[kind]}".strip()
         )
-        return card("none", "Not shown: this table cannot tell", say, best, caution, command)
+        return card("none", "Not shown: this table cannot tell", say, "", caution, command)
     return card("bad", "No: a guess does as well", say, best, _WHY[kind], command)
 
 # %% ../../nbs/24e_answer.ipynb #d70fe08b
@@ -509,12 +509,12 @@ def candidates_card(
     if not holds(decoys):
         return card("warn", "Ranks only", "q-values cannot be trusted on this table.", *told)
     if found.empty:
-        why = "No compound resembles another mechanism by more than chance allows."
+        why = "None resembles another mechanism beyond chance."
         told = (f"Closest: {told[0]}" if top["similarity"] >= WEAK else "", *told[1:])
         return card("warn", "No candidate stands out", why, *told)
-    say = "They resemble a mechanism they are not annotated with (false discovery rate 5 %)."
+    say = "They resemble an unannotated mechanism (false discovery rate 5 %)."
     if len(found) == 1:
-        say = say.replace("They resemble", "It resembles").replace("they are", "it is")
+        say = say.replace("They resemble", "It resembles")
     return card("warn" if batch or once else "good", counted(len(found), "candidate"), say, *told)
 
 # %% ../../nbs/24e_answer.ipynb #4ac41c5f
@@ -572,7 +572,7 @@ def next_step(
         if "Nothing is repeated." in candidates.caution:
             return f"Look up {name}, then measure it again.", candidates.command
         place = " in another batch" if "one batch" in candidates.caution else ""
-        return f"Look at the wells of {name} below, then repeat it{place}.", candidates.command
+        return f"Look at {name}'s wells below, then repeat it{place}.", candidates.command
     if sums.state == "good":
         return "Ask which pair to measure next.", "cpvae rank-pairs RUN"
     if mechanism.state == "none":
